@@ -1,0 +1,46 @@
+"""The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
+
+from streams.append import LogBusy, LogFull, LogRefused, Receipt
+from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
+from streams.event import Event, Record, Rejected, check_event, decode_json, digest_of, microseconds, name_of, parse_event
+from streams.faults import fault_point
+from streams.keys import PARTITIONS, WAKE_CHANNEL, BadTenant, keys_of, leases_key
+from streams.log import Hole, Log, Survey, page_records
+from streams.settings import SettingError, Settings, load_settings
+from streams.wire import LogUnavailable, Wire
+
+__all__ = [
+    "PARTITIONS",
+    "WAKE_CHANNEL",
+    "BadTenant",
+    "Consumer",
+    "Delivery",
+    "Event",
+    "Hole",
+    "Log",
+    "LogBusy",
+    "LogFull",
+    "LogRefused",
+    "LogUnavailable",
+    "Receipt",
+    "Record",
+    "Rejected",
+    "Release",
+    "SettingError",
+    "Settings",
+    "Survey",
+    "Taken",
+    "Wanted",
+    "Wire",
+    "check_event",
+    "decode_json",
+    "digest_of",
+    "fault_point",
+    "keys_of",
+    "leases_key",
+    "load_settings",
+    "microseconds",
+    "name_of",
+    "page_records",
+    "parse_event",
+]

@@ -1,0 +1,163 @@
+"""The consumer: takes tenants that have something to read, reads it through the group, gives the tenants back.
+
+A lease spreads the tenants over projectors; it is a courtesy, not a guarantee: that nothing is applied twice or skipped
+is decided by the checkpoint alone. Since a tenant has one reader at a time and any projector may acknowledge what
+another was given, every group has one consumer, named `projector`, and none is ever left behind by a process that ended.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from streams.event import Record
+from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix, ready_key
+from streams.log import record_of
+from streams.wire import Reply, Wire
+
+CONSUMER = "projector"
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A tenant that was taken, with its log's last position. `abandoned`: whoever had it before never gave it back."""
+
+    tenant: str
+    last: int
+    abandoned: bool
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What to read of a tenant: at most `count` records behind the checkpoint `after`."""
+
+    tenant: str
+    after: int
+    count: int
+    abandoned: bool
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What the group gave: new records, the record at the checkpoint to compare with, the lowest pending position."""
+
+    head: Record | None
+    records: list[Record]
+    pending_from: int | None
+
+
+class Release(msgspec.Struct, frozen=True):
+    """A tenant to give back: acknowledge `first` to `through`; due again now if behind `checkpoint`, else never."""
+
+    tenant: str
+    first: int
+    through: int
+    checkpoint: int
+    delay_seconds: float = 0.0
+
+
+class Consumer:
+    """One process's part in a group."""
+
+    def __init__(self, wire: Wire, *, group: str, holder: str, lease_seconds: float) -> None:
+        self._wire = wire
+        self._group = group
+        self._holder = holder
+        self._lease_ms = int(lease_seconds * 1000)
+
+    async def take(self, partitions: Sequence[int], *, records: int) -> dict[int, list[Taken]]:
+        """Tenants that are due, by partition, oldest first, as many as hold about that many unread records in all."""
+        share = max(1, records // max(1, len(partitions)))
+        calls = [
+            (
+                [ready_key(partition, self._group), leases_key(partition, self._group)],
+                [self._group, self._holder, self._lease_ms, share, log_prefix(partition)],
+            )
+            for partition in partitions
+        ]
+        taken: dict[int, list[Taken]] = {}
+        for partition, reply in zip(partitions, await self._wire.run("take", calls), strict=True):
+            values = _value(reply)
+            taken[partition] = [
+                Taken(tenant.decode(), int(last), before != b"")
+                for tenant, last, before in zip(values[0::3], values[1::3], values[2::3], strict=True)
+            ]
+        return taken
+
+    async def read(self, wanted: Sequence[Wanted]) -> dict[str, Delivery]:
+        """What the group gives of each tenant. A group that is gone is made again at the checkpoint."""
+        commands: list[tuple[object, ...]] = []
+        for want in wanted:
+            log = keys_of(want.tenant).log
+            commands.append(("XRANGE", log, f"{want.after}-0", f"{want.after}-0"))
+            commands.append(("XREADGROUP", "GROUP", self._group, CONSUMER, "COUNT", want.count, "STREAMS", log, ">"))
+            if want.abandoned:
+                commands.append(("XPENDING", log, self._group))
+        replies = iter(await self._wire.calls(commands))
+        deliveries: dict[str, Delivery] = {}
+        lost: list[Wanted] = []
+        for want in wanted:
+            head, new = _value(next(replies)), next(replies)
+            pending = next(replies) if want.abandoned else None
+            if isinstance(new, Exception):
+                if "NOGROUP" not in str(new) and "no longer exists" not in str(new):
+                    raise new
+                lost.append(want)
+                new = None
+            entries = new[0][1] if new else []
+            deliveries[want.tenant] = Delivery(
+                head=record_of(head[0]) if head else None,
+                records=[record_of(entry) for entry in entries],
+                pending_from=_lowest(pending),
+            )
+        await self._create_groups(lost)
+        return deliveries
+
+    async def _create_groups(self, lost: Sequence[Wanted]) -> None:
+        replies = await self._wire.calls(
+            [("XGROUP", "CREATE", keys_of(want.tenant).log, self._group, f"{want.after}-0", "MKSTREAM") for want in lost]
+        )
+        for reply in replies:
+            if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
+                raise reply
+
+    async def release(self, releases: Sequence[Release]) -> None:
+        """Acknowledge what was applied and give the tenants back. Last: everything before it may happen twice."""
+        calls = []
+        for release in releases:
+            keys = keys_of(release.tenant)
+            names = [keys.log, ready_key(keys.partition, self._group), leases_key(keys.partition, self._group)]
+            calls.append(
+                (
+                    names,
+                    [
+                        self._group,
+                        self._holder,
+                        release.tenant,
+                        release.first,
+                        release.through,
+                        release.checkpoint,
+                        int(release.delay_seconds * 1000),
+                    ],
+                )
+            )
+        for reply in await self._wire.run("release", calls):
+            _value(reply)
+
+    async def repair(self, checkpoints: Sequence[tuple[str, int]]) -> int:
+        """Register the group everywhere, and make ready what is behind its checkpoint and was forgotten; how many."""
+        arguments: dict[int, list[object]] = {partition: [self._group] for partition in range(PARTITIONS)}
+        for tenant, checkpoint in checkpoints:
+            keys = keys_of(tenant)
+            arguments[keys.partition] += (keys.log, tenant, checkpoint)
+        calls = [([groups_key(p), ready_key(p, self._group)], arguments[p]) for p in range(PARTITIONS)]
+        return sum(_value(reply) for reply in await self._wire.run("repair", calls))
+
+
+def _value(reply: Reply) -> Reply:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _lowest(pending: Reply) -> int | None:
+    """The lowest pending position from XPENDING's summary."""
+    if pending is None or isinstance(pending, Exception) or not pending[0]:
+        return None
+    return int(pending[1].partition(b"-")[0])

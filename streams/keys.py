@@ -1,0 +1,84 @@
+"""Every key's name and its partition. All keys of a tenant share one hash tag, so one script may touch them all.
+
+{p}:log:TENANT           stream   the tenant's log; entry ids are <position>-0
+{p}:seen:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
+{p}:tenants              set      every tenant that has a log
+{p}:groups               set      groups that a new log gets at its first event
+{p}:ready:GROUP          zset     tenants with records that GROUP has not applied; score = when they may be taken
+{p}:leases:GROUP         hash     tenant -> the projector that has taken it
+"""
+
+import re
+import zlib
+from functools import lru_cache
+
+import msgspec
+
+PARTITIONS = 64
+TENANT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
+WAKE_CHANNEL = "penstock:ready"
+
+_tenant = re.compile(TENANT_PATTERN).fullmatch
+
+
+class BadTenant(ValueError):
+    """A tenant's name is 1 to 128 of A-Z a-z 0-9 . _ : @ - and begins with a letter or digit."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(self.__doc__)
+        self.name = name
+
+
+class TenantKeys(msgspec.Struct, frozen=True):
+    """The keys of one tenant, and its partition."""
+
+    partition: int
+    log: str
+    seen: str
+    tenants: str
+    groups: str
+
+
+@lru_cache(maxsize=65_536)
+def keys_of(tenant: str) -> TenantKeys:
+    """The keys of one tenant. Raises BadTenant before any key is built from a name that could reach another's."""
+    if _tenant(tenant) is None:
+        raise BadTenant(tenant)
+    partition = zlib.crc32(tenant.encode()) % PARTITIONS
+    return TenantKeys(
+        partition=partition,
+        log=f"{log_prefix(partition)}{tenant}",
+        seen=f"{{{partition}}}:seen:{tenant}:",
+        tenants=tenants_key(partition),
+        groups=groups_key(partition),
+    )
+
+
+def log_prefix(partition: int) -> str:
+    """What stands before the tenant in its log's key."""
+    return f"{{{partition}}}:log:"
+
+
+def tenants_key(partition: int) -> str:
+    """The set of tenants that have a log."""
+    return f"{{{partition}}}:tenants"
+
+
+def groups_key(partition: int) -> str:
+    """The set of groups that a new log gets."""
+    return f"{{{partition}}}:groups"
+
+
+def ready_prefix(partition: int) -> str:
+    """What stands before the group in the key of its ready set."""
+    return f"{{{partition}}}:ready:"
+
+
+def ready_key(partition: int, group: str) -> str:
+    """The sorted set of tenants that a group is behind on."""
+    return ready_prefix(partition) + group
+
+
+def leases_key(partition: int, group: str) -> str:
+    """The hash of who has taken which tenant."""
+    return f"{{{partition}}}:leases:{group}"

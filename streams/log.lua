@@ -1,0 +1,22 @@
+-- Shared by the scripts: what a log says of itself.
+
+-- last_position(log) -> the position of the newest record, 0 for a log that has none.
+-- The stream's own last-generated-id is the counter: it cannot be half counted, and it survives the removal of entries.
+local function last_position(log)
+  if redis.call('EXISTS', log) == 0 then return 0 end
+  local info = redis.call('XINFO', 'STREAM', log)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return tonumber(string.match(info[i + 1], '^%d+')) end
+  end
+end
+
+-- now_ms() -> the server's clock, so that the clocks of many machines need not agree.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- whole(number) -> its digits; Lua would write 1e+14.
+local function whole(number)
+  return string.format('%.0f', number)
+end

@@ -1,0 +1,154 @@
+"""The log: events go to the end of their tenant's stream, each once, and are read again from any position."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
+from streams.event import Event, Record
+from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
+from streams.wire import Wire
+
+PAGE_RECORDS = 500
+PAGE_BYTES = 8 * 1024 * 1024
+
+
+class Hole(Exception):
+    """Records are missing from a log: those from `first` to `last`, both included."""
+
+    def __init__(self, tenant: str, first: int, last: int) -> None:
+        super().__init__(f"the log of {tenant} misses the records at positions {first} to {last}")
+        self.tenant = tenant
+        self.first = first
+        self.last = last
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """What a log says of itself: its last position, how many records it holds, and the oldest of them."""
+
+    tenant: str
+    last: int
+    held: int
+    oldest: int
+
+    @property
+    def has_hole(self) -> bool:
+        """Whether a record between 1 and the last is missing."""
+        return self.held != self.last
+
+
+class Log:
+    """The logs of all tenants on one server."""
+
+    def __init__(self, wire: Wire, *, window_seconds: float = 86_400.0) -> None:
+        self.wire = wire
+        self._appender = Appender(wire, window_seconds=window_seconds)
+
+    async def __aenter__(self) -> Self:
+        await self.wire.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._appender.drain()
+        await self.wire.__aexit__()
+
+    async def append(self, tenant: str, events: Sequence[Event]) -> list[Receipt]:
+        """Put events at the end of a tenant's log, each once; a receipt for each, in order.
+
+        Raises LogUnavailable (some may have been written: appending them again is safe), LogFull, LogRefused, LogBusy.
+        Appends that wait while others are on their way go out together (group commit), so one fsync serves many.
+        """
+        return await self._appender.append(tenant, events)
+
+    async def read(self, tenant: str, after: int, *, through: int | None = None) -> AsyncIterator[list[Record]]:
+        """Pages of records behind position `after`, up to `through` or the end the log has when it gets there.
+
+        Pages are bounded in records and bytes. Raises Hole when a page does not begin at the next position, after it
+        has given the records before the hole; LogUnavailable.
+        """
+        count, position = PAGE_RECORDS, after
+        while through is None or position < through:
+            wanted = count if through is None else min(count, through - position)
+            records = await self._page(tenant, position, wanted)
+            whole = _before_the_hole(records, position)
+            if whole:
+                yield whole
+                position = whole[-1].position
+                count = page_records(whole, PAGE_BYTES)
+            if len(whole) < len(records):
+                raise Hole(tenant, position + 1, records[len(whole)].position - 1)
+            if not records:
+                break
+        if through is not None and position < through:
+            raise Hole(tenant, position + 1, through)
+
+    async def find(self, tenant: str, position: int) -> Record | None:
+        """The record at a position, or None."""
+        records = await self._page(tenant, position - 1, 1)
+        return records[0] if records and records[0].position == position else None
+
+    async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
+        entries = await self.wire.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
+        return [record_of(entry) for entry in entries if entry[0].endswith(b"-0")]
+
+    async def named(self, tenant: str, event_hash: str) -> list[int]:
+        """The positions of the events of that hash within the window; more than one when their splits differ."""
+        value: bytes | None = await self.wire.call("GET", keys_of(tenant).seen + event_hash)
+        return [int(claim.split(b"/")[0]) for claim in (value or b"").split()]
+
+    async def last_position(self, tenant: str) -> int:
+        """The position of a tenant's newest record, 0 when it has none."""
+        newest = await self.wire.call("XREVRANGE", keys_of(tenant).log, "+", "-", "COUNT", 1)
+        return int(newest[0][0].split(b"-")[0]) if newest else 0
+
+    async def survey(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[Survey]:
+        """Every tenant that has a log, by name, with what its log says of itself."""
+        calls = [([tenants_key(partition)], [log_prefix(partition)]) for partition in partitions]
+        found = []
+        for reply in await self.wire.run("survey", calls):
+            if isinstance(reply, Exception):
+                raise reply
+            for tenant, last, held, oldest in zip(*(reply[i::4] for i in range(4)), strict=True):
+                found.append(Survey(tenant.decode(), int(last), int(held), int(oldest)))
+        return sorted(found, key=lambda survey: survey.tenant)
+
+    async def holes(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:
+        """The first ranges of positions that a log misses, from 1 to its last position."""
+        missing: list[tuple[int, int]] = []
+        position = 0
+        while position < survey.last and len(missing) < limit:
+            try:
+                async for page in self.read(survey.tenant, position, through=survey.last):
+                    position = page[-1].position
+            except Hole as hole:
+                missing.append((hole.first, hole.last))
+                position = hole.last
+        return missing
+
+
+def record_of(entry: Any) -> Record:
+    """A record from a raw stream entry; version 0, with all its fields, when Penstock did not write it so."""
+    entry_id, fields = entry
+    position = int(entry_id.partition(b"-")[0])
+    if (
+        len(fields or ()) == 6
+        and (fields[0], fields[2], fields[4]) == (b"event", b"received_at_us", b"version")
+        and fields[3].isdigit()
+        and fields[5].isdigit()
+    ):
+        return Record(position, int(fields[3]), int(fields[5]), fields[1])
+    return Record(position, 0, 0, b" ".join(fields or ()))
+
+
+def page_records(page: Sequence[Record], limit_bytes: int, limit_records: int = 5_000) -> int:
+    """How many records like those of a page fit the bytes."""
+    size = sum(len(record.body) + ENTRY_OVERHEAD_BYTES for record in page)
+    return max(1, min(limit_records, limit_bytes * len(page) // size))
+
+
+def _before_the_hole(records: list[Record], after: int) -> list[Record]:
+    """The records that follow `after` without a gap."""
+    if not records or records[-1].position == after + len(records):
+        return records
+    return [record for i, record in enumerate(records, after + 1) if record.position == i]

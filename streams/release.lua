@@ -1,0 +1,26 @@
+-- release(log, ready, leases; group, holder, tenant, first, through, checkpoint, delay_ms) -> 1 when nothing is left to read
+--
+-- Acknowledges the records first..through (none when through < first), whoever they were delivered to, and gives the
+-- tenant back: due again at the end of the queue while its log is ahead of the checkpoint, out of the set when level.
+-- Only the holder gives back; one that was paused past its lease must not end another's.
+
+local log, ready, leases = KEYS[1], KEYS[2], KEYS[3]
+local group, holder, tenant, first, through, checkpoint, delay_ms = unpack(ARGV)
+
+local ids = {}
+for position = tonumber(first), tonumber(through) do
+  ids[#ids + 1] = whole(position) .. '-0'
+  if #ids == 1000 or position == tonumber(through) then
+    redis.pcall('XACK', log, group, unpack(ids))
+    ids = {}
+  end
+end
+
+if redis.call('HGET', leases, tenant) ~= holder then return 0 end
+redis.call('HDEL', leases, tenant)
+if last_position(log) > tonumber(checkpoint) or tonumber(delay_ms) > 0 then
+  redis.call('ZADD', ready, whole(now_ms() + delay_ms), tenant)
+  return 0
+end
+redis.call('ZREM', ready, tenant)
+return 1

@@ -1,0 +1,104 @@
+"""Every setting: its name, default, unit and range. Read once at a process's start, from the environment and `.env`."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from dotenv import dotenv_values
+from msgspec import Meta
+
+SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 104 on macOS
+
+
+class SettingError(Exception):
+    """A setting cannot be used: {name} {reason}."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Setting {name} {reason}")
+
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+
+
+class Settings(msgspec.Struct, frozen=True, rename="upper"):
+    """All settings. A field's upper-case name is the environment variable; README.md says what each is for."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    data_dir: Annotated[str, Meta(min_length=1)] = "data"
+    redis_url: str = ""
+    database_url: str = ""
+    durability: Literal["always", "everysec", "none"] = "always"
+    server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
+    free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
+    window_seconds: Seconds = 86_400.0
+    event_limit_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] = 64 * 1024
+    request_limit_events: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    request_limit_bytes: Annotated[int, Meta(ge=1024, le=256 * 1024 * 1024)] = 5 * 1024 * 1024
+    append_seconds: Seconds = 2.0
+    request_seconds: Seconds = 30.0
+    read_wait_seconds: Annotated[float, Meta(ge=0, le=60)] = 5.0
+    address_limit_connections: Positive = 1_024
+    batch_records: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    batch_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
+    lease_seconds: Annotated[float, Meta(ge=0.2, le=60)] = 5.0
+    cache_mib: Annotated[int, Meta(ge=1)] = 256
+
+    @property
+    def embedded(self) -> bool:
+        """Whether `python -m streams serve` runs the server: no REDIS_URL is given."""
+        return not self.redis_url
+
+    @property
+    def socket_path(self) -> str:
+        """The embedded server's unix socket."""
+        return os.path.join(self.data_dir, "server.sock")
+
+    @property
+    def log_url(self) -> str:
+        """Where the log is: REDIS_URL, or the embedded server's socket."""
+        return self.redis_url or f"unix://{self.socket_path}"
+
+    @property
+    def tables_url(self) -> str:
+        """Where the tables are: DATABASE_URL, or a SQLite file in DATA_DIR."""
+        return self.database_url or f"sqlite:///{os.path.join(self.data_dir, 'penstock.db')}"
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment, then `.env`, then the defaults. Raises SettingError, which names the setting."""
+    if environment is None:
+        environment = {**{k: v or "" for k, v in dotenv_values(".env").items()}, **os.environ}
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        given = environment.get(field.encode_name, "")
+        if given != "":
+            values[field.name] = _parse(field.encode_name, given, field.type)
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _parse(name: str, given: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace("`", "").removeprefix("Expected ")
+        raise SettingError(name, f"must be: {reason}. It is {given!r}.") from None
+
+
+def _check(settings: Settings) -> None:
+    if settings.redis_url and not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise SettingError("REDIS_URL", f"must begin with redis://, rediss:// or unix://. It is {settings.redis_url!r}.")
+    if not settings.tables_url.startswith("sqlite:///"):
+        raise SettingError("DATABASE_URL", f"must begin with sqlite:///. It is {settings.tables_url!r}.")
+    if settings.embedded and len(os.fsencode(settings.socket_path)) > SOCKET_PATH_LIMIT_BYTES:
+        length = len(os.fsencode(settings.socket_path))
+        raise SettingError(
+            "DATA_DIR",
+            f"is too long for a unix socket: {settings.socket_path!r} has {length} bytes, "
+            f"the limit is {SOCKET_PATH_LIMIT_BYTES}. A relative path is shorter.",
+        )
