@@ -1,0 +1,237 @@
+"""python -m projector: keep the tables level with the log, rebuild them, check them."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from projector import rebuild as rebuilding
+from projector.rebuild import NothingToRollBack, RebuildRefused, Rebuilt, SwapTooSlow
+from projector.sqlite import SqliteStore
+from projector.status import TenantStatus, status
+from projector.store import OtherProjection, RebuildRunning, StoreUnavailable, open_store
+from projector.verify import verify
+from projector.worker import Worker
+from streams import BadTenant, Hole, Log, LogUnavailable, SettingError, Settings, Wire, load_settings
+
+log_of_projector = logging.getLogger("projector")
+COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
+KNOWN_ERRORS = (
+    LogUnavailable,
+    StoreUnavailable,
+    OtherProjection,
+    RebuildRunning,
+    RebuildRefused,
+    NothingToRollBack,
+    SwapTooSlow,
+    Hole,
+    BadTenant,
+)
+
+
+@click.group()
+def main() -> None:
+    """The tables: keep them level with the log, rebuild them, compare them.
+
+    Settings come from the environment or .env; README.md lists them.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+@main.command()
+def run() -> None:
+    """Apply records to the tables until SIGTERM or Ctrl-C; any number of these may run at once.
+
+    A tenant is taken by one at a time; what one that died or hangs had taken goes to another when its lease ends
+    (LEASE_SECONDS). Exactly once is decided by the checkpoint that moves with the rows, never by the lease.
+    """
+    _run(_work)
+
+
+@main.command()
+@click.option("--tenant", "tenants", multiple=True, help="Only this tenant, in one transaction; may be repeated.")
+@click.option("--accept-loss", is_flag=True, help="Rebuild although the log misses records that the tables have or had.")
+def rebuild(tenants: tuple[str, ...], accept_loss: bool) -> None:
+    """Build the tables again from the log, while everything runs.
+
+    Shadow tables are filled from the log and take the place of the live ones in one transaction; the live ones stay as
+    the previous. Interrupt it at any moment and start it again. A log that misses records is refused, with their
+    positions.
+    """
+
+    async def act(settings: Settings) -> int:
+        async with _opened(settings, COMMAND_SECONDS) as (log, store):
+            with _progress("rebuilding") as progress:
+                done = await rebuilding.rebuild(log, store, tenants=tenants, accept_loss=accept_loss, progress=progress)
+        return _report("rebuilt", done)
+
+    _run(act)
+
+
+@main.command()
+def rollback() -> None:
+    """Bring back the tables that were live before the last rebuild, caught up with the log."""
+
+    async def act(settings: Settings) -> int:
+        async with _opened(settings, COMMAND_SECONDS) as (log, store):
+            with _progress("catching up") as progress:
+                done = await rebuilding.rollback(log, store, progress=progress)
+        return _report("rolled back", done)
+
+    _run(act)
+
+
+@main.command("verify")
+def verify_command() -> None:
+    """Replay the log and compare it with the tables row by row; exit 1 and say what differs, if anything does.
+
+    The replay goes to a scratch database in TMPDIR, which needs about the room of the tables. It holds back nobody.
+    """
+
+    async def act(settings: Settings) -> int:
+        differences = 0
+        async with _opened(settings, COMMAND_SECONDS) as (log, store):
+            async for difference in verify(log, store):
+                differences += 1
+                print(difference)
+        print(f"{differences} differences" if differences else "the tables are what the log says")
+        return 1 if differences else 0
+
+    _run(act)
+
+
+@main.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array, for machines.")
+def status_command(as_json: bool) -> None:
+    """Show each tenant's records, rows, sessions and lag, what came twice or was set aside, and what is stuck and why."""
+
+    async def act(settings: Settings) -> int:
+        async with _opened(settings, COMMAND_SECONDS) as (log, store):
+            found = await status(log, store)
+        if as_json:
+            print(msgspec.json.encode(found).decode())
+        else:
+            Console().print(_table(found))
+        return 0
+
+    _run(act)
+
+
+def _run(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
+    """Run a command; what is wrong with settings or surroundings ends it with one sentence."""
+    try:
+        sys.exit(asyncio.run(act(load_settings())))
+    except SettingError as error:
+        sys.exit(str(error))
+    except RebuildRefused as error:
+        sys.exit("Refused; nothing was changed.\n" + "\n".join(f"- {reason}" for reason in error.reasons))
+    except KNOWN_ERRORS as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, budget_seconds: float) -> AsyncIterator[tuple[Log, SqliteStore]]:
+    with open_store(settings.tables_url, cache_mib=settings.cache_mib) as store:
+        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds)) as log:
+            yield log, store
+
+
+async def _work(settings: Settings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _opened(settings, settings.lease_seconds) as (log, store):
+        if store.version_warning:
+            log_of_projector.warning("%s", store.version_warning)
+        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        worker = Worker(
+            log,
+            store,
+            holder=holder,
+            lease_seconds=settings.lease_seconds,
+            batch_records=settings.batch_records,
+            batch_bytes=settings.batch_bytes,
+        )
+        log_of_projector.info("%s applies %s to %s", holder, settings.log_url.partition("@")[2] or settings.log_url, store.path)
+        await worker.run(stop)
+    return 0
+
+
+class _Rate(ProgressColumn):
+    """Records a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} records/s")
+
+
+class _progress:
+    """A bar in a terminal, plain lines elsewhere; called with records done and records in all."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Progress | None = None
+        self._said = -1
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task(self._title, total=None)
+            self._bar.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def _show(self, done: int, total: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total)
+        elif done * 10 // max(total, 1) > self._said:
+            self._said = done * 10 // max(total, 1)
+            print(f"{self._title}: {done} of {total} records", file=sys.stderr, flush=True)
+
+
+def _report(verb: str, done: Rebuilt) -> int:
+    rate = done.records / done.seconds if done.seconds else 0
+    print(f"{verb}: {done.tenants} tenants, {done.records} records in {done.seconds:.1f} s ({rate:,.0f} records/s)")
+    return 0
+
+
+def _table(found: list[TenantStatus]) -> Table:
+    table = Table("tenant", *("records", "rows", "sessions", "lag", "lag s", "late duplicates", "quarantined"), "stuck")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for one in found:
+        table.add_row(
+            one.tenant,
+            f"{one.records:,}",
+            f"{one.rows:,}",
+            f"{one.sessions:,}",
+            f"{one.lag_records:,}",
+            f"{one.lag_seconds:.1f}",
+            f"{one.late_duplicates:,}",
+            f"{one.quarantined:,}",
+            one.stuck or "",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The projection: records in, rows out. Pure: no I/O, no clock, so the same records always give the same rows.
+
+Change what it gives for any record and PROJECTION_VERSION goes up by one: tables of another version are left alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from streams import Record, Rejected, digest_of, name_of, parse_event
+
+PROJECTION_VERSION = 1
+RECORD_VERSION = 1
+
+
+class EventRow(msgspec.Struct, frozen=True, gc=False):
+    """A row of `events`, all but its session's first position."""
+
+    tenant_id: str
+    position: int
+    event_hash: str
+    split: str
+    event_id: str | None
+    session_id: str
+    event_type: str
+    timestamp: str
+    timestamp_us: int
+    received_at_us: int
+    properties: str
+
+
+class SessionRow(msgspec.Struct, frozen=True, gc=False):
+    """A row of `event_sessions`, or what some events add to one. First and last are by event time, then position."""
+
+    tenant_id: str
+    first_position: int
+    session_id: str
+    started_at_us: int
+    last_event_at_us: int
+    event_count: int
+    first_event_type: str
+    last_event_type: str
+
+
+class QuarantineRow(msgspec.Struct, frozen=True, gc=False):
+    """A record that could not become a row: its bytes, a stable reason, and what was wrong in words."""
+
+    tenant_id: str
+    position: int
+    received_at_us: int
+    reason: str
+    detail: str
+    body: bytes
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The next records of one tenant as rows: positions `after` + 1 to `through`. `digest` names the last record."""
+
+    tenant: str
+    after: int
+    through: int
+    digest: str
+    rows: list[EventRow]
+    quarantined: list[QuarantineRow]
+
+
+def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
+    """The batch that the records from `after` + 1 to `through` make, in order; a position that is missing was lost."""
+    rows: list[EventRow] = []
+    quarantined: list[QuarantineRow] = []
+    position = after
+    for record in records:
+        if record.position != position + 1:
+            quarantined += _lost(tenant, position + 1, record.position - 1)
+        position = record.position
+        try:
+            rows.append(_row(tenant, record))
+        except (Rejected, UnicodeError) as error:
+            quarantined.append(QuarantineRow(tenant, position, record.received_at_us, "invalid", str(error), record.body))
+    quarantined += _lost(tenant, position + 1, through)
+    digest = digest_of(records[-1].body) if records and position == through else ""
+    return Batch(tenant, after, through, digest, rows, quarantined)
+
+
+def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:
+    detail = "the record is gone from the log"
+    return [QuarantineRow(tenant, position, 0, "lost", detail, b"") for position in range(first, last + 1)]
+
+
+def _row(tenant: str, record: Record) -> EventRow:
+    if record.version != RECORD_VERSION:
+        raise Rejected("version", f"is {record.version}; this projector reads records of version {RECORD_VERSION}")
+    event = parse_event(record.body)
+    event_hash, split = name_of(tenant, event)
+    return EventRow(
+        tenant,
+        record.position,
+        event_hash,
+        split,
+        event.event_id,
+        event.session_id,
+        event.event_type,
+        event.timestamp,
+        event.timestamp_us,
+        record.received_at_us,
+        event.properties.decode(),
+    )
+
+
+def first_positions(rows: Iterable[EventRow], known: Mapping[str, int]) -> dict[str, int]:
+    """Each session's first position: the known one, or that of its first row here."""
+    first = dict(known)
+    for row in rows:
+        if row.session_id not in first:
+            first[row.session_id] = row.position
+    return first
+
+
+def fold_sessions(rows: Iterable[EventRow], first: Mapping[str, int]) -> list[SessionRow]:
+    """What rows of one tenant, in order of position, add to its sessions; one row a session, by first position."""
+    sessions: dict[str, list[EventRow]] = {}
+    for row in rows:
+        sessions.setdefault(row.session_id, []).append(row)
+    folded = []
+    for session_id, events in sessions.items():
+        # min keeps the first of equals and the reversed max the last: equal times go by position
+        earliest = min(events, key=_time)
+        latest = max(reversed(events), key=_time)
+        folded.append(
+            SessionRow(
+                earliest.tenant_id,
+                first[session_id],
+                session_id,
+                earliest.timestamp_us,
+                latest.timestamp_us,
+                len(events),
+                earliest.event_type,
+                latest.event_type,
+            )
+        )
+    return sorted(folded, key=_first)
+
+
+def _time(row: EventRow) -> int:
+    return row.timestamp_us
+
+
+def _first(session: SessionRow) -> int:
+    return session.first_position

@@ -1,0 +1,217 @@
+"""The rebuild: the log read again into shadow tables, which then take the place of the live ones. Rollback is the same
+end begun from the previous tables. Everything goes on meanwhile; at each moment readers see one whole set.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+
+from projector.projection import Batch, project
+from projector.schema import LIVE, PREVIOUS, SHADOW
+from projector.sqlite import SqliteStore
+from projector.tables import NOTHING, Tables
+from projector.worker import LogBehind, LogDiffers, differs
+from streams import Hole, Log, Record, Survey, fault_point
+
+BATCH_RECORDS = 20_000
+BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
+SWAP_SECONDS = 0.5
+SWAP_TRIES = 50
+
+Progress = Callable[[int, int], None]  # records done, records in all
+
+
+class RebuildRefused(Exception):
+    """The log cannot give the tables again; each reason names the positions that are missing."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = list(reasons)
+
+
+class NothingToRollBack(Exception):
+    """There are no previous tables: no rebuild has been completed, or they were rolled back from."""
+
+
+class SwapTooSlow(Exception):
+    """The last stretch did not fit the time that writers may be held up."""
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild or rollback did: tenants and records read, and the time in seconds."""
+
+    tenants: int
+    records: int
+    seconds: float
+
+
+async def rebuild(
+    log: Log, store: SqliteStore, *, tenants: Sequence[str] = (), accept_loss: bool = False, progress: Progress | None = None
+) -> Rebuilt:
+    """Build the tables again from the log, all or those of some tenants, and put them in the place of the live ones.
+
+    Raises RebuildRefused, RebuildRunning, OtherProjection (with `tenants`), LogUnavailable, StoreUnavailable. It can end
+    at any moment: the live tables are as they were until the swap, which is one transaction.
+    """
+    started = time.monotonic()
+    with store.rebuilding():
+        if tenants:
+            store.check_version(LIVE)
+        surveys = await _surveys(log, store, tenants)
+        if not accept_loss:
+            await _refuse_losses(log, store, surveys)
+        store.create_shadow()
+        records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
+        if not tenants:
+            store.index_shadow()
+        fault_point("before_swap")
+        await _swap(log, store, SHADOW, tenants or None, accept_loss=accept_loss)
+        fault_point("after_swap")
+        store.drop_leftovers()
+    return Rebuilt(len(surveys), records, time.monotonic() - started)
+
+
+async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = None) -> Rebuilt:
+    """Bring the previous tables back, caught up with the log. The live ones become the previous.
+
+    Raises NothingToRollBack, RebuildRefused, RebuildRunning, OtherProjection, LogUnavailable, StoreUnavailable.
+    """
+    started = time.monotonic()
+    with store.rebuilding():
+        if not store.has_set(PREVIOUS):
+            raise NothingToRollBack(NothingToRollBack.__doc__)
+        store.check_version(PREVIOUS)
+        surveys = await _surveys(log, store, ())
+        await _refuse_losses(log, store, surveys, begin=PREVIOUS)
+        records = await _fill(log, store, store.tables(PREVIOUS), surveys, False, progress)
+        await _swap(log, store, PREVIOUS, None, accept_loss=False)
+    return Rebuilt(len(surveys), records, time.monotonic() - started)
+
+
+async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[Survey]:
+    """What the log says of each tenant that it or the tables know, or of those that were named."""
+    surveys = {survey.tenant: survey for survey in await log.survey()}
+    for tenant in store.tables(LIVE).checkpoints():
+        surveys.setdefault(tenant, Survey(tenant, 0, 0, 0))
+    unknown = [tenant for tenant in tenants if tenant not in surveys]
+    if unknown:
+        raise RebuildRefused([f"neither the log nor the tables know the tenant {tenant}" for tenant in unknown])
+    return [surveys[tenant] for tenant in sorted(tenants or surveys)]
+
+
+async def _refuse_losses(log: Log, store: SqliteStore, surveys: Sequence[Survey], *, begin: str | None = None) -> None:
+    """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a hole."""
+    live = store.tables(LIVE).checkpoints()
+    begins = store.tables(begin).checkpoints() if begin is not None else {}
+    reasons = []
+    for survey in surveys:
+        checkpoint = live.get(survey.tenant, NOTHING)
+        if survey.last < checkpoint.position:
+            reasons.append(str(LogBehind(survey.tenant, survey.last, checkpoint.position)))
+        elif checkpoint.position and differs(await log.find(survey.tenant, checkpoint.position), checkpoint):
+            reasons.append(str(LogDiffers(survey.tenant, checkpoint.position)))
+        if survey.has_hole:
+            after = begins.get(survey.tenant, NOTHING).position
+            holes = [hole for hole in await log.holes(survey) if hole[1] > after]
+            reasons += [str(Hole(survey.tenant, *hole)) for hole in holes]
+    if reasons:
+        raise RebuildRefused(reasons)
+
+
+async def _fill(
+    log: Log, store: SqliteStore, tables: Tables, surveys: Sequence[Survey], accept_loss: bool, progress: Progress | None
+) -> int:
+    """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
+    begins = tables.checkpoints()
+    afters = {survey.tenant: begins.get(survey.tenant, NOTHING).position for survey in surveys}
+    total = sum(max(0, survey.last - afters[survey.tenant]) for survey in surveys)
+    done = waiting = 0
+    batches: list[Batch] = []
+    for survey in surveys:
+        async for batch in batches_of(log, survey.tenant, afters[survey.tenant], survey.last, accept_loss):
+            batches.append(batch)
+            waiting += batch.through - batch.after
+            if waiting >= BATCH_RECORDS:
+                done, waiting = done + _write(store, tables, batches), 0
+                fault_point("during_rebuild")
+                if progress:
+                    progress(done, total)
+                await asyncio.sleep(BREATH_SECONDS)
+    done += _write(store, tables, batches)
+    if progress:
+        progress(done, total)
+    return done
+
+
+def _write(store: SqliteStore, tables: Tables, batches: list[Batch]) -> int:
+    if not batches:
+        return 0
+    with store.transaction():
+        for batch in batches:
+            assert tables.apply(batch), "nobody else writes to this set"
+    written = sum(batch.through - batch.after for batch in batches)
+    batches.clear()
+    return written
+
+
+async def batches_of(log: Log, tenant: str, after: int, through: int, accept_loss: bool = False) -> AsyncIterator[Batch]:
+    """The batches that a tenant's log makes behind a position. Raises Hole, unless losses are accepted."""
+    position = after
+    while position < through:
+        try:
+            async for records in log.read(tenant, position, through=through):
+                yield project(tenant, position, records, records[-1].position)
+                position = records[-1].position
+        except Hole as hole:
+            if not accept_loss:
+                raise
+            nothing: list[Record] = []
+            yield project(tenant, position, nothing, hole.last)
+            position = hole.last
+
+
+async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
+    """Read the last stretch and put the tables in place, in one short transaction, or try again closer to the end.
+
+    While the transaction is open no projector can move a checkpoint, so the set is level with what readers have seen.
+    """
+    tables = store.tables(suffix)
+    for attempt in range(SWAP_TRIES):
+        async for batch in _stretch(log, tables, _goals(store, tenants), accept_loss):
+            _write(store, tables, [batch])
+        try:
+            with store.transaction():
+                deadline = time.monotonic() + SWAP_SECONDS * (1 + attempt // 10)
+                async for batch in _stretch(log, tables, _goals(store, tenants), accept_loss):
+                    tables.apply(batch)
+                    if time.monotonic() > deadline:
+                        raise SwapTooSlow
+                fault_point("inside_swap")
+                if tenants is None:
+                    store.promote(suffix)
+                else:
+                    for tenant in tenants:
+                        store.replace_tenant(tenant)
+            return
+        except SwapTooSlow:
+            await asyncio.sleep(BREATH_SECONDS)
+    raise SwapTooSlow("the projectors write faster than this reads; stop some, or try again when less comes in")
+
+
+def _goals(store: SqliteStore, tenants: Sequence[str] | None) -> dict[str, int]:
+    """Where readers are, by tenant: no set that is behind may take the live one's place."""
+    live = store.tables(LIVE).checkpoints()
+    return {tenant: at.position for tenant, at in live.items() if tenants is None or tenant in tenants}
+
+
+async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss: bool) -> AsyncIterator[Batch]:
+    """The batches that bring a set of tables to where readers are."""
+    known = tables.checkpoints()
+    for tenant, goal in goals.items():
+        after = known.get(tenant, NOTHING).position
+        if after < goal:
+            through = min(goal, await log.last_position(tenant)) if accept_loss else goal
+            async for batch in batches_of(log, tenant, after, through, accept_loss):
+                yield batch

@@ -1,0 +1,134 @@
+"""The tables of SQLite: their columns, keys and indexes, and how a database gets them.
+
+Four tables make a set. The live set has plain names; a set being filled ends in __shadow, the one before in __previous.
+Rows are clustered by (tenant_id, position), which is also the order in which they come. Identity is led by the event's
+time, or by the client's own id, and sessions by the position of their first event instead of their name: each index
+grows near an end, so inserts stay fast at ten million rows, where an index led by a hash or a random id had halved them.
+"""
+
+from typing import Any
+
+from sqlite_utils import Database, Migrations
+
+from projector.projection import PROJECTION_VERSION
+
+LIVE, SHADOW, PREVIOUS, DROPPED = "", "__shadow", "__previous", "__dropped"
+TABLES = ("events", "event_sessions", "quarantine", "checkpoints")
+
+_MOMENT = (
+    "TEXT AS (strftime('%Y-%m-%dT%H:%M:%S', ({0} - ({0} % 1000000 + 1000000) % 1000000) / 1000000, "
+    "'unixepoch') "
+    "|| printf('.%06dZ', ({0} % 1000000 + 1000000) % 1000000)) VIRTUAL"
+)
+
+_COLUMNS = {
+    "events": f"""
+        tenant_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        event_hash TEXT NOT NULL,
+        split TEXT NOT NULL,
+        event_id TEXT,
+        session_id TEXT NOT NULL,
+        event_type TEXT NOT NULL,
+        timestamp TEXT NOT NULL,
+        timestamp_us INTEGER NOT NULL,
+        timestamp_utc {_MOMENT.format("timestamp_us")},
+        received_at_us INTEGER NOT NULL,
+        received_at {_MOMENT.format("received_at_us")},
+        properties TEXT NOT NULL,
+        session_position INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id, position)""",
+    "event_sessions": f"""
+        tenant_id TEXT NOT NULL,
+        first_position INTEGER NOT NULL,
+        session_id TEXT NOT NULL,
+        started_at_us INTEGER NOT NULL,
+        started_at {_MOMENT.format("started_at_us")},
+        last_event_at_us INTEGER NOT NULL,
+        last_event_at {_MOMENT.format("last_event_at_us")},
+        event_count INTEGER NOT NULL,
+        first_event_type TEXT NOT NULL,
+        last_event_type TEXT NOT NULL,
+        PRIMARY KEY (tenant_id, first_position)""",
+    "quarantine": f"""
+        tenant_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        received_at_us INTEGER NOT NULL,
+        received_at {_MOMENT.format("received_at_us")},
+        reason TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (tenant_id, position)""",
+    "checkpoints": """
+        tenant_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        late_duplicates INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id)""",
+}
+
+# What must be unique stands from the start; what only reads need is built last when a set is filled from the log.
+_UNIQUE_INDEXES = {
+    "events_by_name": "events (tenant_id, timestamp_us, event_hash, split) WHERE event_id IS NULL",
+    "events_by_event_id": "events (tenant_id, event_id) WHERE event_id IS NOT NULL",
+    "event_sessions_by_name": "event_sessions (tenant_id, session_id)",
+}
+_READ_INDEXES = {
+    "events_by_time": "events (tenant_id, timestamp_us)",
+    "events_by_type": "events (tenant_id, event_type, timestamp_us)",
+    "events_by_session": "events (tenant_id, session_position, timestamp_us)",
+    "event_sessions_by_time": "event_sessions (tenant_id, last_event_at_us)",
+}
+
+migrations = Migrations("penstock")
+
+
+@migrations()
+def create_live_tables(db: Database) -> None:
+    """The first schema: which sets there are, what this database is called, and the live set."""
+    db.execute(
+        "CREATE TABLE table_sets (suffix TEXT NOT NULL PRIMARY KEY, generation INTEGER NOT NULL, "
+        "projection_version INTEGER NOT NULL) STRICT"
+    )
+    db.execute("CREATE TABLE database_identity (tables_id TEXT NOT NULL PRIMARY KEY) STRICT")
+    db.execute("INSERT INTO database_identity VALUES (lower(hex(randomblob(8))))")
+    create_set(db.conn, LIVE)
+    create_read_indexes(db.conn, LIVE)
+
+
+def create_set(connection: Any, suffix: str) -> None:
+    """Empty tables under a suffix, with the indexes that keep rows unique."""
+    [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()
+    connection.execute("INSERT INTO table_sets VALUES (?, ?, ?)", (suffix, generation, PROJECTION_VERSION))
+    for table, columns in _COLUMNS.items():
+        rowid = "" if table == "quarantine" else ", WITHOUT ROWID"
+        connection.execute(f"CREATE TABLE {table}{suffix} ({columns}) STRICT{rowid}")
+    _create_indexes(connection, suffix, _UNIQUE_INDEXES, unique=True)
+
+
+def create_read_indexes(connection: Any, suffix: str) -> None:
+    """The indexes that serve reads, one statement each."""
+    _create_indexes(connection, suffix, _READ_INDEXES, unique=False)
+
+
+def _create_indexes(connection: Any, suffix: str, indexes: dict[str, str], *, unique: bool) -> None:
+    # An index keeps its name when its table is renamed, so the name carries the set's generation.
+    [generation] = connection.execute("SELECT generation FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
+    kind = "UNIQUE INDEX" if unique else "INDEX"
+    for name, on in indexes.items():
+        table, columns = on.split(" ", 1)
+        connection.execute(f"CREATE {kind} {name}_g{generation} ON {table}{suffix} {columns}")
+
+
+def rename_set(connection: Any, old: str, new: str) -> None:
+    """Give a set another suffix. Views of users keep naming the plain tables (legacy_alter_table is on)."""
+    for table in TABLES:
+        connection.execute(f"ALTER TABLE {table}{old} RENAME TO {table}{new}")
+    connection.execute("UPDATE table_sets SET suffix = ? WHERE suffix = ?", (new, old))
+
+
+def drop_set(connection: Any, suffix: str) -> None:
+    """Remove a set, if it is there."""
+    for table in TABLES:
+        connection.execute(f"DROP TABLE IF EXISTS {table}{suffix}")
+    connection.execute("DELETE FROM table_sets WHERE suffix = ?", (suffix,))

@@ -1,0 +1,34 @@
+"""What the rest of Penstock needs of a database of tables, and how one is opened."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from projector.sqlite import SqliteStore
+
+
+class StoreUnavailable(Exception):
+    """The tables cannot be read or written now: locked, disk full, or an I/O error."""
+
+
+class OtherProjection(Exception):
+    """The tables were made by another version of the projection; this process leaves them alone."""
+
+    def __init__(self, theirs: int, ours: int) -> None:
+        super().__init__(
+            f"the tables were made by projection version {theirs}, this is version {ours}: "
+            "run `python -m projector rebuild` with the version that shall serve, or `rollback` with the one before"
+        )
+
+
+class RebuildRunning(Exception):
+    """Another rebuild or rollback of these tables is running."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
+def open_store(url: str, *, cache_mib: int = 256) -> "SqliteStore":
+    """The store that a DATABASE_URL names, to be used as a context manager."""
+    from projector.sqlite import SqliteStore
+
+    return SqliteStore(url.removeprefix("sqlite:///"), cache_mib=cache_mib)

@@ -1,0 +1,169 @@
+"""One set of SQLite tables: how records become its rows. Callers hold the transaction."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pysqlite3
+
+from projector.projection import Batch, EventRow, QuarantineRow, first_positions, fold_sessions
+from projector.schema import LIVE
+from streams import fault_point
+
+# What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
+CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The last position in a tenant's tables, the digest of the record there, and how many came twice, late."""
+
+    position: int
+    digest: str
+    late_duplicates: int
+
+
+NOTHING = Checkpoint(0, "", 0)
+
+
+class Tables:
+    """The tables under one suffix, over one connection."""
+
+    def __init__(self, connection: Any, suffix: str = LIVE) -> None:
+        self._connection = connection
+        self.suffix = suffix
+        self._insert_event = (
+            f"INSERT INTO events{suffix} (tenant_id, position, event_hash, split, event_id, session_id, event_type, "
+            "timestamp, timestamp_us, received_at_us, properties, session_position) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        )
+        self._add_to_session = (
+            f"INSERT INTO event_sessions{suffix} (tenant_id, first_position, session_id, started_at_us, last_event_at_us, "
+            "event_count, first_event_type, last_event_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (tenant_id, session_id) DO UPDATE SET "
+            "first_event_type = iif(excluded.started_at_us < started_at_us, excluded.first_event_type, first_event_type), "
+            "last_event_type = iif(excluded.last_event_at_us >= last_event_at_us, excluded.last_event_type, last_event_type), "
+            "started_at_us = min(started_at_us, excluded.started_at_us), "
+            "last_event_at_us = max(last_event_at_us, excluded.last_event_at_us), "
+            "event_count = event_count + excluded.event_count"
+        )
+        self._first_position = f"SELECT first_position FROM event_sessions{suffix} WHERE tenant_id = ? AND session_id = ?"
+
+    def checkpoint(self, tenant: str) -> Checkpoint:
+        """A tenant's checkpoint; position 0 for one that is unknown."""
+        row = self._connection.execute(
+            f"SELECT position, digest, late_duplicates FROM checkpoints{self.suffix} WHERE tenant_id = ?", (tenant,)
+        ).fetchone()
+        return Checkpoint(*row) if row else NOTHING
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Every tenant's checkpoint."""
+        rows = self._connection.execute(
+            f"SELECT tenant_id, position, digest, late_duplicates FROM checkpoints{self.suffix} ORDER BY tenant_id"
+        )
+        return {tenant: Checkpoint(*checkpoint) for tenant, *checkpoint in rows}
+
+    def apply(self, batch: Batch) -> bool:
+        """Write a batch if it begins behind the checkpoint, and move the checkpoint; False, and nothing, if it does not."""
+        before = self.checkpoint(batch.tenant)
+        if before.position != batch.after:
+            return False
+        late, refused = self._insert(batch.tenant, batch.rows)
+        self._insert_quarantine(batch.quarantined + refused)
+        fault_point("between_rows_and_checkpoint")
+        self._connection.execute(
+            f"INSERT INTO checkpoints{self.suffix} (tenant_id, position, digest, late_duplicates) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, digest = excluded.digest, "
+            "late_duplicates = excluded.late_duplicates",
+            (batch.tenant, batch.through, batch.digest, before.late_duplicates + late),
+        )
+        return True
+
+    def _insert(self, tenant: str, rows: Sequence[EventRow]) -> tuple[int, list[QuarantineRow]]:
+        """Write rows and sessions; how many were late duplicates, and what no table takes.
+
+        The insert itself says whether all rows were fresh. If they were not, their half is tried again, down to the one
+        row: such rows are rare, and a session must never begin at the position of a row that is not there.
+        """
+        if not rows:
+            return 0, []
+        try:
+            if self._insert_fresh(tenant, rows):
+                return 0, []
+            error = None
+        except CONSTRAINT_ERRORS as caught:
+            error = caught
+        self._connection.execute(
+            f"DELETE FROM events{self.suffix} WHERE tenant_id = ? AND position BETWEEN ? AND ?",
+            (tenant, rows[0].position, rows[-1].position),
+        )
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            late, refused = self._insert(tenant, rows[:middle])
+            late_too, refused_too = self._insert(tenant, rows[middle:])
+            return late + late_too, refused + refused_too
+        [row] = rows
+        if error is not None:
+            return 0, [_refused(row, "invalid", f"{type(error).__name__}: {error}")]
+        first = self.find_named(row)
+        if first is not None and first[1:] == _content(row):
+            return 1, []
+        return 0, [_refused(row, "conflict", f"the event of that name is at position {first and first[0]}")]
+
+    def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
+        """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
+        first = first_positions(rows, self._known_sessions(tenant, {row.session_id for row in rows}))
+        values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
+        if self._connection.executemany(self._insert_event, values).rowcount != len(rows):
+            return False
+        sessions = fold_sessions(rows, first)
+        self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))
+        return True
+
+    def _known_sessions(self, tenant: str, session_ids: set[str]) -> dict[str, int]:
+        known = {}
+        for session_id in session_ids:
+            row = self._connection.execute(self._first_position, (tenant, session_id)).fetchone()
+            if row:
+                known[session_id] = row[0]
+        return known
+
+    def _insert_quarantine(self, rows: Sequence[QuarantineRow]) -> None:
+        self._connection.executemany(
+            f"INSERT INTO quarantine{self.suffix} (tenant_id, position, received_at_us, reason, detail, body) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            map(msgspec.structs.astuple, rows),
+        )
+
+    def find_named(self, row: EventRow) -> tuple[Any, ...] | None:
+        """(position, then the content) of the event with this row's name, or None."""
+        if row.event_id is not None:
+            where = "event_id = ?"
+            values: list[Any] = [row.event_id]
+        else:
+            where = "timestamp_us = ? AND event_hash = ? AND split = ? AND event_id IS NULL"
+            values = [row.timestamp_us, row.event_hash, row.split]
+        found: tuple[Any, ...] | None = self._connection.execute(
+            f"SELECT position, session_id, event_type, timestamp, properties FROM events{self.suffix} "
+            f"WHERE tenant_id = ? AND {where}",
+            [row.tenant_id, *values],
+        ).fetchone()
+        return found
+
+    def rows(self, table: str, tenant: str, order: str) -> Iterator[dict[str, Any]]:
+        """A tenant's rows of one table, in order, as mappings."""
+        cursor = self._connection.execute(f"SELECT * FROM {table}{self.suffix} WHERE tenant_id = ? ORDER BY {order}", (tenant,))
+        columns = [column[0] for column in cursor.description]
+        for row in cursor:
+            yield dict(zip(columns, row, strict=True))
+
+
+def _content(row: EventRow) -> tuple[str, str, str, str]:
+    return row.session_id, row.event_type, row.timestamp, row.properties
+
+
+def _refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
+    own = {"session_id": row.session_id, "event_type": row.event_type, "timestamp": row.timestamp}
+    if row.event_id is not None:
+        own["event_id"] = row.event_id
+    body = msgspec.json.encode({**msgspec.json.decode(row.properties), **own}, order="sorted")
+    return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)
