@@ -1,0 +1,64 @@
+"""The application: routes as a list, errors as a table, what it needs opened and closed around it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from api.health import Safety, healthz, readyz
+from api.ingest import post_events
+from api.problems import HANDLERS
+from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
+from projector import open_store
+from streams import Log, Settings, Wire
+
+log_of_api = logging.getLogger("api")
+
+ROUTES = [
+    Route("/api/events", post_events, methods=["POST"]),
+    Route("/api/events", get_events, methods=["GET"]),
+    Route("/api/receipts", find_receipt, methods=["GET"]),
+    Route("/api/receipts/{position:int}", get_receipt, methods=["GET"]),
+    Route("/api/sessions", get_sessions, methods=["GET"]),
+    Route("/api/sessions/{session_id:path}", get_session, methods=["GET"]),
+    Route("/healthz", healthz, methods=["GET"]),
+    Route("/readyz", readyz, methods=["GET"]),
+]
+EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application for these settings. Nothing is opened before it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
+        with open_store(settings.tables_url, cache_mib=16) as store:
+            async with Log(wire, window_seconds=settings.window_seconds) as log:
+                app.state.settings, app.state.log, app.state.store = settings, log, store
+                app.state.safety = Safety(log, settings)
+                greeting = asyncio.create_task(_greet(app.state.safety, settings))
+                yield
+                greeting.cancel()
+
+    return Starlette(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
+
+
+async def _greet(safety: Safety, settings: Settings) -> None:
+    """Say what to try, once it would work; say what would be lost."""
+    told: set[str] = set()
+    while True:
+        failures = await safety.failures()
+        for failure in failures:
+            if failure.code not in told and failure.code != "server-unreachable":
+                log_of_api.warning("not ready: %s: %s", failure.code, failure.detail)
+                told.add(failure.code)
+        if not failures:
+            break
+        await asyncio.sleep(0.2 if failures[0].code == "server-unreachable" else 5.0)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
+    url = f"http://{host}:{settings.port}/api/events"
+    print(f"Try it: curl -i {url} -H 'X-Tenant-ID: acme' -d '{EXAMPLE}'", flush=True)

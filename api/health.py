@@ -1,0 +1,124 @@
+"""Whether the process lives, and whether it may be given events: each thing that is wrong is named."""
+
+import os
+import shutil
+import time
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from projector import SqliteStore, StoreUnavailable
+from streams import Log, LogUnavailable, Settings
+
+SERVER_CHECK_SECONDS = 60.0
+DISK_CHECK_SECONDS = 1.0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """One thing that keeps a process from being ready."""
+
+    code: str
+    detail: str
+
+
+async def healthz(request: Request) -> Response:
+    """GET /healthz: the process answers."""
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def readyz(request: Request) -> Response:
+    """GET /readyz: server reachable, writable and safe; free disk; tables reachable."""
+    state = request.app.state
+    failures = await state.safety.failures() + disk_failures(state.settings) + await _tables_failures(state.store)
+    body = {"status": "ready" if not failures else "not ready", "failures": failures}
+    return Response(msgspec.json.encode(body), 503 if failures else 200, media_type="application/json")
+
+
+async def _tables_failures(store: SqliteStore) -> list[Failure]:
+    def look() -> None:
+        with store.reading() as connection:
+            connection.execute("SELECT 1 FROM checkpoints LIMIT 1").fetchone()
+
+    try:
+        await run_in_threadpool(look)
+    except StoreUnavailable as error:
+        return [Failure("tables-unreachable", str(error))]
+    return []
+
+
+def disk_failures(settings: Settings) -> list[Failure]:
+    """Too little free disk where we keep data."""
+    if not os.path.isdir(settings.data_dir):
+        return []
+    free = shutil.disk_usage(settings.data_dir).free
+    if free >= settings.free_disk_bytes:
+        return []
+    return [Failure("disk-low", f"{free} bytes are free in {settings.data_dir}; the floor is {settings.free_disk_bytes}")]
+
+
+class Safety:
+    """Whether the server keeps what it is given. Asked at each readiness check; its configuration once a minute."""
+
+    def __init__(self, log: Log, settings: Settings) -> None:
+        self._log = log
+        self._durability = settings.durability
+        self._checked = float("-inf")
+        self._configuration: list[Failure] = []
+
+    async def failures(self) -> list[Failure]:
+        """What is wrong with the server now."""
+        try:
+            information = parse_info(await self._log.wire.call("INFO"))
+            if time.monotonic() - self._checked > SERVER_CHECK_SECONDS or self._configuration:
+                self._configuration = unsafe(await self._settings(information), self._durability)
+                self._checked = time.monotonic()
+        except LogUnavailable as error:
+            return [Failure("server-unreachable", str(error))]
+        return unwritable(information) + self._configuration
+
+    async def _settings(self, information: dict[str, str]) -> dict[str, str]:
+        """The server's settings; where CONFIG is hidden, what INFO tells of them."""
+        settings = {"maxmemory-policy": information.get("maxmemory_policy", "")}
+        settings["appendonly"] = "yes" if information.get("aof_enabled") == "1" else "no"
+        for name in ("maxmemory-policy", "appendonly", "appendfsync"):
+            [reply] = await self._log.wire.calls([("CONFIG", "GET", name)])
+            if isinstance(reply, list) and len(reply) == 2:
+                settings[name] = reply[1].decode()
+        return settings
+
+
+def parse_info(text: bytes) -> dict[str, str]:
+    """INFO's lines as a mapping."""
+    lines = (line.partition(":") for line in text.decode().splitlines())
+    return {key: value for key, colon, value in lines if colon}
+
+
+def unwritable(information: dict[str, str]) -> list[Failure]:
+    """Why the server would refuse to write."""
+    failures = []
+    if information.get("role") == "slave":
+        failures.append(Failure("server-read-only", "the server is a replica; give REDIS_URL of its primary"))
+    if information.get("aof_last_write_status", "ok") != "ok":
+        failures.append(Failure("server-not-writing", "the server could not write its append-only file"))
+    limit, used = int(information.get("maxmemory", 0)), int(information.get("used_memory", 0))
+    if limit and used >= limit:
+        failures.append(Failure("server-memory-full", f"the server uses {used} bytes of maxmemory {limit}"))
+    return failures
+
+
+def unsafe(settings: dict[str, str], durability: str) -> list[Failure]:
+    """Which settings of the server would lose what it accepted, unless DURABILITY says that this is meant."""
+    failures = []
+    policy = settings["maxmemory-policy"]
+    if policy != "noeviction":
+        failures.append(Failure("server-evicts", f"maxmemory-policy is {policy!r}; only noeviction keeps every event"))
+    if durability != "none" and settings["appendonly"] != "yes":
+        failures.append(Failure("server-not-durable", "appendonly is 'no'; set it to 'yes', or DURABILITY=none if you mean it"))
+    fsync = settings.get("appendfsync", "always")
+    if (durability == "always" and fsync != "always") or (durability == "everysec" and fsync == "no"):
+        failures.append(
+            Failure("server-not-durable", f"appendfsync is {fsync!r}, DURABILITY is {durability!r}: a 202 may be lost with power")
+        )
+    return failures

@@ -1,0 +1,186 @@
+"""The door: a body becomes events, events become receipts. Good events pass whatever the others are."""
+
+import base64
+import binascii
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.problems import Problem
+from api.tenants import tenant_of
+from streams import Event, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
+
+NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
+STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422}
+GZIP_WINDOW = 31  # zlib's number for "gzip header and trailer"
+
+_encode = msgspec.json.Encoder().encode
+_raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_url_safe = bytes.maketrans(b"-_", b"+/")
+
+
+async def post_events(request: Request) -> Response:
+    """POST /api/events: one event, a JSON array of events, or a line of JSON each."""
+    settings: Settings = request.app.state.settings
+    log: Log = request.app.state.log
+    headers: list[tuple[bytes, bytes]] = request.scope["headers"]
+    tenant = tenant_of(headers)
+    body = await read_body(request, headers, settings.request_limit_bytes)
+    raws = split_body(body, _header(headers, b"content-type"))
+    if raws is None:
+        parsed = [parse(body, settings.event_limit_bytes, whole_body=True)]
+    else:
+        if len(raws) > settings.request_limit_events:
+            limit = settings.request_limit_events
+            raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
+        parsed = [parse(raw, settings.event_limit_bytes) for raw in raws]
+    fault_point("after_parse_before_append")
+    receipts = await append(log, tenant, parsed)
+    fault_point("after_append_before_reply")
+    if raws is None:
+        return Response(_encode(receipts[0]), STATUS_OF_ONE[receipts[0]["status"]], media_type="application/json")
+    return Response(_encode({"receipts": receipts}), status_of_batch(receipts), media_type="application/json")
+
+
+async def append(log: Log, tenant: str, parsed: Sequence[Event | Rejected]) -> list[dict[str, Any]]:
+    """Append what was parsed; a receipt for each, in the order sent."""
+    events = [event for event in parsed if isinstance(event, Event)]
+    receipts = iter(await log.append(tenant, events)) if events else iter(())
+    return [receipt_of(next(receipts)) if isinstance(event, Event) else rejection_of(event) for event in parsed]
+
+
+def receipt_of(receipt: Receipt) -> dict[str, Any]:
+    """The receipt of an event that the log has seen."""
+    return {"status": receipt.status, "event_hash": receipt.event_hash, "position": receipt.position}
+
+
+def rejection_of(error: Rejected) -> dict[str, Any]:
+    """The receipt of an event that was not accepted: the field and the reason, and the limit and value if one was passed."""
+    receipt: dict[str, Any] = {
+        "status": "rejected",
+        "event_hash": None,
+        "position": None,
+        "field": error.field,
+        "reason": error.reason,
+    }
+    if error.limit is not None:
+        receipt |= {"limit": error.limit, "value": error.value}
+    return receipt
+
+
+def status_of_batch(receipts: Sequence[dict[str, Any]]) -> int:
+    """The HTTP status of a batch's receipts."""
+    statuses = {receipt["status"] for receipt in receipts}
+    if not statuses & {"conflict", "rejected"}:
+        return 202 if "accepted" in statuses else 200
+    return 207 if statuses & {"accepted", "duplicate"} else 422
+
+
+# -- bytes to events ---------------------------------------------------------------------------------------------------
+
+
+def split_body(body: bytes, content_type: bytes) -> list[bytes] | None:
+    """The events' JSON texts of a batch; None when the body is one event."""
+    if content_type.partition(b";")[0].strip().lower() in NDJSON:
+        return [line for line in body.split(b"\n") if line.strip()]
+    if body.lstrip()[:1] != b"[":
+        return None
+    try:
+        return [bytes(item) for item in _raw_items(body)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "not-json", f"the body is not a JSON array: {error}") from None
+
+
+def parse(raw: bytes, limit_bytes: int, *, whole_body: bool = False) -> Event | Rejected:
+    """An event from its JSON text: the object itself, or one whose `payload` is the object in base64."""
+    try:
+        if len(raw) > limit_bytes * 4 // 3 + 64:
+            raise _too_large(limit_bytes, len(raw))
+        members = decode_json(raw)
+    except Rejected as error:
+        if whole_body and error.limit is None:
+            raise Problem(400, "not-json", f"the body {error.reason}") from None
+        return error
+    try:
+        if type(members) is dict and "payload" in members and "session_id" not in members:
+            raw = payload_of(members["payload"])
+            return _limited(parse_event(raw), limit_bytes)
+        return _limited(check_event(members, raw), limit_bytes)
+    except Rejected as error:
+        return error
+
+
+def _limited(event: Event, limit_bytes: int) -> Event:
+    if len(event.body) > limit_bytes:
+        raise _too_large(limit_bytes, len(event.body))
+    return event
+
+
+def _too_large(limit_bytes: int, value: int) -> Rejected:
+    return Rejected("", f"the event is larger than {limit_bytes} bytes", limit=limit_bytes, value=value)
+
+
+def payload_of(payload: Any) -> bytes:
+    """The bytes of a payload: base64, standard or URL-safe, padded or not."""
+    if type(payload) is not str:
+        raise Rejected("payload", "must be a string of base64")
+    try:
+        text = payload.encode("ascii").translate(_url_safe).rstrip(b"=")
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise Rejected("payload", "is not base64") from None
+
+
+# -- the body ----------------------------------------------------------------------------------------------------------
+
+
+async def read_body(request: Request, headers: list[tuple[bytes, bytes]], limit_bytes: int) -> bytes:
+    """The body, unpacked; refused as soon as it is known to be too large."""
+    declared = _header(headers, b"content-length")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise _body_too_large(limit_bytes, int(declared))
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _body_too_large(limit_bytes, size)
+        chunks.append(chunk)
+    body = b"".join(chunks)
+    encoding = _header(headers, b"content-encoding").strip().lower()
+    return unpack(body, encoding, limit_bytes) if encoding not in (b"", b"identity") else body
+
+
+def unpack(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+    """A gzip body, unpacked up to the limit. Anything else than one gzip member is refused."""
+    if encoding != b"gzip":
+        named = encoding.decode("latin-1")
+        raise Problem(415, "encoding-unsupported", f"Content-Encoding may be gzip or identity, not {named!r}", value=named)
+    unpacker = zlib.decompressobj(GZIP_WINDOW)
+    try:
+        unpacked = unpacker.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise Problem(400, "not-gzip", f"the body is not gzip: {error}") from None
+    if len(unpacked) > limit_bytes:
+        raise _body_too_large(limit_bytes, len(unpacked))
+    if not unpacker.eof:
+        raise Problem(400, "not-gzip", "the gzip body is cut short")
+    if unpacker.unused_data:
+        raise Problem(415, "encoding-unsupported", "the gzip body has more than one member")
+    return unpacked
+
+
+def _body_too_large(limit_bytes: int, value: int) -> Problem:
+    detail = f"a request may hold {limit_bytes} bytes, unpacked"
+    return Problem(413, "request-too-large", detail, limit=limit_bytes, value=value)
+
+
+def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+    for key, value in headers:
+        if key == name:
+            return value
+    return b""

@@ -1,0 +1,93 @@
+"""The table that turns errors into answers: problem+json (RFC 9457) with a stable code, the limit and the value."""
+
+import logging
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from projector import StoreUnavailable
+from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected
+
+log_of_api = logging.getLogger("api")
+RETRY_AFTER_SECONDS = "1"
+
+
+class Problem(Exception):
+    """A request cannot be answered as asked. `status` is the HTTP status, `code` is stable, `extra` says what was passed."""
+
+    def __init__(self, status: int, code: str, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.extra = extra
+
+
+# What the log and the tables raise: (status, code). 503 means that sending the same again is safe and may help.
+ERRORS: dict[type[Exception], tuple[int, str]] = {
+    LogUnavailable: (503, "log-unavailable"),
+    LogFull: (503, "log-full"),
+    LogBusy: (503, "overloaded"),
+    LogRefused: (500, "log-refused"),
+    StoreUnavailable: (503, "tables-unavailable"),
+    BadTenant: (400, "tenant-invalid"),
+    Rejected: (400, "invalid-request"),
+}
+TITLES = {404: "not-found", 405: "method-not-allowed"}
+
+
+def problem_bytes(status: int, code: str, detail: str, **extra: Any) -> bytes:
+    """The body of a problem."""
+    problem = {"type": f"urn:penstock:problem:{code}", "code": code, "status": status, "detail": detail}
+    return msgspec.json.encode(problem | extra)
+
+
+def answer(problem: Problem) -> Response:
+    """The response that a problem is."""
+    headers = {"retry-after": RETRY_AFTER_SECONDS} if problem.status == 503 else {}
+    body = problem_bytes(problem.status, problem.code, problem.detail, **problem.extra)
+    return Response(body, problem.status, headers=headers, media_type="application/problem+json")
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """A problem raised by a route."""
+    assert isinstance(error, Problem)
+    return answer(error)
+
+
+async def on_known(request: Request, error: Exception) -> Response:
+    """An error of the log or the tables."""
+    status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
+    extra = {name: value for name in ("limit", "value") if (value := getattr(error, name, None)) is not None}
+    return answer(Problem(status, code, str(error), **extra))
+
+
+async def on_http(request: Request, error: Exception) -> Response:
+    """What the framework refuses: an unknown path, a method."""
+    assert isinstance(error, HTTPException)
+    code = TITLES.get(error.status_code, "http-error")
+    response = answer(Problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """The client went away; nobody reads this."""
+    return Response(status_code=499)
+
+
+async def on_unknown(request: Request, error: Exception) -> Response:
+    """What nobody foresaw. Starlette raises it again afterwards, so the log has the traceback."""
+    return answer(Problem(500, "internal-error", "this should not have happened; the server's log says more"))
+
+
+HANDLERS: dict[Any, Any] = {
+    Problem: on_problem,
+    HTTPException: on_http,
+    ClientDisconnect: on_disconnect,
+    Exception: on_unknown,
+    **dict.fromkeys(ERRORS, on_known),
+}

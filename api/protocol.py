@@ -1,0 +1,127 @@
+"""uvicorn's HTTP protocol with what it lacks: a deadline to receive a request, a cap on headers, a cap on connections
+of one address. Without them an idle or slow client holds a connection for ever, and a few thousand lock out the rest.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.problems import problem_bytes
+from streams import Settings
+
+HEADER_LIMIT_BYTES = 32 * 1024
+
+
+def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
+    """The protocol class for these settings."""
+
+    class Protocol(BoundedProtocol):
+        request_seconds = settings.request_seconds
+        address_limit_connections = settings.address_limit_connections
+        connections_of: ClassVar[Counter[str]] = Counter()
+
+    return Protocol
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection: armed on connect and on a request's first byte, disarmed when the request is complete."""
+
+    request_seconds: ClassVar[float]
+    address_limit_connections: ClassVar[int]
+    connections_of: ClassVar[Counter[str]]
+
+    def connection_made(self, transport: Any) -> None:
+        """Count the connection, start its deadline."""
+        super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._address = self.client[0] if self.client else ""
+        self.connections_of[self._address] += 1
+        if self.connections_of[self._address] > self.address_limit_connections:
+            limit, value = self.address_limit_connections, self.connections_of[self._address]
+            self._refuse(503, "too-many-connections", "connections of one address", limit=limit, value=value)
+        else:
+            self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Uncount the connection."""
+        self._disarm()
+        self.connections_of[self._address] -= 1
+        if not self.connections_of[self._address]:
+            del self.connections_of[self._address]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        self._arm()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        super().on_header(name, value)
+        self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        """All headers; a request that was refused meanwhile goes no further."""
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is here; what remains is ours to do."""
+        self._disarm()
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser refuses."""
+        self._refuse(400, "not-http", msg)
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > HEADER_LIMIT_BYTES:
+            self._refuse(
+                431, "headers-too-large", "headers and target of a request", limit=HEADER_LIMIT_BYTES, value=self._header_bytes
+            )
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(self.request_seconds, self._expire)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self) -> None:
+        self._refuse(408, "request-too-slow", "seconds to receive a request", limit=self.request_seconds)
+
+    def _refuse(self, status: int, code: str, detail: str, **extra: Any) -> None:
+        if self.transport.is_closing():
+            return
+        body = problem_bytes(status, code, detail, **extra)
+        self.transport.write(
+            STATUS_LINE[status]
+            + b"content-type: application/problem+json\r\ncontent-length: "
+            + str(len(body)).encode()
+            + b"\r\nconnection: close\r\n\r\n"
+            + body
+        )
+        self.transport.close()

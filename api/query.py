@@ -1,0 +1,186 @@
+"""The windows: what became of events, and the tables, read. A tenant sees its own and nothing of any other."""
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.problems import Problem
+from api.tenants import tenant_of
+from projector import Filters, Place, SqliteStore, reads
+from streams import Log, Rejected, microseconds, name_of, parse_event
+
+PAGE_ROWS = 100
+PAGE_LIMIT_ROWS = 1_000
+WAIT_PAUSE_SECONDS = 0.01
+FILTERS = frozenset({"session_id", "event_type", "since", "until", "cursor", "limit", "after"})
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def get_events(request: Request) -> Response:
+    """GET /api/events: a page of events, newest first by event time, then position."""
+    return await _page(request, "events", reads.events, lambda row: (row["timestamp_us"], row["position"]))
+
+
+async def get_sessions(request: Request) -> Response:
+    """GET /api/sessions: a page of sessions, the one with the newest event first."""
+    return await _page(request, "sessions", reads.sessions, lambda row: (row["last_event_at_us"], row["first_position"]))
+
+
+async def get_session(request: Request) -> Response:
+    """GET /api/sessions/{session_id}: one session, with a page of its events."""
+    tenant, filters, place, limit = await _asked(request, frozenset({"cursor", "limit", "after"}))
+    session_id = request.path_params["session_id"]
+    filters = msgspec.structs.replace(filters, session_id=session_id)
+    session, rows = await run_in_threadpool(reads.session, _store(request), tenant, filters, place, limit + 1)
+    if session is None:
+        raise Problem(404, "session-unknown", f"there is no session {session_id!r}")
+    shown, cursor = _cut(rows, limit, lambda row: (row["timestamp_us"], row["position"]))
+    return _json({**_public(session), "events": shown, "next": cursor})
+
+
+async def get_receipt(request: Request) -> Response:
+    """GET /api/receipts/{position}: what became of the event at a position; answered for ever."""
+    tenant, *_ = await _asked(request, frozenset({"after"}))
+    receipt = await _receipt(request, tenant, int(request.path_params["position"]))
+    if receipt is None:
+        raise Problem(404, "receipt-unknown", "there is no event at this position")
+    return _json(receipt)
+
+
+async def find_receipt(request: Request) -> Response:
+    """GET /api/receipts?event_hash=…: the same by the event's name, within the window."""
+    tenant, *_ = await _asked(request, frozenset({"event_hash", "after"}))
+    event_hash = request.query_params.get("event_hash", "")
+    if len(event_hash) != 32 or set(event_hash) - set("0123456789abcdef"):
+        detail = "event_hash must be 32 hexadecimal digits"
+        raise Problem(400, "invalid-parameter", detail, parameter="event_hash", value=event_hash)
+    positions = await _log(request).named(tenant, event_hash)
+    receipts = [receipt for position in positions if (receipt := await _receipt(request, tenant, position))]
+    if not receipts:
+        raise Problem(404, "receipt-unknown", "no event of this name was accepted within the window")
+    first, *others = receipts
+    return _json({**first, "others": others} if others else first)
+
+
+async def _receipt(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
+    """What became of the event at a position, or None when there is none."""
+    found = await run_in_threadpool(reads.receipt, _store(request), tenant, position)
+    if found["status"] in ("projected", "quarantined"):
+        return found
+    record = await _log(request).find(tenant, position)
+    if record is None:
+        return None
+    try:
+        event = parse_event(record.body)
+    except Rejected:
+        return {"position": position, **found}
+    event_hash, split = name_of(tenant, event)
+    receipt = {"event_hash": event_hash, "position": position, **found}
+    if found["status"] == "late_duplicate":
+        receipt["first_position"] = await run_in_threadpool(
+            reads.first_position, _store(request), tenant, event, event_hash, split
+        )
+    return receipt
+
+
+async def _page(
+    request: Request, name: str, read: Callable[..., list[dict[str, Any]]], place_of: Callable[[dict[str, Any]], Place]
+) -> Response:
+    tenant, filters, place, limit = await _asked(request, FILTERS)
+    rows = await run_in_threadpool(read, _store(request), tenant, filters, place, limit + 1)
+    shown, cursor = _cut(rows, limit, place_of)
+    return _json({name: shown, "next": cursor})
+
+
+async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, Place | None, int]:
+    """The tenant, filters, place and page size that a request names; waits for `after`."""
+    tenant = tenant_of(request.scope["headers"])
+    query = request.query_params
+    for parameter in query:
+        if parameter not in allowed or len(query.getlist(parameter)) > 1:
+            known = ", ".join(sorted(allowed))
+            raise Problem(400, "invalid-parameter", f"parameters here are {known}, each once", parameter=parameter)
+    filters = Filters(
+        session_id=query.get("session_id"),
+        event_type=query.get("event_type"),
+        since_us=_moment(query.get("since"), "since"),
+        until_us=_moment(query.get("until"), "until"),
+    )
+    limit = _number(query.get("limit", str(PAGE_ROWS)), "limit", 1, PAGE_LIMIT_ROWS)
+    place = _place(query["cursor"]) if "cursor" in query else None
+    if "after" in query:
+        await _wait(request, tenant, _number(query["after"], "after", 0, 2**53))
+    return tenant, filters, place, limit
+
+
+async def _wait(request: Request, tenant: str, position: int) -> None:
+    """Until the tenant's checkpoint is at the position; a client reads its own writes."""
+    bound = request.app.state.settings.read_wait_seconds
+    deadline = time.monotonic() + bound
+    pause = WAIT_PAUSE_SECONDS
+    while (checkpoint := await run_in_threadpool(reads.checkpoint, _store(request), tenant)) < position:
+        if time.monotonic() > deadline:
+            detail = f"the tables are at position {checkpoint}; they did not reach {position} within {bound} s"
+            raise Problem(503, "not-yet-projected", detail, limit=bound, value=checkpoint)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+
+
+def _cut(
+    rows: list[dict[str, Any]], limit: int, place_of: Callable[[dict[str, Any]], Place]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The page's rows as clients see them, and the cursor of the next page if there is one."""
+    cursor = None
+    if len(rows) > limit:
+        time_us, position = place_of(rows[limit - 1])
+        cursor = base64.urlsafe_b64encode(f"{time_us}.{position}".encode()).decode().rstrip("=")
+    return [_public(row) for row in rows[:limit]], cursor
+
+
+def _public(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.endswith("_us") and key != "first_position"}
+
+
+def _place(cursor: str) -> Place:
+    try:
+        time_us, position = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).split(b".")
+        return int(time_us), int(position)
+    except (ValueError, binascii.Error):
+        raise Problem(400, "invalid-parameter", "cursor must be a `next` of an earlier page", parameter="cursor") from None
+
+
+def _moment(text: str | None, parameter: str) -> int | None:
+    try:
+        return None if text is None else microseconds(text)
+    except Rejected as error:
+        raise Problem(400, "invalid-parameter", f"{parameter} {error.reason}", parameter=parameter, value=text) from None
+
+
+def _number(text: str, parameter: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+        detail = f"{parameter} must be a whole number from {low} to {high}"
+        raise Problem(400, "invalid-parameter", detail, parameter=parameter, limit=high, value=text)
+    return int(text)
+
+
+def _json(value: Any) -> Response:
+    return Response(_encode(value), media_type="application/json")
+
+
+def _store(request: Request) -> SqliteStore:
+    store: SqliteStore = request.app.state.store
+    return store
+
+
+def _log(request: Request) -> Log:
+    log: Log = request.app.state.log
+    return log
