@@ -1,0 +1,54 @@
+"""What tests share: both servers, a log on them, tables in a file."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from projector import SqliteStore
+from projector.worker import Worker
+from streams import Log, Wire
+from tests.servers import BINARIES, Server
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", params=sorted(BINARIES))
+def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(request.param, tmp_path_factory.mktemp(request.param)).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """An empty server, of each version; tests that stop or configure it start one of their own with `own_server`."""
+    shared_server.client.flushall()
+    return shared_server
+
+
+@pytest.fixture(params=sorted(BINARIES))
+def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    server = Server(request.param, tmp_path / "server").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def log(server: Server) -> AsyncIterator[Log]:
+    async with Log(Wire(server.url)) as log:
+        yield log
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore(str(tmp_path / "tables.db"), cache_mib=8) as store:
+        yield store
+
+
+@pytest.fixture
+def worker(log: Log, store: SqliteStore) -> Worker:
+    return Worker(log, store, holder="test:1", lease_seconds=0.5)
