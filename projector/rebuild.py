@@ -135,7 +135,6 @@ async def _fill(
             waiting += batch.through - batch.after
             if waiting >= BATCH_RECORDS:
                 done, waiting = done + _write(store, tables, batches), 0
-                fault_point("during_rebuild")
                 if progress:
                     progress(done, total)
                 await asyncio.sleep(BREATH_SECONDS)
@@ -151,6 +150,7 @@ def _write(store: SqliteStore, tables: Tables, batches: list[Batch]) -> int:
     with store.transaction():
         for batch in batches:
             assert tables.apply(batch), "nobody else writes to this set"
+    fault_point("during_rebuild")
     written = sum(batch.through - batch.after for batch in batches)
     batches.clear()
     return written

@@ -89,8 +89,7 @@ class SqliteStore:
         """BEGIN IMMEDIATE, asked for every 2 ms: SQLite's own waiting sleeps up to 100 ms and would miss the short
         pauses of a rebuild."""
         deadline = time.monotonic() + BUSY_SECONDS
-        self._connection.execute("PRAGMA busy_timeout = 0")
-        try:
+        with self._no_waiting():
             while True:
                 try:
                     self._connection.execute("BEGIN IMMEDIATE")
@@ -99,6 +98,13 @@ class SqliteStore:
                     if "locked" not in str(error) or time.monotonic() > deadline:
                         raise
                     time.sleep(BUSY_PAUSE_SECONDS)
+
+    @contextmanager
+    def _no_waiting(self) -> Iterator[None]:
+        """Without SQLite's own waiting for locks."""
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
@@ -130,7 +136,7 @@ class SqliteStore:
 
     def truncate_wal(self) -> None:
         """Give the WAL's space back, if nobody reads from it; for idle moments."""
-        with _errors():
+        with _errors(), self._no_waiting():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- rebuilding --------------------------------------------------------------------------------------------------

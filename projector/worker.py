@@ -198,6 +198,7 @@ class Worker:
                 try:
                     if time.monotonic() >= next_sweep:
                         await self.sweep()
+                        self._store.truncate_wal()
                         next_sweep = time.monotonic() + SWEEP_SECONDS * random.uniform(0.8, 1.2)
                     if time.monotonic() >= next_poll:
                         self._ready = set(range(PARTITIONS))
