@@ -15,7 +15,7 @@ from starlette.responses import Response
 from api.problems import Problem
 from api.tenants import tenant_of
 from projector import Filters, Place, SqliteStore, reads
-from streams import Log, Rejected, microseconds, name_of, parse_event
+from streams import Log, Rejected, microseconds, name_of, parse_body
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000
@@ -80,7 +80,7 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
     if record is None:
         return None
     try:
-        event = parse_event(record.body)
+        event = parse_body(record.body)
     except Rejected:
         return {"position": position, **found}
     event_hash, split = name_of(tenant, event)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from streams import Record, Rejected, digest_of, name_of, parse_event
+from streams import Record, Rejected, digest_of, name_of, parse_body
 
 PROJECTION_VERSION = 1
 RECORD_VERSION = 1
@@ -90,7 +90,7 @@ def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:
 def _row(tenant: str, record: Record) -> EventRow:
     if record.version != RECORD_VERSION:
         raise Rejected("version", f"is {record.version}; this projector reads records of version {RECORD_VERSION}")
-    event = parse_event(record.body)
+    event = parse_body(record.body)
     event_hash, split = name_of(tenant, event)
     return EventRow(
         tenant,

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
+from projector.guard import LogBehind, LogDiffers, differs
 from projector.projection import Batch, project
 from projector.schema import LIVE, PREVIOUS, SHADOW
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Tables
-from projector.worker import LogBehind, LogDiffers, differs
 from streams import Hole, Log, Record, Survey, fault_point
 
 BATCH_RECORDS = 20_000

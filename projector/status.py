@@ -4,9 +4,10 @@ import time
 
 import msgspec
 
+from projector.guard import LogBehind, LogDiffers, differs
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Checkpoint
-from projector.worker import LogBehind, LogDiffers, differs, group_of
+from projector.worker import group_of
 from streams import Log, Survey, keys_of, leases_key
 
 STUCK_SECONDS = 10.0

@@ -8,7 +8,7 @@ import pysqlite3
 
 from projector.projection import Batch, EventRow, QuarantineRow, first_positions, fold_sessions
 from projector.schema import LIVE
-from streams import fault_point
+from streams import StoredEvent, fault_point
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
@@ -162,8 +162,6 @@ def _content(row: EventRow) -> tuple[str, str, str, str]:
 
 
 def _refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
-    own = {"session_id": row.session_id, "event_type": row.event_type, "timestamp": row.timestamp}
-    if row.event_id is not None:
-        own["event_id"] = row.event_id
-    body = msgspec.json.encode({**msgspec.json.decode(row.properties), **own}, order="sorted")
+    event = StoredEvent(row.session_id, row.event_type, row.timestamp, msgspec.Raw(row.properties.encode()), row.event_id)
+    body = msgspec.json.encode(event, order="sorted")
     return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from projector.guard import LogBehind
 from projector.rebuild import batches_of
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Tables
-from projector.worker import LogBehind
 from streams import Log
 
 ORDER = {"events": "position", "event_sessions": "first_position", "quarantine": "position", "checkpoints": "position"}

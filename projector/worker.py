@@ -6,12 +6,12 @@ import random
 import time
 from collections.abc import Sequence
 
-import msgspec
-
+from projector.guard import LogBehind, LogDiffers, differs
 from projector.projection import Batch, project
 from projector.sqlite import SqliteStore
 from projector.store import OtherProjection, StoreUnavailable
 from projector.tables import Checkpoint
+from projector.turn import READ_AHEAD, Turn, plan
 from streams import (
     PARTITIONS,
     WAKE_CHANNEL,
@@ -21,12 +21,9 @@ from streams import (
     Log,
     LogUnavailable,
     Record,
-    Release,
     Taken,
-    Wanted,
-    digest_of,
     fault_point,
-    page_records,
+    mean_bytes,
 )
 
 log_of_worker = logging.getLogger("projector")
@@ -35,24 +32,6 @@ POLL_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 STUCK_SECONDS = 5.0
 LOST_LIMIT_RECORDS = 1_000
-FIRST_READ_RECORDS = 1_000
-
-
-class LogBehind(Exception):
-    """The log ends before the tables do: its server lost records that were applied."""
-
-    def __init__(self, tenant: str, last: int, checkpoint: int) -> None:
-        super().__init__(
-            f"the log of {tenant} ends at position {last}, its tables at {checkpoint}: "
-            f"records {last + 1} to {checkpoint} are missing from the log"
-        )
-
-
-class LogDiffers(Exception):
-    """The record at the checkpoint is not the one that was applied: the log was replaced or lost its tail."""
-
-    def __init__(self, tenant: str, position: int) -> None:
-        super().__init__(f"the log of {tenant} holds another record at position {position} than the tables")
 
 
 class Worker:
@@ -75,67 +54,84 @@ class Worker:
         self._consumer = Consumer(log.wire, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
         self._ready = set(range(PARTITIONS))
         self._woken = asyncio.Event()
-        self._read_limit: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._stuck: dict[str, str] = {}
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
     async def run_once(self) -> int:
-        """Take, read, apply, acknowledge, release; how many records were applied."""
-        partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
-        taken_by_partition = await self._consumer.take(partitions, records=self._batch_records)
-        self._ready |= {partition for partition, taken in taken_by_partition.items() if taken}
-        taken = [tenant for tenants in taken_by_partition.values() for tenant in tenants]
-        fault_point("after_take_before_read")
-        if not taken:
-            return 0
-        checkpoints = self._checkpoints(taken)
-        deliveries = await self._read(taken, checkpoints)
-        fault_point("after_read_before_apply")
-        batches, releases = [], []
-        for tenant in taken:
-            delivery, checkpoint = deliveries.get(tenant.tenant), checkpoints[tenant.tenant]
-            try:
-                batch = await self._next_batch(tenant, checkpoint, delivery)
-            except (LogBehind, LogDiffers, Hole) as error:
-                self._stop(tenant.tenant, error)
-                releases.append(Release(tenant.tenant, 1, 0, checkpoint.position, STUCK_SECONDS))
-                continue
-            self._stuck.pop(tenant.tenant, None)
-            if batch:
-                batches.append(batch)
-            first = min(checkpoint.position + 1, (delivery and delivery.pending_from) or checkpoint.position + 1)
-            through = batch.through if batch else checkpoint.position
-            releases.append(Release(tenant.tenant, first, through, through))
-        applied = self._store.apply(batches) if batches else []
-        fault_point("after_commit_before_acknowledge")
-        unmoved = {batch.tenant for batch, written in zip(batches, applied, strict=True) if not written}
-        await self._consumer.release([_without_acknowledging(r) if r.tenant in unmoved else r for r in releases])
-        return sum(batch.through - batch.after for batch, written in zip(batches, applied, strict=True) if written)
+        """Take, read, apply, acknowledge, release; how many records were applied.
 
-    def _checkpoints(self, taken: Sequence[Taken]) -> dict[str, Checkpoint]:
+        A turn reads up to READ_AHEAD batches. The next is asked for before the one in hand is written, so the server's
+        work on it is done meanwhile.
+        """
+        turns = await self._take()
+        fault_point("after_take_before_read")
+        if not turns:
+            return 0
+        applied = 0
+        parts = plan(turns, self._sizes, records=self._batch_records, size_bytes=self._batch_bytes)
+        reading = asyncio.create_task(self._consumer.read(parts[0]))
+        try:
+            for following in [*parts[1:], None]:
+                deliveries = await reading
+                if following is not None:
+                    reading = asyncio.create_task(self._consumer.read(following))
+                    await asyncio.sleep(0)  # until it is sent
+                fault_point("after_read_before_apply")
+                applied += self._apply(turns, await self._batches(turns, deliveries))
+        finally:
+            reading.cancel()
+        fault_point("after_commit_before_acknowledge")
+        await self._consumer.release([turn.release() for turn in turns.values()])
+        return applied
+
+    async def _take(self) -> dict[str, "Turn"]:
+        """The tenants of this turn, with their checkpoints."""
+        partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
+        taken = await self._consumer.take(partitions, records=self._batch_records * READ_AHEAD)
+        self._ready |= {partition for partition, tenants in taken.items() if tenants}
         with self._store.reading() as connection:
             tables = self._store.tables_over(connection)
-            return {tenant.tenant: tables.checkpoint(tenant.tenant) for tenant in taken}
+            return {
+                tenant.tenant: Turn(tenant, tables.checkpoint(tenant.tenant)) for tenants in taken.values() for tenant in tenants
+            }
 
-    async def _read(self, taken: Sequence[Taken], checkpoints: dict[str, Checkpoint]) -> dict[str, Delivery]:
-        wanted = []
-        records, size = self._batch_records, self._batch_bytes
-        for tenant in taken:
-            checkpoint = checkpoints[tenant.tenant].position
-            if tenant.last < checkpoint:
+    async def _batches(self, turns: dict[str, "Turn"], deliveries: dict[str, Delivery]) -> list[Batch]:
+        """The batches that what was delivered makes; a tenant whose log cannot go on is stopped, the others go on."""
+        batches = []
+        for tenant, delivery in deliveries.items():
+            turn = turns[tenant]
+            if delivery.pending_from is not None:
+                turn.first = min(turn.first, delivery.pending_from)
+            if turn.ended:
                 continue
-            limit = self._read_limit.get(tenant.tenant, FIRST_READ_RECORDS)
-            count = max(1, min(tenant.last - checkpoint + 1, limit * size // self._batch_bytes, records))
-            records -= count
-            size -= count * self._batch_bytes // limit
-            wanted.append(Wanted(tenant.tenant, checkpoint, count, tenant.abandoned))
-        return await self._consumer.read(wanted)
+            try:
+                batch = await self._next_batch(turn.taken, turn.checkpoint, delivery)
+            except (LogBehind, LogDiffers, Hole) as error:
+                self._stop(tenant, error)
+                turn.ended, turn.delay_seconds = True, STUCK_SECONDS
+                continue
+            self._stuck.pop(tenant, None)
+            if batch:
+                batches.append(batch)
+        return batches
 
-    async def _next_batch(self, taken: Taken, checkpoint: Checkpoint, delivery: Delivery | None) -> Batch | None:
+    def _apply(self, turns: dict[str, "Turn"], batches: Sequence[Batch]) -> int:
+        """Write batches; how many records. A tenant that another projector has moved is left to the next turn."""
+        written = self._store.apply(batches) if batches else []
+        for batch, moved in zip(batches, written, strict=True):
+            turn = turns[batch.tenant]
+            if moved:
+                turn.checkpoint = Checkpoint(batch.through, batch.digest, 0)
+            else:
+                turn.ended = True
+        return sum(batch.through - batch.after for batch, moved in zip(batches, written, strict=True) if moved)
+
+    async def _next_batch(self, taken: Taken, checkpoint: Checkpoint, delivery: Delivery) -> Batch | None:
         """The batch that begins behind the checkpoint, or None when there is none. Raises when the log cannot give it."""
         after = checkpoint.position
-        if taken.last < after or delivery is None:
+        if taken.last < after:
             raise LogBehind(taken.tenant, taken.last, after)
         if differs(delivery.head, checkpoint):
             raise LogDiffers(taken.tenant, after)
@@ -144,7 +140,7 @@ class Worker:
         if not records or records[0].position > after + 1:
             records, through = await self._fill(taken, after, records)
         if records:
-            self._read_limit[taken.tenant] = page_records(records, self._batch_bytes, self._batch_records)
+            self._sizes[taken.tenant] = mean_bytes(records)
         return project(taken.tenant, after, records, through) if through > after else None
 
     async def _fill(self, taken: Taken, after: int, delivered: list[Record]) -> tuple[list[Record], int]:
@@ -253,19 +249,6 @@ class Worker:
             await asyncio.sleep(random.uniform(0.2, 0.6))
 
 
-def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
-    """Whether the record at a checkpoint is another than the one that was applied. One that is gone tells nothing."""
-    return record is not None and checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest
-
-
 def group_of(store: SqliteStore) -> str:
     """The group of a database's tables; no two databases share one."""
     return f"projector:{store.tables_id}"
-
-
-def _without_acknowledging(release: Release) -> Release:
-    """What another projector applied is due to be looked at again, from its checkpoint."""
-    return msgspec.structs.replace(release, through=release.first - 1, checkpoint=release.first - 1)
-
-
-__all__ = ["LogBehind", "LogDiffers", "Worker", "differs", "group_of"]

@@ -2,10 +2,22 @@
 
 from streams.append import LogBusy, LogFull, LogRefused, Receipt
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
-from streams.event import Event, Record, Rejected, check_event, decode_json, digest_of, microseconds, name_of, parse_event
+from streams.event import (
+    Event,
+    Record,
+    Rejected,
+    StoredEvent,
+    check_event,
+    decode_json,
+    digest_of,
+    microseconds,
+    name_of,
+    parse_body,
+    parse_event,
+)
 from streams.faults import fault_point
 from streams.keys import PARTITIONS, WAKE_CHANNEL, BadTenant, keys_of, leases_key
-from streams.log import Hole, Log, Survey, page_records
+from streams.log import Hole, Log, Survey, mean_bytes
 from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
@@ -28,6 +40,7 @@ __all__ = [
     "Release",
     "SettingError",
     "Settings",
+    "StoredEvent",
     "Survey",
     "Taken",
     "Wanted",
@@ -39,8 +52,9 @@ __all__ = [
     "keys_of",
     "leases_key",
     "load_settings",
+    "mean_bytes",
     "microseconds",
     "name_of",
-    "page_records",
+    "parse_body",
     "parse_event",
 ]

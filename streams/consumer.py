@@ -26,11 +26,12 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What to read of a tenant: at most `count` records behind the checkpoint `after`."""
+    """What to read of a tenant: at most `count` records behind `after`; `first` in this turn, so after the checkpoint."""
 
     tenant: str
     after: int
     count: int
+    first: bool
     abandoned: bool
 
 
@@ -85,7 +86,8 @@ class Consumer:
         commands: list[tuple[object, ...]] = []
         for want in wanted:
             log = keys_of(want.tenant).log
-            commands.append(("XRANGE", log, f"{want.after}-0", f"{want.after}-0"))
+            if want.first:
+                commands.append(("XRANGE", log, f"{want.after}-0", f"{want.after}-0"))
             commands.append(("XREADGROUP", "GROUP", self._group, CONSUMER, "COUNT", want.count, "STREAMS", log, ">"))
             if want.abandoned:
                 commands.append(("XPENDING", log, self._group))
@@ -93,7 +95,8 @@ class Consumer:
         deliveries: dict[str, Delivery] = {}
         lost: list[Wanted] = []
         for want in wanted:
-            head, new = _value(next(replies)), next(replies)
+            head = _value(next(replies)) if want.first else None
+            new = next(replies)
             pending = next(replies) if want.abandoned else None
             if isinstance(new, Exception):
                 if "NOGROUP" not in str(new) and "no longer exists" not in str(new):

@@ -15,7 +15,6 @@ MICROSECOND = timedelta(microseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_US = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST_US = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // MICROSECOND
-OWN_MEMBERS = ("session_id", "event_type", "timestamp", "event_id")
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -37,8 +36,8 @@ class Rejected(Exception):
 class Event(msgspec.Struct, frozen=True, gc=False):
     """What a client says happened. It has no place yet.
 
-    `body` is the event as it is stored: our serialisation of what was checked, compact, keys sorted.
-    `timestamp_us` is `timestamp` in microseconds since 1970-01-01T00:00:00Z.
+    `timestamp_us` is `timestamp` in microseconds since 1970-01-01T00:00:00Z. `properties` is a JSON object of every member that
+    is not one of the event's own, compact, keys sorted; `body` is the whole event as the log stores it.
     """
 
     session_id: str
@@ -46,13 +45,21 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     timestamp: str
     timestamp_us: int
     event_id: str | None
-    members: dict[str, Any]
+    properties: bytes
     body: bytes
 
-    @property
-    def properties(self) -> bytes:
-        """Every member that is not one of the event's own, as a JSON object."""
-        return _encode({key: value for key, value in self.members.items() if key not in OWN_MEMBERS})
+
+class StoredEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The JSON of an event in the log: our serialisation of what was checked at the door."""
+
+    session_id: Annotated[str, msgspec.Meta(min_length=1)]
+    event_type: Annotated[str, msgspec.Meta(min_length=1)]
+    timestamp: str
+    properties: msgspec.Raw
+    event_id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+
+
+_decode_stored = msgspec.json.Decoder(StoredEvent).decode
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -94,33 +101,56 @@ def decode_json(raw: bytes) -> Any:
 
 
 def parse_event(raw: bytes) -> Event:
-    """An event from a JSON object. Raises Rejected; what it returns can be stored by every table."""
+    """An event from a client's JSON object. Raises Rejected; what it returns can be stored by every table."""
     return check_event(decode_json(raw), raw)
 
 
 def check_event(members: Any, raw: bytes) -> Event:
-    """An event from a decoded JSON object and the bytes it was decoded from."""
+    """An event from a client's JSON object and the bytes it was decoded from."""
     if type(members) is not dict:
         raise Rejected("", "must be a JSON object")
-    body = _encode(members)
-    if _needs_a_closer_look(members, raw, body):
+    rest = members.copy()
+    stored = StoredEvent(
+        session_id=_text(rest, "session_id", NAME_LIMIT_BYTES),
+        event_type=_text(rest, "event_type", NAME_LIMIT_BYTES),
+        timestamp=_text(rest, "timestamp", 64),
+        event_id=_text(rest, "event_id", NAME_LIMIT_BYTES) if rest.get("event_id") is not None else rest.pop("event_id", None),
+        properties=msgspec.Raw(_encode(rest)),
+    )
+    event = _event(stored, _encode(stored))
+    if _needs_a_closer_look(rest, raw, event.body):
         _look_closer(raw)
-    timestamp = _text(members, "timestamp", 64)
+    return event
+
+
+def parse_body(body: bytes) -> Event:
+    """An event from its JSON in the log. Raises Rejected when it is not what the door writes."""
+    try:
+        stored = _decode_stored(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("", f"is not a stored event: {error}") from None
+    if bytes(stored.properties)[:1] != b"{":
+        raise Rejected("properties", "must be a JSON object")
+    return _event(stored, body)
+
+
+def _event(stored: StoredEvent, body: bytes) -> Event:
     return Event(
-        session_id=_text(members, "session_id", NAME_LIMIT_BYTES),
-        event_type=_text(members, "event_type", NAME_LIMIT_BYTES),
-        timestamp=timestamp,
-        timestamp_us=microseconds(timestamp),
-        event_id=None if members.get("event_id") is None else _text(members, "event_id", NAME_LIMIT_BYTES),
-        members=members,
-        body=body,
+        stored.session_id,
+        stored.event_type,
+        stored.timestamp,
+        microseconds(stored.timestamp),
+        stored.event_id,
+        bytes(stored.properties),
+        body,
     )
 
 
 def _text(members: dict[str, Any], field: str, limit_bytes: int) -> str:
-    text = members.get(field)
+    """Take a name of the event's own out of its members."""
+    text = members.pop(field, None)
     if type(text) is not str:
-        raise Rejected(field, "is missing" if field not in members else "must be a string")
+        raise Rejected(field, "is missing" if text is None else "must be a string")
     if not text:
         raise Rejected(field, "must not be empty")
     if len(text) > limit_bytes or (not text.isascii() and len(text.encode()) > limit_bytes):
@@ -139,20 +169,18 @@ def microseconds(timestamp: str) -> int:
     return moment
 
 
-def _needs_a_closer_look(members: dict[str, Any], raw: bytes, body: bytes) -> bool:
+def _needs_a_closer_look(properties: dict[str, Any], raw: bytes, body: bytes) -> bool:
     """Whether the JSON may hold what some table cannot: cheap signs first, so that nearly all events skip the slow check.
 
-    Only an escape can hide a NUL, and without escapes each key and string has two quotes in `raw` and in `body`, so a
-    difference means that a key stood there twice.
+    Only an escape can hide a NUL, and without escapes each key and string has two quotes in `raw` and in `body`, where one
+    key is ours: any other count means that a key stood there twice.
     """
     nested = raw.count(b"[") + raw.count(b"{")
-    return (
-        b"\\" in raw
-        or raw.count(b'"') != body.count(b'"')
-        or nested > DEPTH_LIMIT
-        or (nested > 1 and _long_digits(raw) is not None)
-        or any(type(value) is int and not -INTEGER_LIMIT <= value < INTEGER_LIMIT for value in members.values())
-    )
+    if b"\\" in raw or raw.count(b'"') != body.count(b'"') - 2 or nested > DEPTH_LIMIT:
+        return True
+    if nested > 1 and _long_digits(raw) is not None:
+        return True
+    return any(type(value) is int and not -INTEGER_LIMIT <= value < INTEGER_LIMIT for value in properties.values())
 
 
 def _look_closer(raw: bytes) -> None:

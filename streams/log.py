@@ -11,6 +11,7 @@ from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
 from streams.wire import Wire
 
 PAGE_RECORDS = 500
+PAGE_LIMIT_RECORDS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -75,7 +76,7 @@ class Log:
             if whole:
                 yield whole
                 position = whole[-1].position
-                count = page_records(whole, PAGE_BYTES)
+                count = max(1, min(PAGE_LIMIT_RECORDS, PAGE_BYTES // mean_bytes(whole)))
             if len(whole) < len(records):
                 raise Hole(tenant, position + 1, records[len(whole)].position - 1)
             if not records:
@@ -141,10 +142,9 @@ def record_of(entry: Any) -> Record:
     return Record(position, 0, 0, b" ".join(fields or ()))
 
 
-def page_records(page: Sequence[Record], limit_bytes: int, limit_records: int = 5_000) -> int:
-    """How many records like those of a page fit the bytes."""
-    size = sum(len(record.body) + ENTRY_OVERHEAD_BYTES for record in page)
-    return max(1, min(limit_records, limit_bytes * len(page) // size))
+def mean_bytes(records: Sequence[Record]) -> int:
+    """What a record of these takes in memory, about."""
+    return sum(len(record.body) for record in records) // len(records) + ENTRY_OVERHEAD_BYTES
 
 
 def _before_the_hole(records: list[Record], after: int) -> list[Record]:

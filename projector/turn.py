@@ -1,0 +1,55 @@
+"""A turn of a projector: the tenants it has taken, how far each has come, and what to read of each. No I/O."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from projector.tables import Checkpoint
+from streams import Release, Taken, Wanted
+
+READ_AHEAD = 4  # batches a turn
+UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
+
+
+class Turn(msgspec.Struct):
+    """A tenant while one projector has it: how far it has come, from where to acknowledge, whether it stops here."""
+
+    taken: Taken
+    checkpoint: Checkpoint
+    first: int = 0
+    ended: bool = False
+    delay_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.first = self.checkpoint.position + 1
+
+    def release(self) -> Release:
+        """How the tenant is given back: what is in the tables is acknowledged."""
+        through = self.checkpoint.position
+        return Release(self.taken.tenant, self.first, through, through, self.delay_seconds)
+
+
+def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:
+    """What to read for each batch of a turn: at most so many records and bytes each, a long backlog spans several.
+
+    `sizes` has the mean bytes of a tenant's records, as last seen.
+    """
+    parts: list[list[Wanted]] = [[]]
+    records_left, bytes_left = records, size_bytes
+    for tenant, turn in turns.items():
+        begin, first = turn.checkpoint.position, True
+        waiting = max(turn.taken.last - begin, 1)
+        record_bytes = sizes.get(tenant, UNKNOWN_BYTES)
+        while waiting:
+            count = min(waiting, records_left, bytes_left // record_bytes)
+            if count == 0 and parts[-1]:
+                if len(parts) == READ_AHEAD:
+                    return parts
+                parts.append([])
+                records_left, bytes_left = records, size_bytes
+                continue
+            count = max(count, 1)  # one that fills a batch alone
+            parts[-1].append(Wanted(tenant, begin, count, first, first and turn.taken.abandoned))
+            waiting, begin, first = waiting - count, begin + count, False
+            records_left, bytes_left = records_left - count, max(0, bytes_left - count * record_bytes)
+    return parts
