@@ -1,6 +1,7 @@
 """python -m projector: keep the tables level with the log, rebuild them, check them."""
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -132,6 +133,7 @@ def status_command(as_json: bool) -> None:
 
 def _run(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
     """Run a command; what is wrong with settings or surroundings ends it with one sentence."""
+    gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
     try:
         sys.exit(asyncio.run(act(load_settings())))
     except SettingError as error:

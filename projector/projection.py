@@ -13,7 +13,7 @@ PROJECTION_VERSION = 1
 RECORD_VERSION = 1
 
 
-class EventRow(msgspec.Struct, frozen=True, gc=False):
+class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A row of `events`, all but its session's first position."""
 
     tenant_id: str
@@ -42,7 +42,7 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False):
     last_event_type: str
 
 
-class QuarantineRow(msgspec.Struct, frozen=True, gc=False):
+class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A record that could not become a row: its bytes, a stable reason, and what was wrong in words."""
 
     tenant_id: str

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from projector.guard import LogBehind, LogDiffers, differs
-from projector.projection import Batch, project
+from projector.projection import Batch
+from projector.replay import Span, replay
 from projector.schema import LIVE, PREVIOUS, SHADOW
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Tables
-from streams import Hole, Log, Record, Survey, fault_point
+from streams import Hole, Log, Survey, fault_point
 
 BATCH_RECORDS = 20_000
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
@@ -125,19 +126,18 @@ async def _fill(
 ) -> int:
     """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
     begins = tables.checkpoints()
-    afters = {survey.tenant: begins.get(survey.tenant, NOTHING).position for survey in surveys}
-    total = sum(max(0, survey.last - afters[survey.tenant]) for survey in surveys)
+    spans = [Span(survey.tenant, begins.get(survey.tenant, NOTHING).position, survey.last) for survey in surveys]
+    total = sum(max(0, span.through - span.after) for span in spans)
     done = waiting = 0
     batches: list[Batch] = []
-    for survey in surveys:
-        async for batch in batches_of(log, survey.tenant, afters[survey.tenant], survey.last, accept_loss):
-            batches.append(batch)
-            waiting += batch.through - batch.after
-            if waiting >= BATCH_RECORDS:
-                done, waiting = done + _write(store, tables, batches), 0
-                if progress:
-                    progress(done, total)
-                await asyncio.sleep(BREATH_SECONDS)
+    async for batch in replay(log, spans, accept_loss=accept_loss):
+        batches.append(batch)
+        waiting += batch.through - batch.after
+        if waiting >= BATCH_RECORDS:
+            done, waiting = done + _write(store, tables, batches), 0
+            if progress:
+                progress(done, total)
+            await asyncio.sleep(BREATH_SECONDS)
     done += _write(store, tables, batches)
     if progress:
         progress(done, total)
@@ -154,22 +154,6 @@ def _write(store: SqliteStore, tables: Tables, batches: list[Batch]) -> int:
     written = sum(batch.through - batch.after for batch in batches)
     batches.clear()
     return written
-
-
-async def batches_of(log: Log, tenant: str, after: int, through: int, accept_loss: bool = False) -> AsyncIterator[Batch]:
-    """The batches that a tenant's log makes behind a position. Raises Hole, unless losses are accepted."""
-    position = after
-    while position < through:
-        try:
-            async for records in log.read(tenant, position, through=through):
-                yield project(tenant, position, records, records[-1].position)
-                position = records[-1].position
-        except Hole as hole:
-            if not accept_loss:
-                raise
-            nothing: list[Record] = []
-            yield project(tenant, position, nothing, hole.last)
-            position = hole.last
 
 
 async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
@@ -209,9 +193,11 @@ def _goals(store: SqliteStore, tenants: Sequence[str] | None) -> dict[str, int]:
 async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss: bool) -> AsyncIterator[Batch]:
     """The batches that bring a set of tables to where readers are."""
     known = tables.checkpoints()
+    spans = []
     for tenant, goal in goals.items():
         after = known.get(tenant, NOTHING).position
         if after < goal:
             through = min(goal, await log.last_position(tenant)) if accept_loss else goal
-            async for batch in batches_of(log, tenant, after, through, accept_loss):
-                yield batch
+            spans.append(Span(tenant, after, through))
+    async for batch in replay(log, spans, accept_loss=accept_loss):
+        yield batch

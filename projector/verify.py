@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from projector.guard import LogBehind
-from projector.rebuild import batches_of
+from projector.replay import Span, replay
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Tables
 from streams import Log
@@ -39,11 +39,13 @@ async def verify(log: Log, store: SqliteStore) -> AsyncIterator[str]:
 
 async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, int]) -> None:
     known = scratch.tables().checkpoints()
+    spans = []
     for tenant, goal in goals.items():
         after = known.get(tenant, NOTHING).position
-        through = min(goal, await log.last_position(tenant)) if after < goal else after
-        async for batch in batches_of(log, tenant, after, through, accept_loss=True):
-            scratch.apply([batch])
+        if after < goal:
+            spans.append(Span(tenant, after, min(goal, await log.last_position(tenant))))
+    async for batch in replay(log, spans, accept_loss=True):
+        scratch.apply([batch])
 
 
 def _compare(tenant: str, live: Tables, replayed: Tables) -> Iterator[str]:

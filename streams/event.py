@@ -161,12 +161,13 @@ def _text(members: dict[str, Any], field: str, limit_bytes: int) -> str:
 def microseconds(timestamp: str) -> int:
     """RFC 3339 to microseconds since the epoch; digits past the microsecond are rounded."""
     try:
-        moment = (msgspec.convert(timestamp, _Moment) - EPOCH) // MICROSECOND
+        since = msgspec.convert(timestamp, _Moment) - EPOCH
     except msgspec.ValidationError:
         raise Rejected("timestamp", "must be an RFC 3339 date and time with an offset, e.g. 2026-01-01T10:00:00Z") from None
-    if not FIRST_US <= moment <= LAST_US:
+    moment_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if not FIRST_US <= moment_us <= LAST_US:
         raise Rejected("timestamp", "must lie between the years 1 and 9999 in UTC")
-    return moment
+    return moment_us
 
 
 def _needs_a_closer_look(properties: dict[str, Any], raw: bytes, body: bytes) -> bool:

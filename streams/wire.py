@@ -51,6 +51,7 @@ class Wire:
     """Pipelines of raw commands over a pool of connections. Every call has a time budget in seconds."""
 
     def __init__(self, url: str, *, budget_seconds: float = 2.0) -> None:
+        self.url = url
         self.budget_seconds = budget_seconds
         self._scripts: dict[str, Script] = {}
         self._pool = _pool(url, budget_seconds)
