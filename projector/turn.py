@@ -7,7 +7,7 @@ import msgspec
 from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
-READ_AHEAD = 4  # batches a turn
+READ_AHEAD = 3  # batches a turn
 UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
 
 
@@ -32,16 +32,17 @@ class Turn(msgspec.Struct):
 def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:
     """What to read for each batch of a turn: at most so many records and bytes each, a long backlog spans several.
 
+    Who has least to read comes first and whole; a flood gets its share and what the others leave, never more.
     `sizes` has the mean bytes of a tenant's records, as last seen.
     """
     parts: list[list[Wanted]] = [[]]
     records_left, bytes_left = records, size_bytes
-    for tenant, turn in turns.items():
+    for tenant, quota in quotas(turns, records * READ_AHEAD):
+        turn = turns[tenant]
         begin, first = turn.checkpoint.position, True
-        waiting = max(turn.taken.last - begin, 1)
         record_bytes = sizes.get(tenant, UNKNOWN_BYTES)
-        while waiting:
-            count = min(waiting, records_left, bytes_left // record_bytes)
+        while quota:
+            count = min(quota, records_left, bytes_left // record_bytes)
             if count == 0 and parts[-1]:
                 if len(parts) == READ_AHEAD:
                     return parts
@@ -50,6 +51,17 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
                 continue
             count = max(count, 1)  # one that fills a batch alone
             parts[-1].append(Wanted(tenant, begin, count, first, first and turn.taken.abandoned))
-            waiting, begin, first = waiting - count, begin + count, False
+            quota, begin, first = quota - count, begin + count, False
             records_left, bytes_left = records_left - count, max(0, bytes_left - count * record_bytes)
     return parts
+
+
+def quotas(turns: Mapping[str, Turn], records: int) -> list[tuple[str, int]]:
+    """How many records of each tenant this turn may read, the smallest backlog first; what one does not need the next gets."""
+    waiting = sorted((max(turn.taken.last - turn.checkpoint.position, 1), tenant) for tenant, turn in turns.items())
+    left, found = records, []
+    for served, (backlog, tenant) in enumerate(waiting):
+        quota = min(backlog, max(1, left // (len(waiting) - served)))
+        found.append((tenant, quota))
+        left -= quota
+    return found

@@ -1,0 +1,58 @@
+"""A turn's plan: bounded in records and bytes, whole for the small, a share for a flood."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projector.tables import Checkpoint
+from projector.turn import READ_AHEAD, Turn, plan, quotas
+from streams import Taken
+
+
+def turns(**backlogs: int) -> dict[str, Turn]:
+    return {tenant: Turn(Taken(tenant, 100 + backlog, False), Checkpoint(100, "", 0)) for tenant, backlog in backlogs.items()}
+
+
+def test_a_flood_does_not_push_out_the_small() -> None:
+    parts = plan(turns(flood=1_000_000, small=3, other=7), {}, records=100, size_bytes=2**40)
+
+    assert [(want.tenant, want.count) for want in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
+    assert [[want.tenant for want in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
+
+
+def test_floods_share_what_there_is() -> None:
+    assert quotas(turns(a=1_000, b=1_000, c=10), 210) == [("c", 10), ("a", 100), ("b", 100)]
+
+
+def test_a_backlog_that_spans_batches_is_read_in_order_and_compared_once() -> None:
+    parts = plan(turns(a=250), {}, records=100, size_bytes=2**40)
+
+    assert [(want.after, want.count, want.first) for part in parts for want in part] == [
+        (100, 100, True),
+        (200, 100, False),
+        (300, 50, False),
+    ]
+
+
+def test_a_record_larger_than_a_batch_is_read_alone() -> None:
+    parts = plan(turns(a=2, b=1), {"a": 1_000, "b": 1_000}, records=100, size_bytes=500)
+
+    assert [[want.count for want in part] for part in parts] == [[1]] * 3
+
+
+@given(
+    backlogs=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 10_000), min_size=1, max_size=30),
+    sizes=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(200, 70_000)),
+    records=st.integers(1, 500),
+    size_bytes=st.integers(70_000, 2**24),
+)
+def test_no_batch_passes_its_bounds_and_nobody_gets_more_than_waits(
+    backlogs: dict[str, int], sizes: dict[str, int], records: int, size_bytes: int
+) -> None:
+    parts = plan(turns(**backlogs), sizes, records=records, size_bytes=size_bytes)
+
+    assert len(parts) <= READ_AHEAD
+    for part in parts:
+        assert sum(want.count for want in part) <= records
+        assert sum(want.count * sizes.get(want.tenant, 16_384) for want in part) <= size_bytes
+    for tenant, backlog in backlogs.items():
+        assert sum(want.count for part in parts for want in part if want.tenant == tenant) <= max(backlog, 1)
