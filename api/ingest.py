@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +17,12 @@ from streams import Event, Log, Receipt, Rejected, Settings, check_event, decode
 
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422}
+PAYLOAD_GROWTH = 2  # base64 takes a third more, JSON may escape some of it
 GZIP_WINDOW = 31  # zlib's number for "gzip header and trailer"
 
 _encode = msgspec.json.Encoder().encode
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_structure = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]').finditer
 _url_safe = bytes.maketrans(b"-_", b"+/")
 
 
@@ -91,14 +94,36 @@ def split_body(body: bytes, content_type: bytes) -> list[bytes] | None:
         return None
     try:
         return [bytes(item) for item in _raw_items(body)]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError:
+        return _split_deep(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Problem(400, "not-json", f"the body is not a JSON array: {error}") from None
+
+
+def _split_deep(body: bytes) -> list[bytes]:
+    """The items of an array of which one is nested too deep for the parser; each is parsed on its own."""
+    items: list[bytes] = []
+    depth = 0
+    start = body.index(b"[") + 1
+    for token in _structure(body):
+        if token[0] in (b"[", b"{"):
+            depth += 1
+        elif token[0] in (b"]", b"}"):
+            depth -= 1
+        if depth == 0 or (depth == 1 and token[0] == b","):
+            items.append(body[start : token.start()])
+            start = token.end()
+        if depth == 0:
+            break
+    if depth or body[start:].strip():
+        raise Problem(400, "not-json", "the body is not a JSON array")
+    return items
 
 
 def parse(raw: bytes, limit_bytes: int, *, whole_body: bool = False) -> Event | Rejected:
     """An event from its JSON text: the object itself, or one whose `payload` is the object in base64."""
     try:
-        if len(raw) > limit_bytes * 4 // 3 + 64:
+        if len(raw) > limit_bytes * PAYLOAD_GROWTH:
             raise _too_large(limit_bytes, len(raw))
         members = decode_json(raw)
     except Rejected as error:
@@ -106,18 +131,13 @@ def parse(raw: bytes, limit_bytes: int, *, whole_body: bool = False) -> Event | 
             raise Problem(400, "not-json", f"the body {error.reason}") from None
         return error
     try:
-        if type(members) is dict and "payload" in members and "session_id" not in members:
-            raw = payload_of(members["payload"])
-            return _limited(parse_event(raw), limit_bytes)
-        return _limited(check_event(members, raw), limit_bytes)
+        wrapped = type(members) is dict and "payload" in members and "session_id" not in members
+        event = payload_of(members["payload"]) if wrapped else raw
+        if len(event) > limit_bytes:
+            raise _too_large(limit_bytes, len(event))
+        return parse_event(event) if wrapped else check_event(members, raw)
     except Rejected as error:
         return error
-
-
-def _limited(event: Event, limit_bytes: int) -> Event:
-    if len(event.body) > limit_bytes:
-        raise _too_large(limit_bytes, len(event.body))
-    return event
 
 
 def _too_large(limit_bytes: int, value: int) -> Rejected:
@@ -180,7 +200,5 @@ def _body_too_large(limit_bytes: int, value: int) -> Problem:
 
 
 def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
-    for key, value in headers:
-        if key == name:
-            return value
-    return b""
+    """A header's value; that of several, joined as HTTP says."""
+    return b",".join([value for key, value in headers if key == name])

@@ -7,6 +7,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from projector import StoreUnavailable
 from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected
@@ -71,6 +72,9 @@ async def on_http(request: Request, error: Exception) -> Response:
     code = TITLES.get(error.status_code, "http-error")
     response = answer(Problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
     response.headers.update(error.headers or {})
+    if error.status_code == 405:  # the framework names the methods of the first route of that path only
+        found = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["allow"] = ", ".join(sorted({method for route in found for method in route.methods}))
     return response
 
 

@@ -12,6 +12,7 @@ from api.problems import problem_bytes
 from streams import Settings
 
 HEADER_LIMIT_BYTES = 32 * 1024
+CHUNK_OVERHEAD = 8  # bytes on the wire a byte of body, at most: chunks of one byte
 
 
 def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
@@ -31,12 +32,14 @@ class BoundedProtocol(HttpToolsProtocol):
     request_seconds: ClassVar[float]
     address_limit_connections: ClassVar[int]
     connections_of: ClassVar[Counter[str]]
+    _requests = 0
+    _refused = False
 
     def connection_made(self, transport: Any) -> None:
         """Count the connection, start its deadline."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
+        self._header_bytes = self._raw_bytes = self._body_bytes = 0
         self._address = self.client[0] if self.client else ""
         self.connections_of[self._address] += 1
         if self.connections_of[self._address] > self.address_limit_connections:
@@ -55,13 +58,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self._refused or self.transport.is_closing():
+            return
+        before = self._requests
+        super().data_received(data)
+        if self._deadline is not None and self._requests == before:  # all of it belongs to one request, not complete yet
+            self._raw_bytes += len(data)
+            if self._raw_bytes > HEADER_LIMIT_BYTES + CHUNK_OVERHEAD * self._body_bytes:
+                self._too_large(self._raw_bytes - self._body_bytes)
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._raw_bytes = self._body_bytes = 0
+        self._requests += 1
         self._arm()
 
     def on_url(self, url: bytes) -> None:
@@ -76,18 +86,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """All headers; a request that was refused meanwhile goes no further."""
-        if not self.transport.is_closing():
+        if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        if self.cycle is not None:
+        self._body_bytes += len(body)
+        if self.cycle is not None and not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is here; what remains is ours to do."""
         self._disarm()
-        if self.cycle is not None:
+        if self.cycle is not None and not self._refused:
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -97,9 +108,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._header_bytes += size
         if self._header_bytes > HEADER_LIMIT_BYTES:
-            self._refuse(
-                431, "headers-too-large", "headers and target of a request", limit=HEADER_LIMIT_BYTES, value=self._header_bytes
-            )
+            self._too_large(self._header_bytes)
+
+    def _too_large(self, value: int) -> None:
+        self._refuse(431, "headers-too-large", "headers and target of a request", limit=HEADER_LIMIT_BYTES, value=value)
+
+    def shutdown(self) -> None:
+        """The server ends: a request that is not here yet is not waited for."""
+        if self._deadline is not None and self._requests:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def _arm(self) -> None:
         self._disarm()
@@ -113,14 +132,23 @@ class BoundedProtocol(HttpToolsProtocol):
     def _expire(self) -> None:
         self._refuse(408, "request-too-slow", "seconds to receive a request", limit=self.request_seconds)
 
+    def _unanswered(self) -> bool:
+        """Whether a request that came whole still waits for its answer."""
+        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
+
     def _refuse(self, status: int, code: str, detail: str, **extra: Any) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        if self._unanswered():  # answers go out in order: the earlier request gets its own, then the connection ends
+            self.cycle.keep_alive = False
             return
         body = problem_bytes(status, code, detail, **extra)
         self.transport.write(
             STATUS_LINE[status]
             + b"content-type: application/problem+json\r\ncontent-length: "
             + str(len(body)).encode()
+            + (b"\r\nretry-after: 1" if status == 503 else b"")
             + b"\r\nconnection: close\r\n\r\n"
             + body
         )

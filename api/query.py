@@ -15,7 +15,7 @@ from starlette.responses import Response
 from api.problems import Problem
 from api.tenants import tenant_of
 from projector import Filters, Place, SqliteStore, reads
-from streams import Log, Rejected, microseconds, name_of, parse_body
+from streams import INTEGER_LIMIT, Log, Rejected, microseconds, name_of, parse_body
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000
@@ -50,7 +50,8 @@ async def get_session(request: Request) -> Response:
 async def get_receipt(request: Request) -> Response:
     """GET /api/receipts/{position}: what became of the event at a position; answered for ever."""
     tenant, *_ = await _asked(request, frozenset({"after"}))
-    receipt = await _receipt(request, tenant, int(request.path_params["position"]))
+    position = request.path_params["position"]
+    receipt = await _receipt(request, tenant, int(position)) if _is_number(position) and int(position) else None
     if receipt is None:
         raise Problem(404, "receipt-unknown", "there is no event at this position")
     return _json(receipt)
@@ -74,22 +75,21 @@ async def find_receipt(request: Request) -> Response:
 async def _receipt(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
     """What became of the event at a position, or None when there is none."""
     found = await run_in_threadpool(reads.receipt, _store(request), tenant, position)
-    if found["status"] in ("projected", "quarantined"):
+    if found["status"] == "projected":
         return found
     record = await _log(request).find(tenant, position)
     if record is None:
-        return None
+        return None if found["status"] == "queued" else found
     try:
         event = parse_body(record.body)
     except Rejected:
-        return {"position": position, **found}
-    event_hash, split = name_of(tenant, event)
-    receipt = {"event_hash": event_hash, "position": position, **found}
+        return found
+    found["event_hash"], split = name_of(tenant, event)
     if found["status"] == "late_duplicate":
-        receipt["first_position"] = await run_in_threadpool(
-            reads.first_position, _store(request), tenant, event, event_hash, split
+        found["first_position"] = await run_in_threadpool(
+            reads.first_position, _store(request), tenant, event, found["event_hash"], split
         )
-    return receipt
+    return found
 
 
 async def _page(
@@ -153,7 +153,10 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
 def _place(cursor: str) -> Place:
     try:
         time_us, position = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).split(b".")
-        return int(time_us), int(position)
+        place = int(time_us), int(position)
+        if max(map(abs, place)) >= INTEGER_LIMIT:
+            raise ValueError
+        return place
     except (ValueError, binascii.Error):
         raise Problem(400, "invalid-parameter", "cursor must be a `next` of an earlier page", parameter="cursor") from None
 
@@ -166,10 +169,15 @@ def _moment(text: str | None, parameter: str) -> int | None:
 
 
 def _number(text: str, parameter: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+    if not _is_number(text) or not low <= int(text) <= high:
         detail = f"{parameter} must be a whole number from {low} to {high}"
         raise Problem(400, "invalid-parameter", detail, parameter=parameter, limit=high, value=text)
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a whole number that any position may be."""
+    return text.isascii() and text.isdigit() and len(text) <= 16
 
 
 def _json(value: Any) -> Response:

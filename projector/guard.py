@@ -21,6 +21,13 @@ class LogDiffers(Exception):
         super().__init__(f"the log of {tenant} holds another record at position {position} than the tables")
 
 
+class LogUnreadable(Exception):
+    """The server cannot read a tenant's log: its key holds something else."""
+
+    def __init__(self, tenant: str, reason: str) -> None:
+        super().__init__(f"the log of {tenant} cannot be read: {reason}")
+
+
 def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
     """Whether the record at a checkpoint is another than the one that was applied. One that is gone tells nothing."""
     return record is not None and checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest

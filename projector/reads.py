@@ -62,9 +62,10 @@ def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
             "SELECT reason, detail FROM quarantine WHERE tenant_id = ? AND position = ?", (tenant, position)
         ).fetchone()
         if found:
-            return {"status": "quarantined", "position": position, "reason": found[0], "detail": found[1]}
+            reason = {"reason": found[0], "detail": found[1]}
+            return {"status": "quarantined", "event_hash": None, "position": position} | reason
         applied = store.tables_over(connection).checkpoint(tenant).position >= position
-        return {"status": "late_duplicate" if applied else "queued"}
+        return {"status": "late_duplicate" if applied else "queued", "event_hash": None, "position": position}
 
 
 def first_position(store: SqliteStore, tenant: str, event: Event, event_hash: str, split: str) -> int | None:
@@ -97,11 +98,13 @@ def events_query(tenant: str, filters: Filters, place: Place | None, limit: int)
     """The statement for a page of events, and its values."""
     where, values = ["tenant_id = ?"], [tenant]
     if filters.session_id is not None:
-        where.append("session_position = (SELECT first_position FROM event_sessions WHERE tenant_id = ? AND session_id = ?)")
+        # unlikely: few of a tenant's events are of one session or type, so their index, not that of time
+        first = "SELECT first_position FROM event_sessions WHERE tenant_id = ? AND session_id = ?"
+        where.append(f"unlikely(session_position = ({first}))")
         values += [tenant, filters.session_id]
     if filters.event_type is not None:
         # + keeps the planner on the session's index: a session is small, a type may be most of the tenant's events
-        where.append("+event_type = ?" if filters.session_id is not None else "event_type = ?")
+        where.append("+event_type = ?" if filters.session_id is not None else "unlikely(event_type = ?)")
         values.append(filters.event_type)
     return _paged(f"SELECT {EVENT_COLUMNS} FROM events", where, values, "timestamp_us", "position", filters, place, limit)
 

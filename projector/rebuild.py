@@ -95,7 +95,7 @@ async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list
     """What the log says of each tenant that it or the tables know, or of those that were named."""
     surveys = {survey.tenant: survey for survey in await log.survey()}
     for tenant in store.tables(LIVE).checkpoints():
-        surveys.setdefault(tenant, Survey(tenant, 0, 0, 0))
+        surveys.setdefault(tenant, Survey(tenant, 0, 0))
     unknown = [tenant for tenant in tenants if tenant not in surveys]
     if unknown:
         raise RebuildRefused([f"neither the log nor the tables know the tenant {tenant}" for tenant in unknown])

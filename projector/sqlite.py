@@ -195,10 +195,7 @@ class SqliteStore:
     def reading(self) -> Iterator[Any]:
         """A read-only connection of this thread, in one snapshot. A read that takes over 5 s is ended."""
         with _errors():
-            connection = getattr(self._readers, "connection", None)
-            if connection is None:
-                connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
-                self._readers.connection = connection
+            connection = self._reader()
             deadline = time.monotonic() + READ_SECONDS
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
             connection.execute("BEGIN")
@@ -206,6 +203,15 @@ class SqliteStore:
                 yield connection
             finally:
                 connection.execute("ROLLBACK")
+
+    def _reader(self) -> Any:
+        """This thread's read-only connection; a new one when another file was put in the place of the old."""
+        status = os.stat(self.path)
+        identity = (status.st_dev, status.st_ino)
+        if getattr(self._readers, "identity", None) != identity:
+            self._readers.connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
+            self._readers.identity = identity
+        return self._readers.connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Tables]:
@@ -237,7 +243,9 @@ def _errors() -> Iterator[None]:
     """SQLite's errors of operation (locked, disk full, I/O) as ours; errors of a row pass."""
     try:
         yield
-    except (pysqlite3.OperationalError, pysqlite3.DatabaseError) as error:
+    except OSError as error:
+        raise StoreUnavailable(str(error)) from error
+    except pysqlite3.DatabaseError as error:
         if isinstance(error, pysqlite3.IntegrityError | pysqlite3.DataError | pysqlite3.ProgrammingError):
             raise
         raise StoreUnavailable(str(error)) from error

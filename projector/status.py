@@ -37,7 +37,7 @@ async def status(log: Log, store: SqliteStore) -> list[TenantStatus]:
         quarantined = dict(connection.execute(counted.format("quarantine")).fetchall())
     found = []
     for tenant in sorted(surveys.keys() | checkpoints.keys()):
-        survey = surveys.get(tenant, Survey(tenant, 0, 0, 0))
+        survey = surveys.get(tenant, Survey(tenant, 0, 0))
         checkpoint = checkpoints.get(tenant, NOTHING)
         set_aside = quarantined.get(tenant, 0)
         age = await _age_seconds(log, survey, checkpoint)

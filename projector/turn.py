@@ -8,25 +8,24 @@ from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
 READ_AHEAD = 3  # batches a turn
+ACKNOWLEDGE_LIMIT = 100_000  # positions a range: a script blocks the server
 UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
 
 
 class Turn(msgspec.Struct):
-    """A tenant while one projector has it: how far it has come, from where to acknowledge, whether it stops here."""
+    """A tenant while one projector has it: how far it has come, what was delivered, whether it stops here."""
 
     taken: Taken
     checkpoint: Checkpoint
-    first: int = 0
+    delivered: list[tuple[int, int]] = msgspec.field(default_factory=list)
     ended: bool = False
     delay_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.first = self.checkpoint.position + 1
-
     def release(self) -> Release:
-        """How the tenant is given back: what is in the tables is acknowledged."""
+        """How the tenant is given back: of what was delivered, what is in the tables is acknowledged."""
         through = self.checkpoint.position
-        return Release(self.taken.tenant, self.first, through, through, self.delay_seconds)
+        ranges = [(first, min(last, through, first + ACKNOWLEDGE_LIMIT)) for first, last in self.delivered]
+        return Release(self.taken.tenant, through, ranges, self.delay_seconds)
 
 
 def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:

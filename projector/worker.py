@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from projector.guard import LogBehind, LogDiffers, differs
+from projector.guard import LogBehind, LogDiffers, LogUnreadable, differs
 from projector.projection import Batch, project
 from projector.sqlite import SqliteStore
 from projector.store import OtherProjection, StoreUnavailable
@@ -102,13 +102,15 @@ class Worker:
         batches = []
         for tenant, delivery in deliveries.items():
             turn = turns[tenant]
-            if delivery.pending_from is not None:
-                turn.first = min(turn.first, delivery.pending_from)
+            if delivery.pending is not None:
+                turn.delivered.append(delivery.pending)
+            if delivery.records:
+                turn.delivered.append((delivery.records[0].position, delivery.records[-1].position))
             if turn.ended:
                 continue
             try:
                 batch = await self._next_batch(turn.taken, turn.checkpoint, delivery)
-            except (LogBehind, LogDiffers, Hole) as error:
+            except (LogBehind, LogDiffers, LogUnreadable, Hole) as error:
                 self._stop(tenant, error)
                 turn.ended, turn.delay_seconds = True, STUCK_SECONDS
                 continue
@@ -131,6 +133,8 @@ class Worker:
     async def _next_batch(self, taken: Taken, checkpoint: Checkpoint, delivery: Delivery) -> Batch | None:
         """The batch that begins behind the checkpoint, or None when there is none. Raises when the log cannot give it."""
         after = checkpoint.position
+        if delivery.error is not None:
+            raise LogUnreadable(taken.tenant, delivery.error)
         if taken.last < after:
             raise LogBehind(taken.tenant, taken.last, after)
         if differs(delivery.head, checkpoint):
@@ -141,6 +145,8 @@ class Worker:
             records, through = await self._fill(taken, after, records)
         if records:
             self._sizes[taken.tenant] = mean_bytes(records)
+        if through - after - len(records) > LOST_LIMIT_RECORDS:
+            raise _first_hole(taken.tenant, after, records)
         return project(taken.tenant, after, records, through) if through > after else None
 
     async def _fill(self, taken: Taken, after: int, delivered: list[Record]) -> tuple[list[Record], int]:
@@ -247,6 +253,15 @@ class Worker:
             except LogUnavailable:
                 pass
             await asyncio.sleep(random.uniform(0.2, 0.6))
+
+
+def _first_hole(tenant: str, after: int, records: Sequence[Record]) -> Hole:
+    position = after
+    for record in records:
+        if record.position != position + 1:
+            break
+        position = record.position
+    return Hole(tenant, position + 1, record.position - 1)
 
 
 def group_of(store: SqliteStore) -> str:

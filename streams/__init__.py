@@ -3,6 +3,7 @@
 from streams.append import LogBusy, LogFull, LogRefused, Receipt
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.event import (
+    INTEGER_LIMIT,
     Event,
     Record,
     Rejected,
@@ -22,6 +23,7 @@ from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
 __all__ = [
+    "INTEGER_LIMIT",
     "PARTITIONS",
     "WAKE_CHANNEL",
     "BadTenant",

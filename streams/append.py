@@ -51,6 +51,7 @@ class _Append(msgspec.Struct):
     events: Sequence[Event]
     names: list[tuple[str, str]]
     size_bytes: int
+    deadline: float
     receipts: asyncio.Future[list[Receipt]]
 
 
@@ -72,6 +73,9 @@ class Appender:
     async def append(self, tenant: str, events: Sequence[Event]) -> list[Receipt]:
         """See Log.append."""
         keys_of(tenant)
+        size = self._waiting_bytes + _size(events)
+        if size > WAITING_LIMIT_BYTES:
+            raise LogBusy(WAITING_LIMIT_BYTES, size)
         calls = [self._enqueue(tenant, part) for part in _parts(events)]
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
@@ -86,18 +90,18 @@ class Appender:
         return receipts
 
     def _enqueue(self, tenant: str, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
-        size = sum(len(event.body) + ENTRY_OVERHEAD_BYTES for event in events)
-        if self._waiting_bytes + size > WAITING_LIMIT_BYTES:
-            raise LogBusy(WAITING_LIMIT_BYTES, self._waiting_bytes + size)
-        receipts: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        size = _size(events)
+        loop = asyncio.get_running_loop()
+        receipts: asyncio.Future[list[Receipt]] = loop.create_future()
         self._waiting_bytes += size
-        self._waiting.append(_Append(tenant, events, [name_of(tenant, event) for event in events], size, receipts))
+        names = [name_of(tenant, event) for event in events]
+        self._waiting.append(_Append(tenant, events, names, size, loop.time() + self._wire.budget_seconds, receipts))
         return receipts
 
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                await self._send(self._next())
+                await self._send(self._in_time(self._next()))
         finally:
             self._flushing = None
 
@@ -113,16 +117,25 @@ class Appender:
         self._waiting_bytes -= size
         return appends
 
+    def _in_time(self, appends: list[_Append]) -> list[_Append]:
+        """Those whose callers still wait; one whose time is up was surely not sent."""
+        now = asyncio.get_running_loop().time()
+        for append in appends:
+            if append.deadline <= now and not append.receipts.done():
+                append.receipts.set_exception(LogUnavailable("the server did not answer those before in time"))
+        return [append for append in appends if not append.receipts.done()]
+
     async def _send(self, appends: list[_Append]) -> None:
+        if not appends:
+            return
         calls = _calls(appends)
+        budget_seconds = appends[0].deadline - asyncio.get_running_loop().time()
         try:
-            replies = await self._wire.run("append", [self._script_call(call) for call in calls])
-        except BaseException as error:
+            replies = await self._wire.run("append", [self._script_call(call) for call in calls], budget_seconds=budget_seconds)
+        except Exception as error:
             for append in appends:
                 if not append.receipts.done():
-                    append.receipts.set_exception(error if isinstance(error, LogUnavailable) else LogUnavailable(str(error)))
-            if not isinstance(error, LogUnavailable):
-                raise
+                    append.receipts.set_exception(error)
             return
         for call, reply in zip(calls, replies, strict=True):
             _answer(call, reply)
@@ -145,6 +158,11 @@ class Appender:
                 names.append(keys.seen + event_hash)
                 arguments += (digest_of(event.body), split, event.body)
         return names, arguments
+
+
+def _size(events: Sequence[Event]) -> int:
+    """What events take here and in the server, about."""
+    return sum(len(event.body) + ENTRY_OVERHEAD_BYTES for event in events)
 
 
 def _parts(events: Sequence[Event]) -> list[Sequence[Event]]:

@@ -11,8 +11,8 @@ import msgspec
 
 from streams.event import Record
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix, ready_key
-from streams.log import record_of
-from streams.wire import Reply, Wire
+from streams.log import record_of, records_of
+from streams.wire import LogUnavailable, Reply, Wire
 
 CONSUMER = "projector"
 
@@ -36,20 +36,21 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """What the group gave: new records, the record at the checkpoint to compare with, the lowest pending position."""
+    """What the group gave: new records, the record at the checkpoint to compare with, the first and last position that were
+    delivered and never acknowledged. `error`: why the server could not read this log."""
 
     head: Record | None
     records: list[Record]
-    pending_from: int | None
+    pending: tuple[int, int] | None
+    error: str | None = None
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A tenant to give back: acknowledge `first` to `through`; due again now if behind `checkpoint`, else never."""
+    """A tenant to give back: ranges of positions to acknowledge; due again while its log is ahead of `checkpoint`."""
 
     tenant: str
-    first: int
-    through: int
     checkpoint: int
+    acknowledged: list[tuple[int, int]]
     delay_seconds: float = 0.0
 
 
@@ -95,19 +96,18 @@ class Consumer:
         deliveries: dict[str, Delivery] = {}
         lost: list[Wanted] = []
         for want in wanted:
-            head = _value(next(replies)) if want.first else None
+            head = next(replies) if want.first else None
             new = next(replies)
             pending = next(replies) if want.abandoned else None
-            if isinstance(new, Exception):
-                if "NOGROUP" not in str(new) and "no longer exists" not in str(new):
-                    raise new
+            if _says(new, "NOGROUP", "no longer exists"):
                 lost.append(want)
                 new = None
-            entries = new[0][1] if new else []
+            errors = [str(reply) for reply in (head, new) if isinstance(reply, Exception)]
             deliveries[want.tenant] = Delivery(
-                head=record_of(head[0]) if head else None,
-                records=[record_of(entry) for entry in entries],
-                pending_from=_lowest(pending),
+                head=record_of(head[0]) if head and not errors else None,
+                records=records_of(new[0][1]) if new and not errors else [],
+                pending=_range(pending),
+                error=errors[0] if errors else None,
             )
         await self._create_groups(lost)
         return deliveries
@@ -117,8 +117,9 @@ class Consumer:
             [("XGROUP", "CREATE", keys_of(want.tenant).log, self._group, f"{want.after}-0", "MKSTREAM") for want in lost]
         )
         for reply in replies:
-            if isinstance(reply, Exception) and "BUSYGROUP" not in str(reply):
-                raise reply
+            # OOM: a server whose memory is full makes no group; the log is read without one until it can
+            if not _says(reply, "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE"):
+                _value(reply)
 
     async def release(self, releases: Sequence[Release]) -> None:
         """Acknowledge what was applied and give the tenants back. Last: everything before it may happen twice."""
@@ -126,20 +127,9 @@ class Consumer:
         for release in releases:
             keys = keys_of(release.tenant)
             names = [keys.log, ready_key(keys.partition, self._group), leases_key(keys.partition, self._group)]
-            calls.append(
-                (
-                    names,
-                    [
-                        self._group,
-                        self._holder,
-                        release.tenant,
-                        release.first,
-                        release.through,
-                        release.checkpoint,
-                        int(release.delay_seconds * 1000),
-                    ],
-                )
-            )
+            ranges = [position for acknowledged in release.acknowledged for position in acknowledged]
+            delay_ms = int(release.delay_seconds * 1000)
+            calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms, *ranges]))
         for reply in await self._wire.run("release", calls):
             _value(reply)
 
@@ -155,12 +145,17 @@ class Consumer:
 
 def _value(reply: Reply) -> Reply:
     if isinstance(reply, Exception):
-        raise reply
+        raise LogUnavailable(str(reply))
     return reply
 
 
-def _lowest(pending: Reply) -> int | None:
-    """The lowest pending position from XPENDING's summary."""
+def _says(reply: Reply, *texts: str) -> bool:
+    """Whether a reply is an error that says one of these; older servers name errors by their text alone."""
+    return isinstance(reply, Exception) and any(text in str(reply) for text in texts)
+
+
+def _range(pending: Reply) -> tuple[int, int] | None:
+    """The lowest and the highest pending position from XPENDING's summary."""
     if pending is None or isinstance(pending, Exception) or not pending[0]:
         return None
-    return int(pending[1].partition(b"-")[0])
+    return int(pending[1].partition(b"-")[0]), int(pending[2].partition(b"-")[0])

@@ -1,9 +1,9 @@
 -- Shared by the scripts: what a log says of itself.
 
--- last_position(log) -> the position of the newest record, 0 for a log that has none.
+-- last_position(log) -> the position of the newest record, 0 for a log that has none or is no stream.
 -- The stream's own last-generated-id is the counter: it cannot be half counted, and it survives the removal of entries.
 local function last_position(log)
-  if redis.call('EXISTS', log) == 0 then return 0 end
+  if redis.call('TYPE', log).ok ~= 'stream' then return 0 end
   local info = redis.call('XINFO', 'STREAM', log)
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then return tonumber(string.match(info[i + 1], '^%d+')) end

@@ -8,7 +8,7 @@ import msgspec
 from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
 from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
-from streams.wire import Wire
+from streams.wire import LogUnavailable, Wire
 
 PAGE_RECORDS = 500
 PAGE_LIMIT_RECORDS = 5_000
@@ -26,12 +26,11 @@ class Hole(Exception):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a log says of itself: its last position, how many records it holds, and the oldest of them."""
+    """What a log says of itself: its last position, and how many records it holds."""
 
     tenant: str
     last: int
     held: int
-    oldest: int
 
     @property
     def has_hole(self) -> bool:
@@ -91,7 +90,7 @@ class Log:
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
         entries = await self.wire.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
-        return [record_of(entry) for entry in entries if entry[0].endswith(b"-0")]
+        return records_of(entries)
 
     async def named(self, tenant: str, event_hash: str) -> list[int]:
         """The positions of the events of that hash within the window; more than one when their splits differ."""
@@ -109,9 +108,9 @@ class Log:
         found = []
         for reply in await self.wire.run("survey", calls):
             if isinstance(reply, Exception):
-                raise reply
-            for tenant, last, held, oldest in zip(*(reply[i::4] for i in range(4)), strict=True):
-                found.append(Survey(tenant.decode(), int(last), int(held), int(oldest)))
+                raise LogUnavailable(str(reply))
+            for tenant, last, held in zip(reply[0::3], reply[1::3], reply[2::3], strict=True):
+                found.append(Survey(tenant.decode(), int(last), int(held)))
         return sorted(found, key=lambda survey: survey.tenant)
 
     async def holes(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:
@@ -126,6 +125,11 @@ class Log:
                 missing.append((hole.first, hole.last))
                 position = hole.last
         return missing
+
+
+def records_of(entries: Sequence[Any]) -> list[Record]:
+    """Records from raw stream entries; ids that are no positions were written by others and are left out."""
+    return [record_of(entry) for entry in entries if entry[0].endswith(b"-0")]
 
 
 def record_of(entry: Any) -> Record:

@@ -3,6 +3,8 @@
 -- Puts tenants whose log is ahead of their checkpoint back into the ready set, if they are missing there, and registers
 -- the group. It repairs what a crash between two steps, a lost set or a restored database left.
 
+-- SREM first: a server whose memory is full refuses SADD and ZADD only until a script has written something.
+redis.call('SREM', KEYS[1], '')
 redis.call('SADD', KEYS[1], ARGV[1])
 local repaired = 0
 for i = 2, #ARGV, 3 do

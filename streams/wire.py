@@ -70,25 +70,27 @@ class Wire:
             raise reply
         return reply
 
-    async def run(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Reply]:
+    async def run(
+        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, budget_seconds: float | None = None
+    ) -> list[Reply]:
         """The replies of one script called many times, each with its keys and arguments; errors are values."""
         wanted = script(name)
         commands = [wanted.call(keys, arguments) for keys, arguments in calls]
-        replies = await self.calls(commands)
+        replies = await self.calls(commands, budget_seconds=budget_seconds)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:  # a server that restarted knows no scripts; those calls, and only those, were not run
-            again = await self.calls([("EVAL", wanted.text, *commands[i][2:]) for i in unknown])
+            again = await self.calls([("EVAL", wanted.text, *commands[i][2:]) for i in unknown], budget_seconds=budget_seconds)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         return replies
 
-    async def calls(self, commands: Sequence[Command]) -> list[Reply]:
+    async def calls(self, commands: Sequence[Command], *, budget_seconds: float | None = None) -> list[Reply]:
         """The replies of a pipeline, in order; an error reply is a value. Raises LogUnavailable."""
         if not commands:
             return []
         packed = [hiredis.pack_command(tuple(command)) for command in commands]
         try:
-            async with asyncio.timeout(self.budget_seconds):
+            async with asyncio.timeout(self.budget_seconds if budget_seconds is None else budget_seconds):
                 connection = await self._connected()
                 try:
                     await connection.send_packed_command(packed, check_health=False)
