@@ -1,5 +1,6 @@
 """python -m api: the HTTP door and the windows."""
 
+import gc
 import logging
 import resource
 import sys
@@ -27,6 +28,9 @@ def main() -> None:
     except SettingError as error:
         sys.exit(str(error))
     _raise_file_limit()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # requests are many small objects that hold no cycles
     uvicorn.run(
         create_app(settings),
         host=settings.host,

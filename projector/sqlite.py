@@ -38,6 +38,7 @@ class SqliteStore:
         self._cache_mib = cache_mib
         self._connection: Any = None
         self._readers = threading.local()
+        self._opened: list[Any] = []
         self.tables_id = ""
 
     def __enter__(self) -> "SqliteStore":
@@ -48,12 +49,14 @@ class SqliteStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        for connection in self._opened:
+            connection.close()
 
     def _connect(self, uri: str, cache_mib: int) -> Any:
         connection = pysqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
         )
+        self._opened.append(connection)
         connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
         return connection
 
@@ -209,6 +212,9 @@ class SqliteStore:
         status = os.stat(self.path)
         identity = (status.st_dev, status.st_ino)
         if getattr(self._readers, "identity", None) != identity:
+            if hasattr(self._readers, "connection"):
+                self._opened.remove(self._readers.connection)
+                self._readers.connection.close()
             self._readers.connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
             self._readers.identity = identity
         return self._readers.connection
@@ -222,6 +228,7 @@ class SqliteStore:
                 connection.execute("BEGIN")
                 yield Tables(connection)
             finally:
+                self._opened.remove(connection)
                 connection.close()
 
     @property

@@ -56,6 +56,7 @@ class Worker:
         self._woken = asyncio.Event()
         self._sizes: dict[str, int] = {}
         self._stuck: dict[str, str] = {}
+        self._registered = False
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class Worker:
             if turn.ended:
                 continue
             try:
-                batch = await self._next_batch(turn.taken, turn.checkpoint, delivery)
+                batch = await self._next_batch(turn, delivery)
             except (LogBehind, LogDiffers, LogUnreadable, Hole) as error:
                 self._stop(tenant, error)
                 turn.ended, turn.delay_seconds = True, STUCK_SECONDS
@@ -130,8 +131,9 @@ class Worker:
                 turn.ended = True
         return sum(batch.through - batch.after for batch, moved in zip(batches, written, strict=True) if moved)
 
-    async def _next_batch(self, taken: Taken, checkpoint: Checkpoint, delivery: Delivery) -> Batch | None:
+    async def _next_batch(self, turn: Turn, delivery: Delivery) -> Batch | None:
         """The batch that begins behind the checkpoint, or None when there is none. Raises when the log cannot give it."""
+        taken, checkpoint = turn.taken, turn.checkpoint
         after = checkpoint.position
         if delivery.error is not None:
             raise LogUnreadable(taken.tenant, delivery.error)
@@ -143,6 +145,7 @@ class Worker:
         through = records[-1].position if records else after
         if not records or records[0].position > after + 1:
             records, through = await self._fill(taken, after, records)
+            turn.delivered.append((after + 1, through))  # to whomever it was
         if records:
             self._sizes[taken.tenant] = mean_bytes(records)
         if through - after - len(records) > LOST_LIMIT_RECORDS:
@@ -223,6 +226,9 @@ class Worker:
 
     async def sweep(self) -> None:
         """Register the group, make ready what was forgotten, and name the tenants whose log lost records."""
+        if not self._registered:  # before the survey: what comes after it makes itself ready
+            await self._consumer.repair([])
+            self._registered = True
         with self._store.reading() as connection:
             checkpoints = self._store.tables_over(connection).checkpoints()
         surveys = {survey.tenant: survey for survey in await self._log.survey()}

@@ -60,7 +60,7 @@ def serve_command() -> None:
         else:
             print("REDIS_URL is set; no embedded server is started", flush=True)
             asyncio.run(_wait_for_signal())
-    except (ServerMissing, ServerStarted, BrokenLog) as error:
+    except (ServerMissing, ServerStarted, BrokenLog, SettingError) as error:
         sys.exit(str(error))
 
 

@@ -10,8 +10,7 @@ from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
 from streams.wire import LogUnavailable, Wire
 
-PAGE_RECORDS = 500
-PAGE_LIMIT_RECORDS = 5_000
+PAGE_RECORDS = 5_000
 PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -67,15 +66,14 @@ class Log:
         Pages are bounded in records and bytes. Raises Hole when a page does not begin at the next position, after it
         has given the records before the hole; LogUnavailable.
         """
-        count, position = PAGE_RECORDS, after
+        position = after
         while through is None or position < through:
-            wanted = count if through is None else min(count, through - position)
+            wanted = PAGE_RECORDS if through is None else min(PAGE_RECORDS, through - position)
             records = await self._page(tenant, position, wanted)
             whole = _before_the_hole(records, position)
             if whole:
                 yield whole
                 position = whole[-1].position
-                count = max(1, min(PAGE_LIMIT_RECORDS, PAGE_BYTES // mean_bytes(whole)))
             if len(whole) < len(records):
                 raise Hole(tenant, position + 1, records[len(whole)].position - 1)
             if not records:
@@ -89,7 +87,9 @@ class Log:
         return records[0] if records and records[0].position == position else None
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
-        entries = await self.wire.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
+        [entries] = await self.wire.run("page", [([keys_of(tenant).log], [after + 1, count, PAGE_BYTES])])
+        if isinstance(entries, Exception):
+            raise LogUnavailable(str(entries))
         return records_of(entries)
 
     async def named(self, tenant: str, event_hash: str) -> list[int]:

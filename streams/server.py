@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,13 +19,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from streams.settings import Settings
+from streams.settings import SettingError, Settings
 
 LOCK_SECONDS = 10.0
 RESTART_SECONDS = 0.2
 RESTART_LIMIT_SECONDS = 5.0
 HEALTHY_SECONDS = 5.0
 GRACE_SECONDS = 1.0
+TERMINATE_SECONDS = 2.5  # with the grace, less than the five seconds after which honcho kills
 PR_SET_PDEATHSIG = 1
 FSYNC = {"always": "always", "everysec": "everysec", "none": "no"}
 BROKEN_FILE = re.compile(r"Bad file format|Unexpected end of file|[Uu]nrecoverable error reading the append only file")
@@ -91,12 +93,15 @@ def _physical_memory() -> int:
 
 async def serve(settings: Settings, *, say: Callable[[str], None] = print) -> None:
     """Run the server until SIGTERM or SIGINT; start it again when it dies. Raises ServerStarted, BrokenLog."""
-    Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     binary = find_server()
-    lock = _lock(settings.data_dir)
+    try:
+        Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
+        lock = await _lock(settings.data_dir, stop)
+    except OSError as error:
+        raise SettingError("DATA_DIR", f"cannot be used: {error}.") from None
     try:
         pause = RESTART_SECONDS
         while not stop.is_set():
@@ -133,6 +138,9 @@ async def _run(arguments: list[str], lock: int, stop: asyncio.Event, say: Callab
         await asyncio.wait([ending], timeout=GRACE_SECONDS)  # who writes to us was told to stop at the same moment
         if not ending.done():
             server.terminate()
+            await asyncio.wait([ending], timeout=TERMINATE_SECONDS)
+        if not ending.done():
+            server.kill()
     status = await ending
     stopping.cancel()
     broken = await lines
@@ -159,28 +167,30 @@ async def _relay(server: asyncio.subprocess.Process, say: Callable[[str], None])
     return broken
 
 
-def _lock(data_dir: str) -> int:
+async def _lock(data_dir: str, stop: asyncio.Event) -> int:
     """The lock on a data directory. Waits for a server that is ending. Raises ServerStarted."""
     descriptor = os.open(os.path.join(data_dir, "server.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
-    while True:
+    while not stop.is_set():
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
+            break
         except OSError:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise ServerStarted(
                     f"Another server uses DATA_DIR {data_dir!r}; stop it, or give this one a directory of its own."
                 ) from None
-            time.sleep(0.1)
+            await asyncio.sleep(0.1)
+    return descriptor
 
 
 def _repair_sentence(binary: str, data_dir: str) -> str:
     files = sorted(Path(data_dir).glob("**/*.aof"), key=lambda path: path.stat().st_mtime)
     file = files[-1] if files else Path(data_dir, "appendonly.aof")
     tool = "redis-check-aof" if "redis" in Path(binary).name else "valkey-check-aof"
+    command = shlex.join(["bash", "-c", f"exec -a {tool} {shlex.join([binary, '--fix', str(file)])}"])
     return (
         f"The log's file {file} is damaged and the server will not load it. Copy it, then cut its damaged end with "
-        f"`bash -c 'exec -a {tool} {binary} --fix {file}'`; records behind the damage are lost."
+        f"`{command}`; records behind the damage are lost."
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from dotenv import dotenv_values
 from msgspec import Meta
+from redis.asyncio.connection import parse_url
 
 SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 104 on macOS
 
@@ -34,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     durability: Literal["always", "everysec", "none"] = "always"
     server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
-    window_seconds: Seconds = 86_400.0
+    window_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
     event_limit_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] = 64 * 1024
     request_limit_events: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     request_limit_bytes: Annotated[int, Meta(ge=1024, le=256 * 1024 * 1024)] = 5 * 1024 * 1024
@@ -91,10 +92,16 @@ def _parse(name: str, given: str, kind: Any) -> Any:
 
 
 def _check(settings: Settings) -> None:
-    if settings.redis_url and not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise SettingError("REDIS_URL", f"must begin with redis://, rediss:// or unix://. It is {settings.redis_url!r}.")
-    if not settings.tables_url.startswith("sqlite:///"):
-        raise SettingError("DATABASE_URL", f"must begin with sqlite:///. It is {settings.tables_url!r}.")
+    if settings.redis_url:
+        try:
+            parsed = parse_url(settings.redis_url)
+        except ValueError as error:
+            raise SettingError("REDIS_URL", f"is no redis://, rediss:// or unix:// address ({error}). It is {settings.redis_url!r}.") from None
+        if settings.redis_url.startswith("unix:") and not parsed.get("path"):
+            raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {settings.redis_url!r}.")
+    path = settings.tables_url.removeprefix("sqlite:///")
+    if path in ("", ":memory:", settings.tables_url):
+        raise SettingError("DATABASE_URL", f"must be sqlite:/// and a file's path. It is {settings.tables_url!r}.")
     if settings.embedded and len(os.fsencode(settings.socket_path)) > SOCKET_PATH_LIMIT_BYTES:
         length = len(os.fsencode(settings.socket_path))
         raise SettingError(

@@ -1,0 +1,1 @@
+"""What is measured: one command a figure, both sides and their ratio in one run. `python -m bench --list` names them."""

@@ -1,0 +1,50 @@
+"""python -m bench: measure, and print each figure beside what it should be."""
+
+import os
+import platform
+import time
+
+import click
+from rich.console import Console
+
+from bench.door import batch, single
+from bench.footprint import idle, memory
+from bench.latency import latency
+from bench.report import table_of
+from bench.scale import scale
+from bench.system import end_on_signals
+from bench.tables import drain, rebuild
+
+PLAIN_WIDTH = 160
+FIGURES = {measure.__name__: measure for measure in (single, batch, drain, rebuild, latency, memory, idle, scale)}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)), metavar="[NAME]...")
+@click.option("--quick", is_flag=True, help="Few rounds of little: to see that it works, not to quote.")
+@click.option("--list", "only_list", is_flag=True, help="Print the figures' names and what they are.")
+def main(names: tuple[str, ...], quick: bool, only_list: bool) -> None:
+    """Measure the figures called NAME, or all of them.
+
+    Every figure starts the real processes in a temporary directory, measures both sides in turn, and takes medians. The
+    numbers are this machine's; the ratios are what counts. Leave the machine alone meanwhile.
+    """
+    if only_list:
+        for name, measure in FIGURES.items():
+            print(f"{name:8}  {measure.__doc__}")
+        return
+    end_on_signals()
+    began = time.monotonic()
+    figures = []
+    for name in names or FIGURES:
+        figures += FIGURES[name](lambda line: print(line, flush=True), quick=quick)
+    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+    console.print(table_of(figures))
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    version = platform.python_version()
+    hurried = "quick; " if quick else ""
+    console.print(f"{hurried}{os.cpu_count()} processors, Python {version}, {time.monotonic() - began:.0f} s, load {load}")
+
+
+if __name__ == "__main__":
+    main()

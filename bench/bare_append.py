@@ -1,0 +1,108 @@
+"""The bare side of the API: a process that only sends the script calls an API would send, packed beforehand.
+
+It is also how a log is filled before something else is measured.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import hiredis
+import uvloop
+from redis.exceptions import ResponseError
+
+from bench.workload import calls, tenant_names
+from streams import Log, LogRefused, Wire, parse_event
+from streams.wire import script
+
+LIMIT_SECONDS = 300.0
+
+
+class Recorder(Wire):
+    """A wire that keeps what it shall send and answers with an error."""
+
+    def __init__(self) -> None:
+        super().__init__("unix:///nowhere")
+        self.packed: list[bytes] = []
+
+    async def run(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Keep the calls of a script."""
+        self.packed += [hiredis.pack_command(tuple(script(name).call(keys, arguments))) for keys, arguments in calls]
+        return [ResponseError("kept, not sent") for _ in calls]
+
+
+async def prepare(made: Iterator[tuple[str, list[bytes]]]) -> list[bytes]:
+    """The packed script calls that appending these events would send."""
+    recorder = Recorder()
+    async with Log(recorder) as log:
+        for tenant, bodies in made:
+            with contextlib.suppress(LogRefused):
+                await log.append(tenant, [parse_event(body) for body in bodies])
+    return recorder.packed
+
+
+class Connection(asyncio.Protocol):
+    """One connection with at most one call on its way."""
+
+    def __init__(self, waiting: Iterator[bytes], finished: asyncio.Future[None]) -> None:
+        self._waiting, self._finished, self._reader = waiting, finished, hiredis.Reader()
+        self.accepted = 0
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def send(self) -> None:
+        """Send the next call, if one is left."""
+        if (call := next(self._waiting, None)) is not None:
+            self.transport.write(call)
+        else:
+            self._finished.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            if isinstance(reply, Exception):
+                self._finished.set_exception(reply)
+                return
+            self.accepted += reply[0::2].count(1)
+            self.send()
+
+
+async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[float, int]:
+    """Send all calls; the seconds from the first to the last reply, how many events were accepted."""
+    loop = asyncio.get_running_loop()
+    waiting = iter(packed)
+    async with Wire(f"unix://{socket}") as wire:
+        await wire.call("SCRIPT", "LOAD", script("append").text)
+    opened, finished = [], []
+    for _ in range(min(connections, len(packed))):
+        finished.append(loop.create_future())
+        made = await loop.create_unix_connection(lambda: Connection(waiting, finished[-1]), socket)
+        opened.append(made[1])
+    started = time.perf_counter()
+    for connection in opened:
+        connection.send()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await asyncio.gather(*finished)
+    seconds = time.perf_counter() - started
+    for connection in opened:
+        connection.transport.abort()
+    return seconds, sum(connection.accepted for connection in opened)
+
+
+async def act(plan: dict[str, Any]) -> dict[str, Any]:
+    """Do what a plan says; what came of it."""
+    tenants = tenant_names(plan["tenants"], prefix=plan.get("prefix", "tenant"))
+    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], after=plan.get("after", 0))
+    packed = await prepare(made)
+    seconds, accepted = await send_all(plan["socket"], packed, plan["connections"])
+    return {"seconds": seconds, "accepted": accepted, "events": len(packed) * plan["size"]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(act(json.loads(sys.argv[1])))))

@@ -1,0 +1,94 @@
+"""The bare side of the projector: a process that only writes rows made beforehand, with the projector's own statements.
+
+Told on a line which rows to write to which database, it makes them, unless it has them from the line before, writes them
+and answers how many records in how many seconds, counted from BEGIN to COMMIT.
+"""
+
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+
+from bench.rows import Values, transactions
+from bench.workload import tenant_names
+from projector.sqlite import PAGE_BYTES, WAL_PAGES, SqliteStore
+from projector.tables import Tables
+from streams import load_settings
+
+CACHE_MIB = load_settings({}).cache_mib
+
+
+class Inserter:
+    """A connection set up as the projector's, and its statements."""
+
+    def __init__(self, path: str) -> None:
+        with SqliteStore(path):
+            pass  # makes the file and the tables
+        self._connection = pysqlite3.connect(path, isolation_level=None, cached_statements=256)
+        self._connection.execute(f"PRAGMA cache_size = {-CACHE_MIB * 1024}")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        self._connection.execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
+        tables = Tables(self._connection)
+        self._insert_event, self._add_to_session = tables._insert_event, tables._add_to_session
+
+    def write(self, events: Values, sessions: Values) -> float:
+        """One transaction; its seconds."""
+        started = time.perf_counter()
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany(self._insert_event, events)
+        self._connection.executemany(self._add_to_session, sessions)
+        self._connection.execute("COMMIT")
+        return time.perf_counter() - started
+
+    def move_checkpoints(self, tenants: list[str], position: int) -> None:
+        """What tells a projector that it applied these records."""
+        with self._connection:
+            self._connection.executemany(
+                "INSERT INTO checkpoints (tenant_id, position, digest, late_duplicates) VALUES (?, ?, '', 0)",
+                [(tenant, position) for tenant in tenants],
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def fill(plan: dict[str, Any]) -> None:
+    """Write rows as they are made, so that any number fits memory."""
+    tenants = tenant_names(plan["tenants"])
+    inserter = Inserter(plan["path"])
+    for events, sessions in transactions(tenants, plan["records"], seed=plan["seed"]):
+        inserter.write(events, sessions)
+    inserter.move_checkpoints(tenants, plan["records"] // len(tenants))
+    inserter.close()
+    print(json.dumps({"bytes": Path(plan["path"]).stat().st_size}))
+
+
+def answer_lines() -> None:
+    """Do what each line says."""
+    made: list[tuple[Values, Values]] = []
+    made_for: object = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        path = order.pop("path")
+        if order != made_for:
+            made, made_for = [], order
+            made = list(transactions(tenant_names(order["tenants"]), order["records"], seed=order["seed"], after=order["after"]))
+            gc.collect()
+            gc.freeze()
+        inserter = Inserter(path)
+        seconds = sum(inserter.write(events, sessions) for events, sessions in made)
+        inserter.close()
+        print(json.dumps({"seconds": seconds, "records": sum(len(events) for events, _ in made)}), flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        fill(json.loads(sys.argv[1]))
+    else:
+        answer_lines()

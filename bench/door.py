@@ -1,0 +1,74 @@
+"""The figures of the API: single events and batches, each beside what bounds it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.report import Figure, ratio_of
+from bench.system import Failed, System
+
+Say = Callable[[str], None]
+CONNECTIONS = 64
+BATCH_CONNECTIONS = 8
+BATCH_EVENTS = 500
+
+
+def single(say: Say, *, quick: bool) -> list[Figure]:
+    """Single-event POSTs a second at 64 connections, 20 tenants, fsync on; beside uvicorn and Starlette with a constant."""
+    rounds, events = (2, 4_000) if quick else (7, 20_000)
+    ours, theirs = [], []
+    with System() as system:
+        api, constant = system.start_api(), system.start_constant()
+        for number in range(-1, rounds):  # round -1 warms up
+            mine = post_singles(system, api, tenants=20, events=events, seed=f"single-{number}")
+            other = post_singles(system, constant, tenants=20, events=events, seed=f"single-{number}")
+            if number >= 0:
+                ours.append(mine)
+                theirs.append(other)
+                say(f"single: {mine:,.0f} POSTs/s, a constant {other:,.0f}, ratio {mine / other:.2f}")
+    return [ratio_of("single-event POSTs", ours, theirs, target=0.6, unit="/s")]
+
+
+def post_singles(system: System, port: int, *, tenants: int, events: int, seed: str) -> float:
+    """POSTs of one event each, a second."""
+    plan = {"port": port, "tenants": tenants, "events": events, "size": 1, "connections": CONNECTIONS, "seed": seed}
+    answer = system.ask("bench.load", **plan)
+    return _checked(answer) / float(answer["seconds"])
+
+
+def batch(say: Say, *, quick: bool) -> list[Figure]:
+    """Events a second in batch POSTs of 500, 20 tenants; beside a bare client that sends the same script calls, packed."""
+    rounds, events = (2, 20_000) if quick else (7, 100_000)
+    ours, theirs = [], []
+    with System() as system:
+        api = system.start_api()
+        for number in range(-1, rounds):
+            mine = post_batches(system, api, tenants=20, events=events, seed=f"batch-{number}")
+            other = send_bare(system, tenants=20, events=events, seed=f"bare-{number}", prefix="bare")
+            if number >= 0:
+                ours.append(mine)
+                theirs.append(other)
+                say(f"batch: {mine:,.0f} events/s, bare {other:,.0f}, ratio {mine / other:.2f}")
+    return [ratio_of(f"batch POSTs of {BATCH_EVENTS}", ours, theirs, target=0.6, unit="events/s")]
+
+
+def post_batches(system: System, port: int, *, tenants: int, events: int, seed: str, short: bool = False) -> float:
+    """Events a second, posted in batches."""
+    plan = {"port": port, "tenants": tenants, "events": events, "size": BATCH_EVENTS, "connections": BATCH_CONNECTIONS}
+    answer = system.ask("bench.load", **plan, seed=seed, short=short)
+    return _checked(answer) / float(answer["seconds"])
+
+
+def send_bare(
+    system: System, *, tenants: int, events: int, seed: str, size: int = BATCH_EVENTS, prefix: str = "tenant", after: int = 0
+) -> float:
+    """Events a second, appended by a client that does nothing else."""
+    plan = {"socket": system.settings.socket_path, "tenants": tenants, "events": events, "size": size, "prefix": prefix}
+    answer = system.ask("bench.bare_append", **plan, connections=BATCH_CONNECTIONS, seed=seed, after=after)
+    return _checked(answer) / float(answer["seconds"])
+
+
+def _checked(answer: dict[str, Any]) -> int:
+    """How many events were sent; all of them must have been accepted."""
+    if answer["accepted"] != answer["events"]:
+        raise Failed(f"not every event was accepted: {answer}")
+    return int(answer["events"])

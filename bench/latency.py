@@ -1,0 +1,69 @@
+"""The figure of how soon after its 202 an event's row can be read."""
+
+import json
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench.report import Figure
+from bench.system import Failed, System
+
+Say = Callable[[str], None]
+Seen = Sequence[tuple[str, int, float]]
+RATE = 1_000
+TENANTS = 1_000
+MARGIN_SECONDS = 8.0
+
+
+def latency(say: Say, *, quick: bool) -> list[Figure]:
+    """202 to row visible: 1,000 events/s over 1,000 tenants, a new tenant each second, one API, one projector."""
+    seconds = 5 if quick else 20
+    with System() as system:
+        database = system.folder / "latency.db"
+        port = system.start_api(DATABASE_URL=f"sqlite:///{database}")
+        projector = system.start_projector(database)
+        plan: dict[str, Any] = {"port": port, "rate": RATE, "tenants": TENANTS, "begin": 0.0}
+        system.ask("bench.pace", **plan, seconds=2, newcomers=False, seed="warm")
+        begin = time.monotonic() + 1.5
+        until = begin + seconds + MARGIN_SECONDS
+        watcher = system.start("bench.watch", json.dumps({"path": str(database), "until": until}), piped=True)
+        posted = system.ask("bench.pace", **plan | {"begin": begin}, seconds=seconds, newcomers=True, seed="measured")
+        assert watcher.stdout is not None
+        moved = json.loads(watcher.stdout.read())
+        system.stop(watcher)
+        system.stop(projector)
+    if len(posted) != seconds * RATE:
+        raise Failed(f"{len(posted)} of {seconds * RATE} events were answered")
+    all_ms, new_ms = (
+        waits_ms(posted, moved),
+        waits_ms([one for one in posted if one[0].startswith("new-") and one[1] == 1], moved),
+    )
+    note = f"max {max(all_ms):.0f} ms; a tenant's first event: p50 {at(new_ms, 0.5):.0f}, max {max(new_ms):.0f} ms"
+    say(f"latency: p50 {at(all_ms, 0.5):.1f} ms, p90 {at(all_ms, 0.9):.1f}, p99 {at(all_ms, 0.99):.1f}; {note}")
+    return [
+        Figure("202 to row visible, p50 in ms", at(all_ms, 0.5), "at most", 25, form="{:.1f}"),
+        Figure("202 to row visible, p99 in ms", at(all_ms, 0.99), "at most", 150, form="{:.1f}", note=note),
+    ]
+
+
+def waits_ms(posted: Seen, moved: Seen) -> list[float]:
+    """From each event's 202 to the first look that found its tenant's checkpoint there; sorted."""
+    positions: defaultdict[str, list[int]] = defaultdict(list)
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for tenant, position, when in moved:
+        positions[tenant].append(position)
+        times[tenant].append(when)
+    waits = []
+    for tenant, position, when in posted:
+        found = bisect_left(positions[tenant], position)
+        if found == len(positions[tenant]):
+            raise Failed(f"the event at position {position} of {tenant} was not seen in the tables")
+        waits.append(max(0.0, times[tenant][found] - when) * 1000)
+    return sorted(waits)
+
+
+def at(ordered: Sequence[float], share: float) -> float:
+    """The value below which that share lies."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,0 +1,75 @@
+"""A process that posts single events at a steady rate, whatever the answers take, and notes when each 202 came."""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import uvloop
+
+from bench.load import Connection, connect, request_of
+from bench.workload import bodies, tenant_names
+
+CONNECTIONS = 64
+GRACE_SECONDS = 2.0
+
+
+async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[tuple[str, int, float]]:
+    """The tenant, position and time of each 202."""
+    seen: list[tuple[str, int, float]] = []
+    waiting: deque[tuple[str, bytes]] = deque()
+    busy: dict[Connection, str] = {}
+
+    def answered(connection: Connection, status: int, body: bytes) -> None:
+        seen.append((busy.pop(connection), json.loads(body)["position"], time.monotonic()))
+        idle.append(connection)
+        send()
+
+    def send() -> None:
+        while waiting and idle:
+            connection = idle.pop()
+            busy[connection], request = waiting.popleft()
+            connection.post(request)
+
+    idle = await connect(plan["port"], CONNECTIONS, answered)
+    for i, request in enumerate(requests):
+        due = plan["begin"] + i / plan["rate"]
+        if (left := due - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        waiting.append(request)
+        send()
+    await asyncio.sleep(GRACE_SECONDS)
+    return seen
+
+
+def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """Requests to tenants at random; a second's first goes to a tenant that nobody has heard of."""
+    chance = random.Random(plan["seed"])
+    count = int(plan["seconds"] * plan["rate"])
+    known = tenant_names(plan["tenants"])
+    new = tenant_names(count // plan["rate"] + 1, prefix="new")
+    streams = {tenant: bodies(tenant, 1_000, seed=plan["seed"]) for tenant in known + new}
+    requests = []
+    for i in range(count):
+        if plan["newcomers"] and i % plan["rate"] == 0:
+            known.append(new[i // plan["rate"]])
+            tenant = known[-1]
+        else:
+            tenant = known[i] if i < plan["tenants"] and not plan["newcomers"] else chance.choice(known)
+        requests.append((tenant, request_of(tenant, [next(streams[tenant])])))
+    return requests
+
+
+def main() -> None:
+    """Do what the plan in the first argument says, print what was seen."""
+    plan = json.loads(sys.argv[1])
+    requests = make(plan)
+    plan["begin"] = max(plan["begin"], time.monotonic() + 0.1)
+    print(json.dumps(uvloop.run(post(plan, requests))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Rows made beforehand, as the projector would make them, in the transactions it would write them in."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from bench.workload import bodies
+from projector.projection import RECORD_VERSION, first_positions, fold_sessions, project
+from streams import Record, load_settings, parse_event
+
+Values = list[tuple[Any, ...]]
+BATCH_RECORDS = load_settings({}).batch_records
+
+
+def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int = 0) -> Iterator[tuple[Values, Values]]:
+    """The events and sessions of that many records behind position `after` of each tenant, a transaction each.
+
+    Tenants take turns, and a turn is as much of a transaction as there is.
+    """
+    each = records // len(tenants)
+    streams = {tenant: bodies(tenant, each, seed=seed, after=after) for tenant in tenants}
+    known: dict[str, dict[str, int]] = {tenant: {} for tenant in tenants}
+    position = dict.fromkeys(tenants, after)
+    events: Values = []
+    sessions: Values = []
+    while streams:
+        for tenant in list(streams):
+            count = min(BATCH_RECORDS - len(events), after + each - position[tenant])
+            page = [
+                Record(position[tenant] + 1 + i, 0, RECORD_VERSION, parse_event(next(streams[tenant])).body) for i in range(count)
+            ]
+            _project(tenant, page, known[tenant], events, sessions)
+            position[tenant] += count
+            if position[tenant] == after + each:
+                del streams[tenant]
+            if len(events) == BATCH_RECORDS:
+                yield events, sessions
+                events, sessions = [], []
+    if events:
+        yield events, sessions
+
+
+def _project(tenant: str, page: list[Record], known: dict[str, int], events: Values, sessions: Values) -> None:
+    batch = project(tenant, page[0].position - 1, page, page[-1].position)
+    assert not batch.quarantined, batch.quarantined[0]
+    rows = batch.rows
+    known.update(first_positions(rows, known))
+    events += [(*msgspec.structs.astuple(row), known[row.session_id]) for row in rows]
+    sessions += map(msgspec.structs.astuple, fold_sessions(rows, known))

@@ -1,0 +1,185 @@
+"""The figures of the projector: a backlog drained and tables rebuilt, beside a bare executemany of the same rows."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pysqlite3
+
+from bench.door import send_bare
+from bench.report import Figure, ratio_of
+from bench.system import Failed, System
+from bench.workload import tenant_names
+from projector.sqlite import SqliteStore
+from projector.worker import group_of
+from streams import PARTITIONS, keys_of
+from streams.keys import groups_key, leases_key, ready_key
+
+Say = Callable[[str], None]
+DRAIN_LIMIT_SECONDS = 300.0
+POLL_SECONDS = 0.005
+
+
+def drain(say: Say, *, quick: bool) -> list[Figure]:
+    """Records a second of a projector with a backlog over 20 tenants; beside a bare executemany of the same rows."""
+    rounds, records = (2, 60_000) if quick else (5, 500_000)
+    ours, theirs = [], []
+    with System() as system, Bare(system) as bare:
+        send_bare(system, tenants=20, events=records, seed="drain")
+        for number in range(rounds):
+            database = system.folder / f"drain-{number}.db"
+            mine = drain_once(system, database, tenants=20)
+            remove(database)
+            other = bare.write(database, tenants=20, records=records, seed="drain")
+            remove(database)
+            ours.append(mine)
+            theirs.append(other)
+            say(f"drain: {mine:,.0f} records/s, bare {other:,.0f}, ratio {mine / other:.2f}")
+    return [ratio_of("projector, a backlog", ours, theirs, target=0.6, unit="records/s")]
+
+
+def rebuild(say: Say, *, quick: bool) -> list[Figure]:
+    """Records a second of a rebuild of tables that are level with the log; beside the same bare executemany."""
+    rounds, records = (2, 60_000) if quick else (5, 500_000)
+    ours, theirs = [], []
+    with System() as system, Bare(system) as bare:
+        send_bare(system, tenants=20, events=records, seed="rebuild")
+        level, database = system.folder / "level.db", system.folder / "round.db"
+        drain_once(system, level, tenants=20)
+        for _ in range(rounds):
+            mine = rebuild_once(system, level, database)
+            other = bare.write(database, tenants=20, records=records, seed="rebuild")
+            remove(database)
+            ours.append(mine)
+            theirs.append(other)
+            say(f"rebuild: {mine:,.0f} records/s, bare {other:,.0f}, ratio {mine / other:.2f}")
+    return [ratio_of("rebuild", ours, theirs, target=1.0, unit="records/s")]
+
+
+def drain_once(system: System, database: Path, *, tenants: int) -> float:
+    """Records a second of a projector, from its first commit to its last; the database begins where its checkpoints are.
+
+    It starts as one that was stopped for a while: its group has been there since the tenants' first events.
+    """
+    register_group(system, database, tenants)
+    goal = last_positions(system, tenants)
+    with reading(database) as positions:
+        before = positions()
+        projector = system.start_projector(database)
+        try:
+            system.wait_for(projector, lambda: positions() > before)
+            first, started = positions(), time.perf_counter()
+            done = first
+            deadline = started + DRAIN_LIMIT_SECONDS
+            while done < goal:
+                if projector.poll() is not None or time.perf_counter() > deadline:
+                    raise Failed(f"{done} of {goal} records were applied\n{system.log_of('projector')}")
+                time.sleep(POLL_SECONDS)
+                done = positions()
+            seconds = time.perf_counter() - started
+        finally:
+            system.stop(projector)
+    forget_group(system, database, tenants)
+    return (done - first) / seconds
+
+
+def rebuild_once(system: System, level: Path, database: Path) -> float:
+    """Records a second of `projector rebuild` over a copy of a database, as it reports itself."""
+    shutil.copyfile(level, database)
+    said = system.run("projector", "rebuild", DATABASE_URL=f"sqlite:///{database}")
+    remove(database)
+    found = re.search(r"(\d+) records in ([\d.]+) s \(([\d,]+) records/s\)", said)
+    if not found:
+        raise Failed(said)
+    return float(found[3].replace(",", ""))
+
+
+class Bare:
+    """The process that only inserts: it makes its rows when first told and writes them."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    def __enter__(self) -> "Bare":
+        self._process = self._system.start("bench.bare_insert", piped=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._system.stop(self._process)
+
+    def write(self, database: Path, *, tenants: int, records: int, seed: str, after: int = 0) -> float:
+        """Records a second."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        order = {"path": str(database), "tenants": tenants, "records": records, "seed": seed, "after": after}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise Failed(self._system.log_of("bench.bare_insert"))
+        answer = json.loads(line)
+        return float(answer["records"] / answer["seconds"])
+
+
+def register_group(system: System, database: Path, tenants: int) -> None:
+    """Make the tables, and their group as an API makes it at tenants' first events; all of them are ready."""
+    with SqliteStore(str(database)) as store:
+        group, checkpoints = group_of(store), store.tables().checkpoints()
+    pipeline = system.redis.pipeline(transaction=False)
+    for tenant in tenant_names(tenants):
+        keys = keys_of(tenant)
+        after = checkpoints[tenant].position if tenant in checkpoints else 0
+        pipeline.xgroup_create(keys.log, group, f"{after}-0")
+        pipeline.sadd(keys.groups, group)
+        pipeline.zadd(ready_key(keys.partition, group), {tenant: time.time() * 1000})
+    pipeline.execute()
+
+
+def forget_group(system: System, database: Path, tenants: int) -> None:
+    """Take a group back, so that the next round does not carry it along."""
+    with SqliteStore(str(database)) as store:
+        group = group_of(store)
+    pipeline = system.redis.pipeline(transaction=False)
+    for tenant in tenant_names(tenants):
+        pipeline.xgroup_destroy(keys_of(tenant).log, group)
+    for partition in range(PARTITIONS):
+        pipeline.srem(groups_key(partition), group)
+        pipeline.delete(ready_key(partition, group), leases_key(partition, group))
+    pipeline.execute()
+
+
+@contextmanager
+def reading(database: Path) -> Iterator[Callable[[], int]]:
+    """A function that tells how many records a database's tables have applied; cheap when nothing has changed."""
+    connection = pysqlite3.connect(f"file:{database}?mode=ro", uri=True, isolation_level=None)
+    version = total = -1
+
+    def positions() -> int:
+        nonlocal version, total
+        [now] = connection.execute("PRAGMA data_version").fetchone()
+        if now != version:
+            [total] = connection.execute("SELECT coalesce(sum(position), 0) FROM checkpoints").fetchone()
+            version = now
+        return total
+
+    try:
+        yield positions
+    finally:
+        connection.close()
+
+
+def remove(database: Path) -> None:
+    """Delete a database and what stands beside it."""
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+
+
+def last_positions(system: System, tenants: int) -> int:
+    """The sum of the tenants' last positions."""
+    pipeline = system.redis.pipeline(transaction=False)
+    for tenant in tenant_names(tenants):
+        pipeline.xinfo_stream(keys_of(tenant).log)
+    return sum(int(info["last-generated-id"].partition(b"-")[0]) for info in pipeline.execute())

@@ -1,0 +1,62 @@
+"""The events that figures are measured with, the same for the same seed; never two that share a name.
+
+A tenant has about a hundred sessions at a time, a session about twelve events; five event types, two or three
+properties; times a hundredth of a second apart, in order but for a jitter of two seconds. An event has about 180 bytes.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+TYPES = ("page_view", "click", "search", "add_to_cart", "purchase")
+REFERRERS = ("search", "newsletter", "direct", "partner")
+SESSION_EVENTS = 12
+ACTIVE_SESSIONS = 100
+STEP_US = 10_000
+JITTER_US = 2_000_000
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def tenant_names(count: int, *, prefix: str = "tenant") -> list[str]:
+    """That many tenants."""
+    return [f"{prefix}-{number:05}" for number in range(count)]
+
+
+def bodies(tenant: str, count: int, *, seed: str, after: int = 0, short: bool = False) -> Iterator[bytes]:
+    """A tenant's events as a client sends them, those behind its first `after`. `short` ones are stored in about 150 bytes."""
+    chance = random.Random(f"{seed}/{tenant}")
+    active = max(1, min(ACTIVE_SESSIONS, count // SESSION_EVENTS))
+    sessions = [f"{chance.getrandbits(128):032x}" for _ in range(active)]
+    begin = BEGIN + timedelta(microseconds=after * STEP_US)
+    for i in range(count):
+        slot = int(chance.random() * active)
+        moment = begin + timedelta(microseconds=i * STEP_US + int(chance.random() * JITTER_US))
+        yield _body(chance, sessions[slot], moment.isoformat(timespec="microseconds")[:26], short)
+        if chance.random() * SESSION_EVENTS < 1:
+            sessions[slot] = f"{chance.getrandbits(128):032x}"
+
+
+def _body(chance: random.Random, session_id: str, moment: str, short: bool) -> bytes:
+    kind, number = TYPES[int(chance.random() * 5)], int(chance.random() * 10_000)
+    own = f'"session_id":"{session_id}","timestamp":"{moment}Z"'
+    if short:
+        return f'{{"event_type":"{kind}","path":"/p/{number}",{own}}}'.encode()
+    referrer = f'"referrer":"{REFERRERS[number & 3]}",' if number & 4 else ""
+    return f'{{"duration_ms":{number},"event_type":"{kind}","path":"/products/{number}",{referrer}{own}}}'.encode()
+
+
+def calls(
+    tenants: Sequence[str], events: int, size: int, *, seed: str, after: int = 0, short: bool = False
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Events in calls of one tenant each, `size` events a call, tenants in turn from one that the seed says."""
+    count = events // size
+    each = -(-count // len(tenants)) * size
+    begin = zlib.crc32(seed.encode())
+    streams: dict[str, Iterator[bytes]] = {}
+    for i in range(count):
+        tenant = tenants[(begin + i) % len(tenants)]
+        if tenant not in streams:
+            streams[tenant] = bodies(tenant, each, seed=seed, after=after, short=short)
+        yield tenant, list(islice(streams[tenant], size))

@@ -1,0 +1,118 @@
+"""All keys of a tenant lie in one slot of a cluster, and no tenant's name reaches a key of another."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from streams import PARTITIONS, BadTenant, keys_of, leases_key
+from streams.keys import TENANT_PATTERN, groups_key, log_prefix, ready_key, ready_prefix, tenants_key
+
+names = st.from_regex(TENANT_PATTERN, fullmatch=True)
+hashes = st.text(alphabet="0123456789abcdef", min_size=32, max_size=32)
+groups = hashes.map(lambda digits: f"projector:{digits[:16]}")
+
+
+@given(names, hashes, groups)
+def test_all_keys_of_a_tenant_share_a_slot(tenant: str, event_hash: str, group: str) -> None:
+    keys = keys_of(tenant)
+
+    used = [
+        keys.log,
+        keys.seen + event_hash,
+        keys.tenants,
+        keys.groups,
+        ready_key(keys.partition, group),
+        leases_key(keys.partition, group),
+    ]
+
+    assert len({key_slot(key.encode()) for key in used}) == 1
+
+
+@given(names)
+def test_a_tenants_keys_are_those_of_its_partition(tenant: str) -> None:
+    keys = keys_of(tenant)
+
+    assert 0 <= keys.partition < PARTITIONS
+    assert keys.log == log_prefix(keys.partition) + tenant
+    assert (keys.tenants, keys.groups) == (tenants_key(keys.partition), groups_key(keys.partition))
+
+
+@given(names, names, hashes, hashes, groups)
+def test_no_key_belongs_to_two_tenants(one: str, other: str, hash_one: str, hash_other: str, group: str) -> None:
+    assume(one != other)
+
+    def own(tenant: str, event_hash: str) -> set[str]:
+        return {keys_of(tenant).log, keys_of(tenant).seen + event_hash}
+
+    shared = {tenants_key(keys_of(one).partition), groups_key(keys_of(one).partition)}
+    shared |= {ready_key(keys_of(one).partition, group), leases_key(keys_of(one).partition, group)}
+
+    assert not own(one, hash_one) & own(other, hash_other)
+    assert not own(one, hash_one) & shared
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "a:b"), ("a", "a:"), ("a", "a.b"), ("seen:a", "a"), ("log:a", "a")])
+def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None:
+    event_hash = "0" * 32
+
+    assert keys_of(one).log != keys_of(other).log
+    assert keys_of(one).seen + event_hash != keys_of(other).seen + event_hash
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "{1}",
+        "}:log:acme",
+        "a}",
+        "a{b}",
+        "a b",
+        " a",
+        "a\n",
+        "a\0b",
+        "a/b",
+        "a*",
+        "a?",
+        "[a]",
+        "é",
+        "-a",
+        ":a",
+        ".",
+        "x" * 129,
+    ],
+    ids=repr,
+)
+def test_a_name_that_could_reach_anothers_keys_is_refused(name: str) -> None:
+    with pytest.raises(BadTenant) as refused:
+        keys_of(name)
+
+    assert refused.value.name == name
+    assert "A-Z" in str(refused.value)
+
+
+@given(st.text())
+def test_any_name_is_refused_or_stands_whole_in_its_keys(name: str) -> None:
+    try:
+        keys = keys_of(name)
+    except BadTenant:
+        return
+
+    assert keys.log.endswith(f":log:{name}")
+    assert keys.log.count("{") == keys.log.count("}") == 1
+
+
+def test_tenants_spread_over_the_partitions() -> None:
+    used = [keys_of(f"tenant-{i}").partition for i in range(6_400)]
+
+    assert max(used.count(partition) for partition in range(PARTITIONS)) < 200
+    assert min(used.count(partition) for partition in range(PARTITIONS)) > 50
+
+
+def test_a_tenants_partition_never_changes() -> None:
+    assert [keys_of(tenant).partition for tenant in ("acme", "globex", "a:b@c")] == [62, 58, 12]
+
+
+def test_a_ready_sets_key_is_its_prefix_and_the_group() -> None:
+    assert ready_key(7, "projector:ab") == ready_prefix(7) + "projector:ab" == "{7}:ready:projector:ab"
