@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from projector.projection import EventRow
+from projector.schema import live_generation
 from projector.sqlite import SqliteStore
 from streams import Event
 
@@ -30,13 +31,15 @@ class Filters(msgspec.Struct, frozen=True):
 def events(store: SqliteStore, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
     """Events, newest first by event time, then position, behind a place."""
     with store.reading() as connection:
-        return _event_rows(connection, *events_query(tenant, filters, place, limit))
+        query = events_query(tenant, filters, place, limit, generation=live_generation(connection))
+        return _event_rows(connection, *query)
 
 
 def sessions(store: SqliteStore, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
     """Sessions, the one with the newest event first. `event_type`: sessions that hold such an event."""
     with store.reading() as connection:
-        return _rows(connection, *sessions_query(tenant, filters, place, limit))
+        query = sessions_query(tenant, filters, place, limit, generation=live_generation(connection))
+        return _rows(connection, *query)
 
 
 def session(
@@ -44,10 +47,13 @@ def session(
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """One session and its events, from one snapshot."""
     with store.reading() as connection:
-        found = _rows(connection, *sessions_query(tenant, Filters(session_id=filters.session_id), None, 1))
+        generation = live_generation(connection)
+        only = Filters(session_id=filters.session_id)
+        found = _rows(connection, *sessions_query(tenant, only, None, 1, generation=generation))
         if not found:
             return None, []
-        return found[0], _event_rows(connection, *events_query(tenant, filters, place, limit))
+        query = events_query(tenant, filters, place, limit, generation=generation)
+        return found[0], _event_rows(connection, *query)
 
 
 def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
@@ -94,34 +100,40 @@ def checkpoint(store: SqliteStore, tenant: str) -> int:
         return store.tables_over(connection).checkpoint(tenant).position
 
 
-def events_query(tenant: str, filters: Filters, place: Place | None, limit: int) -> tuple[str, list[Any]]:
-    """The statement for a page of events, and its values."""
-    where, values = ["tenant_id = ?"], [tenant]
-    if filters.session_id is not None:
-        # unlikely: few of a tenant's events are of one session or type, so their index, not that of time
-        first = "SELECT first_position FROM event_sessions WHERE tenant_id = ? AND session_id = ?"
-        where.append(f"unlikely(session_position = ({first}))")
-        values += [tenant, filters.session_id]
+def events_query(tenant: str, filters: Filters, place: Place | None, limit: int, *, generation: int) -> tuple[str, list[Any]]:
+    """The statement for a page of events, and its values.
+
+    It names its index: whatever statistics somebody made, a session's page never walks through its tenant's events.
+    """
+    index, where, values = "events_by_time", ["tenant_id = ?"], [tenant]
     if filters.event_type is not None:
-        # + keeps the planner on the session's index: a session is small, a type may be most of the tenant's events
-        where.append("+event_type = ?" if filters.session_id is not None else "unlikely(event_type = ?)")
+        index = "events_by_type"
+        where.append("event_type = ?")
         values.append(filters.event_type)
-    return _paged(f"SELECT {EVENT_COLUMNS} FROM events", where, values, "timestamp_us", "position", filters, place, limit)
-
-
-def sessions_query(tenant: str, filters: Filters, place: Place | None, limit: int) -> tuple[str, list[Any]]:
-    """The statement for a page of sessions, and its values."""
-    where, values = ["tenant_id = ?"], [tenant]
     if filters.session_id is not None:
+        index = "events_by_session"
+        first = "SELECT first_position FROM event_sessions WHERE tenant_id = ? AND session_id = ?"
+        where.append(f"session_position = ({first})")
+        values += [tenant, filters.session_id]
+    start = f"SELECT {EVENT_COLUMNS} FROM events INDEXED BY {index}_g{generation}"
+    return _paged(start, where, values, "timestamp_us", "position", filters, place, limit)
+
+
+def sessions_query(tenant: str, filters: Filters, place: Place | None, limit: int, *, generation: int) -> tuple[str, list[Any]]:
+    """The statement for a page of sessions, and its values."""
+    index, where, values = "event_sessions_by_time", ["tenant_id = ?"], [tenant]
+    if filters.session_id is not None:
+        index = "event_sessions_by_name"
         where.append("session_id = ?")
         values.append(filters.session_id)
     if filters.event_type is not None:
         where.append(
-            "EXISTS (SELECT 1 FROM events AS e WHERE e.tenant_id = event_sessions.tenant_id "
-            "AND e.session_position = event_sessions.first_position AND +e.event_type = ?)"
+            f"EXISTS (SELECT 1 FROM events AS e INDEXED BY events_by_session_g{generation} "
+            "WHERE e.tenant_id = event_sessions.tenant_id "
+            "AND e.session_position = event_sessions.first_position AND e.event_type = ?)"
         )
         values.append(filters.event_type)
-    start = f"SELECT {SESSION_COLUMNS} FROM event_sessions"
+    start = f"SELECT {SESSION_COLUMNS} FROM event_sessions INDEXED BY {index}_g{generation}"
     return _paged(start, where, values, "last_event_at_us", "first_position", filters, place, limit)
 
 

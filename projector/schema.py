@@ -113,11 +113,21 @@ def create_read_indexes(connection: Any, suffix: str) -> None:
 
 def _create_indexes(connection: Any, suffix: str, indexes: dict[str, str], *, unique: bool) -> None:
     # An index keeps its name when its table is renamed, so the name carries the set's generation.
-    [generation] = connection.execute("SELECT generation FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
+    generation = _generation(connection, suffix)
     kind = "UNIQUE INDEX" if unique else "INDEX"
     for name, on in indexes.items():
         table, columns = on.split(" ", 1)
         connection.execute(f"CREATE {kind} {name}_g{generation} ON {table}{suffix} {columns}")
+
+
+def live_generation(connection: Any) -> int:
+    """The number that the live set's indexes end in."""
+    return _generation(connection, LIVE)
+
+
+def _generation(connection: Any, suffix: str) -> int:
+    [generation] = connection.execute("SELECT generation FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
+    return int(generation)
 
 
 def rename_set(connection: Any, old: str, new: str) -> None:
