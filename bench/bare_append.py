@@ -29,7 +29,9 @@ class Recorder(Wire):
         super().__init__("unix:///nowhere")
         self.packed: list[bytes] = []
 
-    async def run(self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    async def run(
+        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, budget_seconds: float | None = None
+    ) -> list[Any]:
         """Keep the calls of a script."""
         self.packed += [hiredis.pack_command(tuple(script(name).call(keys, arguments))) for keys, arguments in calls]
         return [ResponseError("kept, not sent") for _ in calls]
