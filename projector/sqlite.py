@@ -63,7 +63,7 @@ class SqliteStore:
     def _prepare(self) -> None:
         execute = self._connection.execute
         execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        execute("PRAGMA journal_mode = WAL")
+        self._insist("PRAGMA journal_mode = WAL")  # for which SQLite does not wait, when several open a new file
         execute("PRAGMA synchronous = NORMAL")
         execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
@@ -91,16 +91,20 @@ class SqliteStore:
     def _begin(self) -> None:
         """BEGIN IMMEDIATE, asked for every 2 ms: SQLite's own waiting sleeps up to 100 ms and would miss the short
         pauses of a rebuild."""
-        deadline = time.monotonic() + BUSY_SECONDS
         with self._no_waiting():
-            while True:
-                try:
-                    self._connection.execute("BEGIN IMMEDIATE")
-                    return
-                except pysqlite3.OperationalError as error:
-                    if "locked" not in str(error) or time.monotonic() > deadline:
-                        raise
-                    time.sleep(BUSY_PAUSE_SECONDS)
+            self._insist("BEGIN IMMEDIATE")
+
+    def _insist(self, statement: str) -> None:
+        """Execute a statement, again and again while the database is locked, up to a bound."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute(statement)
+                return
+            except pysqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_PAUSE_SECONDS)
 
     @contextmanager
     def _no_waiting(self) -> Iterator[None]:

@@ -39,6 +39,8 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
     for tenant, quota in quotas(turns, records * READ_AHEAD):
         turn = turns[tenant]
         begin, first = turn.checkpoint.position, True
+        # Who has nothing to read was taken because something is pending.
+        abandoned = turn.taken.abandoned or turn.taken.last <= begin
         record_bytes = sizes.get(tenant, UNKNOWN_BYTES)
         while quota:
             count = min(quota, records_left, bytes_left // record_bytes)
@@ -49,7 +51,7 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
                 records_left, bytes_left = records, size_bytes
                 continue
             count = max(count, 1)  # one that fills a batch alone
-            parts[-1].append(Wanted(tenant, begin, count, first, first and turn.taken.abandoned))
+            parts[-1].append(Wanted(tenant, begin, count, first, first and abandoned))
             quota, begin, first = quota - count, begin + count, False
             records_left, bytes_left = records_left - count, max(0, bytes_left - count * record_bytes)
     return parts

@@ -100,7 +100,8 @@ class Consumer:
             new = next(replies)
             pending = next(replies) if want.abandoned else None
             if _says(new, "NOGROUP", "no longer exists"):
-                lost.append(want)
+                if want.first:  # only then is `after` the checkpoint; the rest of this turn is read from the log
+                    lost.append(want)
                 new = None
             errors = [str(reply) for reply in (head, new) if isinstance(reply, Exception)]
             deliveries[want.tenant] = Delivery(
