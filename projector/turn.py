@@ -8,7 +8,7 @@ from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
 READ_AHEAD = 3  # batches a turn
-ACKNOWLEDGE_LIMIT = 100_000  # positions a range: a script blocks the server
+ACKNOWLEDGE_LIMIT = 100_000  # positions a range: what is pending may lie far apart
 UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
 
 
@@ -21,11 +21,16 @@ class Turn(msgspec.Struct):
     ended: bool = False
     delay_seconds: float = 0.0
 
-    def release(self) -> Release:
-        """How the tenant is given back: of what was delivered, what is in the tables is acknowledged."""
+    def acknowledgeable(self) -> list[tuple[str, int, int]]:
+        """Of what was delivered, what is in the tables; each range once."""
         through = self.checkpoint.position
-        ranges = [(first, min(last, through, first + ACKNOWLEDGE_LIMIT)) for first, last in self.delivered]
-        return Release(self.taken.tenant, through, ranges, self.delay_seconds)
+        ranges = [(self.taken.tenant, first, min(last, through, first + ACKNOWLEDGE_LIMIT)) for first, last in self.delivered]
+        self.delivered.clear()
+        return [acknowledged for acknowledged in ranges if acknowledged[1] <= acknowledged[2]]
+
+    def release(self) -> Release:
+        """How the tenant is given back."""
+        return Release(self.taken.tenant, self.checkpoint.position, self.delay_seconds)
 
 
 def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:

@@ -63,8 +63,8 @@ class Worker:
     async def run_once(self) -> int:
         """Take, read, apply, acknowledge, release; how many records were applied.
 
-        A turn reads up to READ_AHEAD batches. The next is asked for before the one in hand is written, so the server's
-        work on it is done meanwhile.
+        A turn reads up to READ_AHEAD batches. The next is asked for, and the one before acknowledged, while the one in hand
+        is written: the server's work is done meanwhile.
         """
         turns = await self._take()
         fault_point("after_take_before_read")
@@ -73,19 +73,28 @@ class Worker:
         applied = 0
         parts = plan(turns, self._sizes, records=self._batch_records, size_bytes=self._batch_bytes)
         reading = asyncio.create_task(self._consumer.read(parts[0]))
+        acknowledging = []
         try:
             for following in [*parts[1:], None]:
                 deliveries = await reading
                 if following is not None:
                     reading = asyncio.create_task(self._consumer.read(following))
-                    await asyncio.sleep(0)  # until it is sent
+                batches = await self._batches(turns, deliveries)
+                await asyncio.sleep(0)  # until what was asked for is sent
                 fault_point("after_read_before_apply")
-                applied += self._apply(turns, await self._batches(turns, deliveries))
+                applied += self._apply(turns, batches)
+                fault_point("after_commit_before_acknowledge")
+                acknowledging.append(asyncio.create_task(self._acknowledge(turns)))
+            await asyncio.gather(*acknowledging)
         finally:
-            reading.cancel()
-        fault_point("after_commit_before_acknowledge")
+            for task in (reading, *acknowledging):
+                task.cancel()
+        fault_point("after_acknowledge_before_release")
         await self._consumer.release([turn.release() for turn in turns.values()])
         return applied
+
+    async def _acknowledge(self, turns: dict[str, Turn]) -> None:
+        await self._consumer.acknowledge([done for turn in turns.values() for done in turn.acknowledgeable()])
 
     async def _take(self) -> dict[str, "Turn"]:
         """The tenants of this turn, with their checkpoints."""

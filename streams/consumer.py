@@ -15,6 +15,7 @@ from streams.log import record_of, records_of
 from streams.wire import LogUnavailable, Reply, Wire
 
 CONSUMER = "projector"
+ACKNOWLEDGE_IDS = 2_000  # a command
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -46,11 +47,10 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A tenant to give back: ranges of positions to acknowledge; due again while its log is ahead of `checkpoint`."""
+    """A tenant to give back: due again while its log is ahead of `checkpoint`, and not before the delay."""
 
     tenant: str
     checkpoint: int
-    acknowledged: list[tuple[int, int]]
     delay_seconds: float = 0.0
 
 
@@ -122,15 +122,25 @@ class Consumer:
             if not _says(reply, "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE"):
                 _value(reply)
 
+    async def acknowledge(self, ranges: Sequence[tuple[str, int, int]]) -> None:
+        """Acknowledge (tenant, first, last) positions, whoever they were delivered to. Only after they are committed."""
+        commands: list[tuple[object, ...]] = []
+        for tenant, first, last in ranges:
+            log = keys_of(tenant).log
+            for begin in range(first, last + 1, ACKNOWLEDGE_IDS):
+                ids = [f"{position}-0" for position in range(begin, min(begin + ACKNOWLEDGE_IDS, last + 1))]
+                commands.append(("XACK", log, self._group, *ids))
+        for reply in await self._wire.calls(commands):
+            _value(reply)
+
     async def release(self, releases: Sequence[Release]) -> None:
-        """Acknowledge what was applied and give the tenants back. Last: everything before it may happen twice."""
+        """Give the tenants back. Last: everything before it may happen twice."""
         calls = []
         for release in releases:
             keys = keys_of(release.tenant)
             names = [keys.log, ready_key(keys.partition, self._group), leases_key(keys.partition, self._group)]
-            ranges = [position for acknowledged in release.acknowledged for position in acknowledged]
             delay_ms = int(release.delay_seconds * 1000)
-            calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms, *ranges]))
+            calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms]))
         for reply in await self._wire.run("release", calls):
             _value(reply)
 

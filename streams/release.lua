@@ -1,22 +1,10 @@
--- release(log, ready, leases; group, holder, tenant, checkpoint, delay_ms, first, last, first, last, ...) -> 1 when level
+-- release(log, ready, leases; group, holder, tenant, checkpoint, delay_ms) -> 1 when level
 --
--- Acknowledges the ranges first..last, whoever the records were delivered to, and gives the tenant back: due again at the
--- end of the queue while its log is ahead of the checkpoint, out of the set when it is level.
--- Only the holder gives back; one that was paused past its lease must not end another's.
+-- Gives a tenant back: due again at the end of the queue while its log is ahead of the checkpoint, out of the set when it
+-- is level. Only the holder gives back; one that was paused past its lease must not end another's.
 
 local log, ready, leases = KEYS[1], KEYS[2], KEYS[3]
-local group, holder, tenant, checkpoint, delay_ms = unpack(ARGV, 1, 5)
-
-for i = 6, #ARGV, 2 do
-  local ids = {}
-  for position = tonumber(ARGV[i]), tonumber(ARGV[i + 1]) do
-    ids[#ids + 1] = whole(position) .. '-0'
-    if #ids == 1000 or position == tonumber(ARGV[i + 1]) then
-      redis.pcall('XACK', log, group, unpack(ids))
-      ids = {}
-    end
-  end
-end
+local group, holder, tenant, checkpoint, delay_ms = unpack(ARGV)
 
 if redis.call('HGET', leases, tenant) ~= holder then return 0 end
 redis.call('HDEL', leases, tenant)

@@ -96,7 +96,9 @@ def _check(settings: Settings) -> None:
         try:
             parsed = parse_url(settings.redis_url)
         except ValueError as error:
-            raise SettingError("REDIS_URL", f"is no redis://, rediss:// or unix:// address ({error}). It is {settings.redis_url!r}.") from None
+            raise SettingError(
+                "REDIS_URL", f"is no redis://, rediss:// or unix:// address ({error}). It is {settings.redis_url!r}."
+            ) from None
         if settings.redis_url.startswith("unix:") and not parsed.get("path"):
             raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {settings.redis_url!r}.")
     path = settings.tables_url.removeprefix("sqlite:///")

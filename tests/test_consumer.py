@@ -193,11 +193,11 @@ async def test_what_was_committed_and_not_acknowledged_is_acknowledged_and_not_a
     await worker.sweep()
     await log.append("acme", events(5))
 
-    async def die(_: Sequence[Release]) -> None:
+    async def die(_: Sequence[tuple[str, int, int]]) -> None:
         raise LogUnavailable("killed between commit and acknowledge")
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker._consumer, "release", die)
+        patched.setattr(worker._consumer, "acknowledge", die)
         with pytest.raises(LogUnavailable):
             await worker.run_to_end()
     assert (checkpoint_of(store), pending_of(server, store)) == (5, 5)
@@ -489,7 +489,7 @@ async def test_one_that_reads_late_is_given_records_that_are_not_lost(
     assert [record.position for record in late["acme"].records] == [6, 7]
 
     await worker.run_to_end()
-    await dead.release([Release("acme", 0, [])])
+    await dead.release([Release("acme", 0)])
 
     assert positions_of(store) == [1, 2, 3, 4, 5, 6, 7]
     assert pending_of(server, store) == 0
@@ -507,7 +507,8 @@ async def test_one_that_gives_back_late_does_not_end_the_lease_of_another(
         while not taken:
             taken = await take(holder)
 
-    await late.release([Release("acme", 5, [(1, 5)])])
+    await late.acknowledge([("acme", 1, 5)])
+    await late.release([Release("acme", 5)])
 
     assert server.client.hget(leases_key(keys_of("acme").partition, group_of(store)), "acme") == b"holder"
     assert await take(consumer_of(log, store, "third")) == []
