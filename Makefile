@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 run: .venv/run
 	@port=$$($(BIN)/python -m streams settings PORT) || exit 1; \
-	PATH="$(CURDIR)/$(BIN):$$PATH" PORT=$$port exec $(BIN)/honcho start
+	PATH="$(CURDIR)/$(BIN):$$PATH" PORT=$$port $(BIN)/honcho start || [ $$? -eq 130 ]  # 130: Ctrl-C, as it should end
 
 test: .venv/test
 	$(BIN)/ruff check .

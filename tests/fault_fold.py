@@ -1,0 +1,106 @@
+"""The log, read and folded a second time, by other code than the product's: the tables that it says."""
+
+import hashlib
+import json
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any, NamedTuple
+
+import redis
+
+from tests.fault_environment import Violation
+from tests.fault_journal import Members, content_of, identity
+
+OWN = ("session_id", "event_type", "timestamp", "event_id")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Row = tuple[Any, ...]
+
+
+class Entry(NamedTuple):
+    """A record of the log, read without the product."""
+
+    position: int
+    received_at_us: int
+    body: bytes
+
+
+class Fold(NamedTuple):
+    """What a tenant's tables must hold: rows and sessions by their key, quarantined positions, late duplicates."""
+
+    rows: dict[int, Row]
+    sessions: dict[int, Row]
+    quarantined: set[int]
+    late_duplicates: int
+
+
+def log_keys(client: redis.Redis) -> dict[str, bytes]:
+    """Every tenant's stream."""
+    return {key.split(b":", 2)[2].decode(): key for key in client.scan_iter(match="*:log:*", count=10_000)}
+
+
+def read_logs(client: redis.Redis) -> dict[str, list[Entry]]:
+    """Every tenant's log. Raises Violation when an entry is not what the contract says."""
+    logs = {}
+    for tenant, key in sorted(log_keys(client).items()):
+        entries = client.xrange(key)
+        if [entry_id for entry_id, _ in entries] != [b"%d-0" % position for position in range(1, len(entries) + 1)]:
+            raise Violation(f"{tenant}: positions are not 1, 2, 3, …")
+        if any(set(fields) != {b"event", b"received_at_us", b"version"} for _, fields in entries):
+            raise Violation(f"{tenant}: an entry has other fields than event, received_at_us, version")
+        logs[tenant] = [Entry(int(i[:-2]), int(fields[b"received_at_us"]), fields[b"event"]) for i, fields in entries]
+    return logs
+
+
+@cache
+def stored(body: bytes) -> tuple[Members, bytes]:
+    """An event as the client sent it, from the JSON that the log holds, decoded and in canonical form."""
+    own = json.loads(body)
+    members = own.pop("properties") | own
+    return members, content_of(members)
+
+
+def fold(tenant: str, log: list[Entry]) -> Fold:
+    """The tables that a log says."""
+    rows: dict[int, Row] = {}
+    named: dict[tuple[str, str], bytes] = {}
+    sessions: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    quarantined = set()
+    for entry in log:
+        members, content = stored(entry.body)
+        name = identity(tenant, members)
+        if name in named:
+            if named[name] != content:
+                quarantined.add(entry.position)
+            continue
+        named[name] = content
+        session, kind, time_us = members["session_id"], members["event_type"], microseconds(members["timestamp"])
+        sessions[session].append((time_us, entry.position, kind))
+        row = (entry.position, *name, members.get("event_id"), session, kind, members["timestamp"], time_us)
+        rows[entry.position] = (*row, entry.received_at_us, properties_of(members), sessions[session][0][1])
+    late = len(log) - len(rows) - len(quarantined)
+    folded = (session_row(session, events) for session, events in sessions.items())
+    return Fold(rows, {row[0]: row for row in folded}, quarantined, late)
+
+
+def session_row(session: str, events: list[tuple[int, int, str]]) -> Row:
+    """A session as its events make it; first and last by event time, then position."""
+    first, last = min(events), max(events)
+    return events[0][1], session, first[0], last[0], len(events), first[2], last[2]
+
+
+@cache
+def microseconds(timestamp: str) -> int:
+    """A timestamp in microseconds since 1970."""
+    return (datetime.fromisoformat(timestamp) - EPOCH) // timedelta(microseconds=1)
+
+
+def properties_of(members: Members) -> bytes:
+    """What is no part of an event's own, in canonical form."""
+    return content_of({key: value for key, value in members.items() if key not in OWN})
+
+
+def digest_of(body: bytes) -> str:
+    """The digest that stands in `seen` values and checkpoints."""
+    return hashlib.blake2b(body, digest_size=8).hexdigest()

@@ -1,0 +1,80 @@
+"""The table of faults: the name of each, what it does, and the parts of the system that it needs for itself.
+
+A fault leaves the system so that it can recover by itself; whether it did is for the invariants to say.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple
+
+from tests import fault_data, fault_processes, fault_tables
+from tests.fault_scene import Scene
+from tests.fault_system import PROJECTORS
+
+
+class Kind(NamedTuple):
+    """A fault, and the parts of the system that it needs for itself."""
+
+    act: Callable[[Scene], Awaitable[None]]
+    parts: tuple[str, ...]
+
+
+API, SERVER, PROJECTION, TABLES = "api", "server", "projection", "tables"
+PROJECTOR_POINTS = {
+    "after_take_before_read": 12,
+    "after_read_before_apply": 4,
+    "between_rows_and_checkpoint": 6,
+    "before_commit": 5,
+    "after_commit_before_acknowledge": 4,
+    "after_acknowledge_before_release": 4,
+}
+API_POINTS = {"after_parse_before_append": 30, "after_append_before_reply": 30}
+REBUILD_POINTS = {
+    "before_commit": 6,
+    "between_rows_and_checkpoint": 4,
+    "during_rebuild": 1,
+    "before_swap": 1,
+    "inside_swap": 1,
+    "after_swap": 1,
+}
+
+KINDS: dict[str, Kind] = {
+    "kill-api": Kind(partial(fault_processes.kill, "api"), (API,)),
+    "kill-projector": Kind(partial(fault_processes.kill, PROJECTORS[0]), (PROJECTION,)),
+    "kill-projectors": Kind(fault_processes.kill_projectors, (PROJECTION,)),
+    "kill-serve": Kind(partial(fault_processes.kill, "server"), (SERVER,)),
+    "kill-redis": Kind(fault_processes.kill_redis, (SERVER,)),
+    "burst": Kind(fault_data.burst, ()),
+    "pause-api": Kind(partial(fault_processes.pause, "api"), (API,)),
+    "pause-projector": Kind(partial(fault_processes.pause, PROJECTORS[1]), (PROJECTION,)),
+    "pause-in-hand": Kind(fault_processes.pause_in_hand, (PROJECTION,)),
+    "pause-in-transaction": Kind(fault_processes.pause_in_transaction, (PROJECTION,)),
+    "pause-serve": Kind(partial(fault_processes.pause, "server"), (SERVER,)),
+    "pause-redis": Kind(fault_processes.pause_redis, (SERVER,)),
+    "flush-scripts": Kind(fault_data.flush_scripts, ()),
+    "cut-connections": Kind(fault_data.cut_connections, ()),
+    "forget-ready": Kind(fault_data.forget_ready, ()),
+    "forget-leases": Kind(fault_data.forget_leases, ()),
+    "forget-groups": Kind(fault_data.forget_groups_of_new_logs, ()),
+    "forget-seen": Kind(fault_data.forget_seen, ()),
+    "destroy-groups": Kind(fault_data.destroy_groups, ()),
+    "destroy-groups-and-die": Kind(fault_data.destroy_groups_and_die, (PROJECTION,)),
+    "refuse-xadd": Kind(fault_data.refuse_xadd, (SERVER,)),
+    "rebuild": Kind(fault_tables.rebuild, (TABLES,)),
+    "rebuild-overtaken": Kind(fault_tables.rebuild_overtaken, (TABLES,)),
+    "rebuild-tenant": Kind(fault_tables.rebuild_tenant, (TABLES,)),
+    "rebuild-killed": Kind(fault_tables.rebuild_killed, (TABLES,)),
+    "roll-back": Kind(fault_tables.roll_back, (TABLES,)),
+    "restore-yesterday": Kind(fault_tables.restore_yesterday, (API, PROJECTION, TABLES)),
+    **{f"api-dies-at-{point}": Kind(partial(fault_processes.die_at, "api", point, n), (API,)) for point, n in API_POINTS.items()},
+    **{
+        f"dies-at-{p}": Kind(partial(fault_processes.die_at, PROJECTORS[0], p, n), (PROJECTION,))
+        for p, n in PROJECTOR_POINTS.items()
+    },
+    **{
+        f"dies-alone-at-{p}": Kind(partial(fault_processes.die_alone_at, p, n), (PROJECTION,))
+        for p, n in PROJECTOR_POINTS.items()
+    },
+    **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
+}
+POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS}
