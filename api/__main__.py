@@ -7,10 +7,11 @@ import sys
 
 import click
 import uvicorn
+from starlette.applications import Starlette
 
 from api.app import create_app
 from api.protocol import protocol_of
-from streams import SettingError, load_settings
+from streams import SettingError, Settings, load_settings
 
 DRAIN_SECONDS = 4  # honcho kills after five
 
@@ -27,12 +28,17 @@ def main() -> None:
         settings = load_settings()
     except SettingError as error:
         sys.exit(str(error))
+    serve(create_app(settings), settings)
+
+
+def serve(app: Starlette, settings: Settings) -> None:
+    """Serve an application as Penstock's is served, until SIGTERM or SIGINT."""
     _raise_file_limit()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # requests are many small objects that hold no cycles
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         http=protocol_of(settings),

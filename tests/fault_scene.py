@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from tests.fault_clients import Client
 from tests.fault_journal import Journal
 from tests.fault_system import System
 from tests.fault_watch import Watcher
+
+SPINS = 50
 
 
 class Scene(NamedTuple):
@@ -43,9 +46,12 @@ async def write_lock(system: System) -> AsyncIterator[Any]:
     connection = pysqlite3.connect(system.tables, timeout=0, isolation_level=None)
     try:
         while not connection.in_transaction:
-            with suppress(pysqlite3.OperationalError):
-                connection.execute("BEGIN IMMEDIATE")
-            await asyncio.sleep(0.0005)
+            for _ in range(SPINS):  # faster than those who ask every 2 ms; asyncio sleeps no less than one
+                with suppress(pysqlite3.OperationalError):
+                    connection.execute("BEGIN IMMEDIATE")
+                    break
+                time.sleep(0.0001)
+            await asyncio.sleep(0)
         yield connection
     finally:
         connection.close()
