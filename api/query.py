@@ -84,11 +84,9 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
         event = parse_body(record.body)
     except Rejected:
         return found
-    found["event_hash"], split = name_of(tenant, event)
+    found["event_hash"], _ = name_of(tenant, event)
     if found["status"] == "late_duplicate":
-        found["first_position"] = await run_in_threadpool(
-            reads.first_position, _store(request), tenant, event, found["event_hash"], split
-        )
+        found["first_position"] = await run_in_threadpool(reads.first_position, _store(request), tenant, record)
     return found
 
 

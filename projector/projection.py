@@ -74,7 +74,7 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
             quarantined += _lost(tenant, position + 1, record.position - 1)
         position = record.position
         try:
-            rows.append(_row(tenant, record))
+            rows.append(row_of(tenant, record))
         except (Rejected, UnicodeError) as error:
             quarantined.append(QuarantineRow(tenant, position, record.received_at_us, "invalid", str(error), record.body))
     quarantined += _lost(tenant, position + 1, through)
@@ -87,7 +87,8 @@ def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:
     return [QuarantineRow(tenant, position, 0, "lost", detail, b"") for position in range(first, last + 1)]
 
 
-def _row(tenant: str, record: Record) -> EventRow:
+def row_of(tenant: str, record: Record) -> EventRow:
+    """The row of one record. Raises Rejected when it cannot become one."""
     if record.version != RECORD_VERSION:
         raise Rejected("version", f"is {record.version}; this projector reads records of version {RECORD_VERSION}")
     event = parse_body(record.body)

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from projector.projection import EventRow
+from projector.projection import row_of
 from projector.schema import live_generation
 from projector.sqlite import SqliteStore
-from streams import Event
+from streams import Record
 
 Place = tuple[int, int]  # event time in microseconds, position: where the page before ended
 
@@ -74,21 +74,9 @@ def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
         return {"status": "late_duplicate" if applied else "queued", "event_hash": None, "position": position}
 
 
-def first_position(store: SqliteStore, tenant: str, event: Event, event_hash: str, split: str) -> int | None:
-    """The position of the first event of that name."""
-    row = EventRow(
-        tenant,
-        0,
-        event_hash,
-        split,
-        event.event_id,
-        event.session_id,
-        event.event_type,
-        event.timestamp,
-        event.timestamp_us,
-        0,
-        "",
-    )
+def first_position(store: SqliteStore, tenant: str, record: Record) -> int | None:
+    """The position of the first event of a record's name."""
+    row = row_of(tenant, record)
     with store.reading() as connection:
         found = store.tables_over(connection).find_named(row)
         return found[0] if found else None
