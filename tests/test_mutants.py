@@ -4,6 +4,7 @@ A text that is not found any more fails the test: the mistake is then to be plan
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ ROUNDS = 3
 
 
 class Mutant(NamedTuple):
-    """A mistake: what it is, the faults that show it, a word of the complaint, and the texts that plant it."""
+    """A mistake: what it is, the faults that show it, a pattern of the complaint, and the texts that plant it."""
 
     name: str
     faults: str
@@ -34,7 +35,7 @@ MUTANTS = [
     Mutant(
         "a claim is written before its event",
         "refuse-xadd",
-        "`seen` claims",
+        "`seen` claims|receipt-unknown",  # a reader may ask for the promised position before the quiet point
         (("streams/append.lua", f"    {XADD}\n", ""), ("streams/append.lua", SET, f"{SET}\n    {XADD}")),
     ),
     Mutant(
@@ -137,7 +138,7 @@ def test_a_planted_mistake_is_caught(mutant: Mutant) -> None:
 
         status, said = run_faults(Path(folder), mutant.faults)
 
-    assert status == 1 and mutant.complaint in said.partition("VIOLATED")[2], said
+    assert status == 1 and re.search(mutant.complaint, said.partition("VIOLATED")[2]), said
 
 
 @pytest.mark.parametrize("faults", dict.fromkeys(mutant.faults for mutant in MUTANTS))
