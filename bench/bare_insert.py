@@ -1,7 +1,8 @@
 """The bare side of the projector: a process that only writes rows made beforehand, with the projector's own statements.
 
-Told on a line which rows to write to which database, it makes them, unless it has them from the line before, writes them
-and answers how many records in how many seconds, counted from BEGIN to COMMIT.
+Told which rows to write to which database, it makes them, writes them, and answers how many records in how many seconds,
+counted from BEGIN to COMMIT. Each time is a process of its own, as the projector's is: one that wrote before has its memory
+at hand, and is a tenth faster.
 """
 
 import gc
@@ -69,26 +70,17 @@ def fill(plan: dict[str, Any]) -> None:
     print(json.dumps({"bytes": Path(plan["path"]).stat().st_size}))
 
 
-def answer_lines() -> None:
-    """Do what each line says."""
-    made: list[tuple[Values, Values]] = []
-    made_for: object = None
-    for line in sys.stdin:
-        order = json.loads(line)
-        path = order.pop("path")
-        if order != made_for:
-            made, made_for = [], order
-            made = list(transactions(tenant_names(order["tenants"]), order["records"], seed=order["seed"], after=order["after"]))
-            gc.collect()
-            gc.freeze()
-        inserter = Inserter(path)
-        seconds = sum(inserter.write(events, sessions) for events, sessions in made)
-        inserter.close()
-        print(json.dumps({"seconds": seconds, "records": sum(len(events) for events, _ in made)}), flush=True)
+def measure(plan: dict[str, Any]) -> None:
+    """Make rows, then write them."""
+    made = list(transactions(tenant_names(plan["tenants"]), plan["records"], seed=plan["seed"], after=plan["after"]))
+    gc.collect()
+    gc.freeze()
+    inserter = Inserter(plan["path"])
+    seconds = sum(inserter.write(events, sessions) for events, sessions in made)
+    inserter.close()
+    print(json.dumps({"seconds": seconds, "records": sum(len(events) for events, _ in made)}))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        fill(json.loads(sys.argv[1]))
-    else:
-        answer_lines()
+    given = json.loads(sys.argv[1])
+    measure(given) if "after" in given else fill(given)

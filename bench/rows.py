@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from bench.workload import bodies
-from projector.projection import RECORD_VERSION, first_positions, fold_sessions, project
+from projector.projection import RECORD_VERSION, by_session, fold_session, project
 from streams import Record, load_settings, parse_event
 
 Values = list[tuple[Any, ...]]
@@ -45,6 +45,7 @@ def _project(tenant: str, page: list[Record], known: dict[str, int], events: Val
     batch = project(tenant, page[0].position - 1, page, page[-1].position)
     assert not batch.quarantined, batch.quarantined[0]
     rows = batch.rows
-    known.update(first_positions(rows, known))
+    by = by_session(rows)
+    known.update({session_id: events[0].position for session_id, events in by.items() if session_id not in known})
     events += [(*msgspec.structs.astuple(row), known[row.session_id]) for row in rows]
-    sessions += map(msgspec.structs.astuple, fold_sessions(rows, known))
+    sessions += [msgspec.structs.astuple(fold_session(events, known[session_id])) for session_id, events in by.items()]

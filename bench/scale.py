@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.door import BATCH_EVENTS, post_batches, post_singles, send_bare
 from bench.report import Figure, ratio_of
 from bench.system import System
-from bench.tables import Bare, drain_once, rebuild_once, remove
+from bench.tables import drain_once, insert_bare, rebuild_once, remove
 from bench.workload import tenant_names
 from streams import keys_of
 
@@ -72,7 +72,6 @@ def _full_tables(say: Say, quick: bool) -> list[Figure]:
     rounds, records, rows = (2, 40_000, 400_000) if quick else (5, 200_000, 10_000_000)
     with ExitStack() as stack:
         empty, full = stack.enter_context(System()), stack.enter_context(System())
-        bare = stack.enter_context(Bare(full))
         databases = [system.folder / name for system in (empty, full) for name in ("drained.db", "bare.db")]
         _fill(full, databases[2:], rows, say)
         _begin_behind(full, rows // 20)
@@ -82,7 +81,9 @@ def _full_tables(say: Say, quick: bool) -> list[Figure]:
                 seed, after = f"stretch-{number}", begin + number * records // 20
                 send_bare(system, tenants=20, events=records, seed=seed, after=after)
                 rates[2 * i].append(drain_once(system, databases[2 * i], tenants=20))
-                rates[2 * i + 1].append(bare.write(databases[2 * i + 1], tenants=20, records=records, seed=seed, after=after))
+                rates[2 * i + 1].append(
+                    insert_bare(system, databases[2 * i + 1], tenants=20, records=records, seed=seed, after=after)
+                )
             into_empty, bare_empty, into_full, bare_full = (rate[-1] for rate in rates)
             say(
                 f"scale: into empty tables {into_empty:,.0f} records/s, bare {bare_empty:,.0f}; "

@@ -1,6 +1,5 @@
 """The figures of the projector: a backlog drained and tables rebuilt, beside a bare executemany of the same rows."""
 
-import json
 import re
 import shutil
 import time
@@ -28,13 +27,13 @@ def drain(say: Say, *, quick: bool) -> list[Figure]:
     """Records a second of a projector with a backlog over 20 tenants; beside a bare executemany of the same rows."""
     rounds, records = (2, 60_000) if quick else (5, 500_000)
     ours, theirs = [], []
-    with System() as system, Bare(system) as bare:
+    with System() as system:
         send_bare(system, tenants=20, events=records, seed="drain")
         for number in range(rounds):
             database = system.folder / f"drain-{number}.db"
             mine = drain_once(system, database, tenants=20)
             remove(database)
-            other = bare.write(database, tenants=20, records=records, seed="drain")
+            other = insert_bare(system, database, tenants=20, records=records, seed="drain")
             remove(database)
             ours.append(mine)
             theirs.append(other)
@@ -46,13 +45,13 @@ def rebuild(say: Say, *, quick: bool) -> list[Figure]:
     """Records a second of a rebuild of tables that are level with the log; beside the same bare executemany."""
     rounds, records = (2, 60_000) if quick else (5, 500_000)
     ours, theirs = [], []
-    with System() as system, Bare(system) as bare:
+    with System() as system:
         send_bare(system, tenants=20, events=records, seed="rebuild")
         level, database = system.folder / "level.db", system.folder / "round.db"
         drain_once(system, level, tenants=20)
         for _ in range(rounds):
             mine = rebuild_once(system, level, database)
-            other = bare.write(database, tenants=20, records=records, seed="rebuild")
+            other = insert_bare(system, database, tenants=20, records=records, seed="rebuild")
             remove(database)
             ours.append(mine)
             theirs.append(other)
@@ -98,30 +97,10 @@ def rebuild_once(system: System, level: Path, database: Path) -> float:
     return float(found[3].replace(",", ""))
 
 
-class Bare:
-    """The process that only inserts: it makes its rows when first told and writes them."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-
-    def __enter__(self) -> "Bare":
-        self._process = self._system.start("bench.bare_insert", piped=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._system.stop(self._process)
-
-    def write(self, database: Path, *, tenants: int, records: int, seed: str, after: int = 0) -> float:
-        """Records a second."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        order = {"path": str(database), "tenants": tenants, "records": records, "seed": seed, "after": after}
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise Failed(self._system.log_of("bench.bare_insert"))
-        answer = json.loads(line)
-        return float(answer["records"] / answer["seconds"])
+def insert_bare(system: System, database: Path, *, tenants: int, records: int, seed: str, after: int = 0) -> float:
+    """Records a second of a process that only inserts rows it made before."""
+    answer = system.ask("bench.bare_insert", path=str(database), tenants=tenants, records=records, seed=seed, after=after)
+    return float(answer["records"] / answer["seconds"])
 
 
 def register_group(system: System, database: Path, tenants: int) -> None:

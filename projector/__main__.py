@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import msgspec
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -135,7 +136,7 @@ def _run(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
     """Run a command; what is wrong with settings or surroundings ends it with one sentence."""
     gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
     try:
-        sys.exit(asyncio.run(act(load_settings())))
+        sys.exit(uvloop.run(act(load_settings())))
     except SettingError as error:
         sys.exit(str(error))
     except RebuildRefused as error:

@@ -3,7 +3,8 @@
 Change what it gives for any record and PROJECTION_VERSION goes up by one: tables of another version are left alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -108,43 +109,33 @@ def row_of(tenant: str, record: Record) -> EventRow:
     )
 
 
-def first_positions(rows: Iterable[EventRow], known: Mapping[str, int]) -> dict[str, int]:
-    """Each session's first position: the known one, or that of its first row here."""
-    first = dict(known)
-    for row in rows:
-        if row.session_id not in first:
-            first[row.session_id] = row.position
-    return first
-
-
-def fold_sessions(rows: Iterable[EventRow], first: Mapping[str, int]) -> list[SessionRow]:
-    """What rows of one tenant, in order of position, add to its sessions; one row a session, by first position."""
+def by_session(rows: Iterable[EventRow]) -> dict[str, list[EventRow]]:
+    """Rows by their session, both in the order in which they come."""
     sessions: dict[str, list[EventRow]] = {}
     for row in rows:
-        sessions.setdefault(row.session_id, []).append(row)
-    folded = []
-    for session_id, events in sessions.items():
-        # min keeps the first of equals and the reversed max the last: equal times go by position
-        earliest = min(events, key=_time)
-        latest = max(reversed(events), key=_time)
-        folded.append(
-            SessionRow(
-                earliest.tenant_id,
-                first[session_id],
-                session_id,
-                earliest.timestamp_us,
-                latest.timestamp_us,
-                len(events),
-                earliest.event_type,
-                latest.event_type,
-            )
-        )
-    return sorted(folded, key=_first)
+        session = sessions.get(row.session_id)
+        if session is None:
+            sessions[row.session_id] = [row]
+        else:
+            session.append(row)
+    return sessions
 
 
-def _time(row: EventRow) -> int:
-    return row.timestamp_us
+def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
+    """What rows of one session, in order of position, add to it."""
+    # min keeps the first of equals and the reversed max the last: equal times go by position
+    earliest = min(events, key=_time)
+    latest = max(reversed(events), key=_time)
+    return SessionRow(
+        earliest.tenant_id,
+        first_position,
+        earliest.session_id,
+        earliest.timestamp_us,
+        latest.timestamp_us,
+        len(events),
+        earliest.event_type,
+        latest.event_type,
+    )
 
 
-def _first(session: SessionRow) -> int:
-    return session.first_position
+_time = attrgetter("timestamp_us")

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from projector.projection import Batch, project
-from streams import Hole, Log, LogUnavailable, Wire
+from streams import Hole, Log, LogUnavailable, Record, Wire
 
 PROCESS_RECORDS = 50_000  # from here on, a process pays for its start
+BATCH_RECORDS = 5_000  # of one tenant: many small batches would look the same sessions up many times
 BUFFER_BYTES = 32 * 1024 * 1024
 FRAME_BYTES = 4
 
@@ -99,15 +100,24 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
     """The batches of one span."""
     position = span.after
     while position < span.through:
+        records: list[Record] = []
+        lost: Hole | None = None
         try:
-            async for records in log.read(span.tenant, position, through=span.through):
-                yield project(span.tenant, position, records, records[-1].position)
-                position = records[-1].position
+            async for page in log.read(span.tenant, position, through=span.through):
+                records += page
+                if len(records) >= BATCH_RECORDS:
+                    yield project(span.tenant, position, records, records[-1].position)
+                    position, records = records[-1].position, []
         except Hole as hole:
+            lost = hole
+        if records:
+            yield project(span.tenant, position, records, records[-1].position)
+            position = records[-1].position
+        if lost is not None:
             if not accept_loss:
-                raise
-            yield project(span.tenant, position, [], hole.last)
-            position = hole.last
+                raise lost
+            yield project(span.tenant, position, [], lost.last)
+            position = lost.last
 
 
 async def _serve() -> None:

@@ -1,12 +1,13 @@
 """One set of SQLite tables: how records become its rows. Callers hold the transaction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 import pysqlite3
 
-from projector.projection import Batch, EventRow, QuarantineRow, first_positions, fold_sessions
+from projector.projection import Batch, EventRow, QuarantineRow, by_session, fold_session
 from projector.schema import LIVE
 from streams import StoredEvent, fault_point
 
@@ -46,7 +47,10 @@ class Tables:
             "last_event_at_us = max(last_event_at_us, excluded.last_event_at_us), "
             "event_count = event_count + excluded.event_count"
         )
-        self._first_position = f"SELECT first_position FROM event_sessions{suffix} WHERE tenant_id = ? AND session_id = ?"
+        self._first_positions = (
+            f"SELECT session_id, first_position FROM json_each(?2) CROSS JOIN event_sessions{suffix} "
+            "ON tenant_id = ?1 AND session_id = value"
+        )
 
     def checkpoint(self, tenant: str) -> Checkpoint:
         """A tenant's checkpoint; position 0 for one that is unknown."""
@@ -111,21 +115,20 @@ class Tables:
 
     def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
         """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
-        first = first_positions(rows, self._known_sessions(tenant, {row.session_id for row in rows}))
+        sessions = by_session(rows)
+        first = {session_id: events[0].position for session_id, events in sessions.items()} | self._known_sessions(
+            tenant, sessions
+        )
         values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
         if self._connection.executemany(self._insert_event, values).rowcount != len(rows):
             return False
-        sessions = fold_sessions(rows, first)
-        self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))
+        added = sorted((fold_session(events, first[session_id]) for session_id, events in sessions.items()), key=_first_position)
+        self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, added))
         return True
 
-    def _known_sessions(self, tenant: str, session_ids: set[str]) -> dict[str, int]:
-        known = {}
-        for session_id in session_ids:
-            row = self._connection.execute(self._first_position, (tenant, session_id)).fetchone()
-            if row:
-                known[session_id] = row[0]
-        return known
+    def _known_sessions(self, tenant: str, session_ids: Iterable[str]) -> dict[str, int]:
+        """The first positions of those sessions that are in the tables."""
+        return dict(self._connection.execute(self._first_positions, (tenant, msgspec.json.encode(list(session_ids)).decode())))
 
     def _insert_quarantine(self, rows: Sequence[QuarantineRow]) -> None:
         self._connection.executemany(
@@ -155,6 +158,9 @@ class Tables:
         columns = [column[0] for column in cursor.description]
         for row in cursor:
             yield dict(zip(columns, row, strict=True))
+
+
+_first_position = attrgetter("first_position")
 
 
 def _content(row: EventRow) -> tuple[str, str, str, str]:

@@ -8,29 +8,37 @@ from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
 READ_AHEAD = 3  # batches a turn
-ACKNOWLEDGE_LIMIT = 100_000  # positions a range: what is pending may lie far apart
+SLICES = 1  # of floods in a batch
 UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
 
 
 class Turn(msgspec.Struct):
-    """A tenant while one projector has it: how far it has come, what was delivered, whether it stops here."""
+    """A tenant while one projector has it: how far it has come, what is pending, whether it stops here."""
 
     taken: Taken
     checkpoint: Checkpoint
-    delivered: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    pending: list[tuple[bytes, int]] = msgspec.field(default_factory=list)
+    served: bool = False
     ended: bool = False
     delay_seconds: float = 0.0
 
-    def acknowledgeable(self) -> list[tuple[str, int, int]]:
-        """Of what was delivered, what is in the tables; each range once."""
+    def acknowledgeable(self) -> list[bytes]:
+        """Of what is pending, what is in the tables; each once."""
         through = self.checkpoint.position
-        ranges = [(self.taken.tenant, first, min(last, through, first + ACKNOWLEDGE_LIMIT)) for first, last in self.delivered]
-        self.delivered.clear()
-        return [acknowledged for acknowledged in ranges if acknowledged[1] <= acknowledged[2]]
+        done = [pending for pending, last in self.pending if last <= through]
+        self.pending = [(pending, last) for pending, last in self.pending if last > through]
+        return done
+
+    @property
+    def backlog(self) -> int:
+        """How many records to read: those the tables do not have, and those the group never gave although they do."""
+        delivered = self.taken.delivered if self.taken.delivered >= 0 else self.checkpoint.position
+        return max(self.taken.last - min(delivered, self.checkpoint.position), 1)
 
     def release(self) -> Release:
         """How the tenant is given back."""
-        return Release(self.taken.tenant, self.checkpoint.position, self.delay_seconds)
+        since_ms = 0 if self.served or self.delay_seconds else self.taken.since_ms
+        return Release(self.taken.tenant, self.checkpoint.position, self.delay_seconds, since_ms)
 
 
 def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:
@@ -41,11 +49,9 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
     """
     parts: list[list[Wanted]] = [[]]
     records_left, bytes_left = records, size_bytes
-    for tenant, quota in quotas(turns, records * READ_AHEAD):
+    for tenant, quota in quotas(turns, records * READ_AHEAD, records // SLICES):
         turn = turns[tenant]
         begin, first = turn.checkpoint.position, True
-        # Who has nothing to read was taken because something is pending.
-        abandoned = turn.taken.abandoned or turn.taken.last <= begin
         record_bytes = sizes.get(tenant, UNKNOWN_BYTES)
         while quota:
             count = min(quota, records_left, bytes_left // record_bytes)
@@ -55,19 +61,30 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
                 parts.append([])
                 records_left, bytes_left = records, size_bytes
                 continue
-            count = max(count, 1)  # one that fills a batch alone
-            parts[-1].append(Wanted(tenant, begin, count, first, first and abandoned))
-            quota, begin, first = quota - count, begin + count, False
-            records_left, bytes_left = records_left - count, max(0, bytes_left - count * record_bytes)
+            want = Wanted(turn.taken, begin, max(count, 1), first)  # one that fills a batch alone is read alone
+            parts[-1].append(want)
+            quota, begin, first = quota - want.count, begin + want.count, False
+            records_left, bytes_left = records_left - want.count, max(0, bytes_left - want.count * record_bytes)
+            if want.is_gap:  # where it ends is seen when it is read
+                break
     return parts
 
 
-def quotas(turns: Mapping[str, Turn], records: int) -> list[tuple[str, int]]:
-    """How many records of each tenant this turn may read, the smallest backlog first; what one does not need the next gets."""
-    waiting = sorted((max(turn.taken.last - turn.checkpoint.position, 1), tenant) for tenant, turn in turns.items())
+def quotas(turns: Mapping[str, Turn], records: int, slice_records: int) -> list[tuple[str, int]]:
+    """How many records of each tenant this turn may read: a backlog no longer than its share of what is left is read whole,
+    the smallest first. Longer ones get a slice each, who has waited longest first, until the turn is full; the rest waits:
+    many thin slices would touch every tenant's sessions and index pages in each transaction."""
+    waiting = sorted((turn.backlog, turn.taken.since_ms, tenant) for tenant, turn in turns.items())
     left, found = records, []
-    for served, (backlog, tenant) in enumerate(waiting):
-        quota = min(backlog, max(1, left // (len(waiting) - served)))
-        found.append((tenant, quota))
+    for served, (backlog, _, tenant) in enumerate(waiting):
+        share = left // (len(waiting) - served)
+        if backlog > share:
+            break
+        found.append((tenant, backlog))
+        left -= backlog
+    for _, tenant, backlog in sorted((since_ms, tenant, backlog) for backlog, since_ms, tenant in waiting[len(found) :]):
+        quota = min(backlog, left, max(share, slice_records))
+        if quota:
+            found.append((tenant, quota))
         left -= quota
     return found

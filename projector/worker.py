@@ -94,7 +94,8 @@ class Worker:
         return applied
 
     async def _acknowledge(self, turns: dict[str, Turn]) -> None:
-        await self._consumer.acknowledge([done for turn in turns.values() for done in turn.acknowledgeable()])
+        done = [(tenant, turn.acknowledgeable()) for tenant, turn in turns.items() if turn.pending]
+        await self._consumer.acknowledge([(tenant, ids) for tenant, ids in done if ids])
 
     async def _take(self) -> dict[str, "Turn"]:
         """The tenants of this turn, with their checkpoints."""
@@ -112,10 +113,8 @@ class Worker:
         batches = []
         for tenant, delivery in deliveries.items():
             turn = turns[tenant]
-            if delivery.pending is not None:
-                turn.delivered.append(delivery.pending)
-            if delivery.records:
-                turn.delivered.append((delivery.records[0].position, delivery.records[-1].position))
+            turn.served = True
+            turn.pending += delivery.pending
             if turn.ended:
                 continue
             try:
@@ -150,11 +149,14 @@ class Worker:
             raise LogBehind(taken.tenant, taken.last, after)
         if differs(delivery.head, checkpoint):
             raise LogDiffers(taken.tenant, after)
-        records = [record for record in delivery.records if record.position > after]
+        records = delivery.records
+        if records and records[0].position <= after:
+            records = [record for record in records if record.position > after]
+            if not records:  # the group is behind the tables
+                return None
         through = records[-1].position if records else after
         if not records or records[0].position > after + 1:
             records, through = await self._fill(taken, after, records)
-            turn.delivered.append((after + 1, through))  # to whomever it was
         if records:
             self._sizes[taken.tenant] = mean_bytes(records)
         if through - after - len(records) > LOST_LIMIT_RECORDS:
@@ -167,8 +169,8 @@ class Worker:
         Records that were delivered to a projector that died, or before a database was restored, are read here. Records
         that somebody removed one by one are left out, up to a bound; the projection sets their positions aside.
         """
-        through = delivered[0].position - 1 if delivered else taken.last
-        through = min(through, after + self._batch_records)
+        given = taken.delivered if taken.delivered > after else taken.last
+        through = min(delivered[0].position - 1 if delivered else given, after + self._batch_records)
         records: list[Record] = []
         position, lost = after, 0
         while position < through:

@@ -3,6 +3,9 @@
 A lease spreads the tenants over projectors; it is a courtesy, not a guarantee: that nothing is applied twice or skipped
 is decided by the checkpoint alone. Since a tenant has one reader at a time and any projector may acknowledge what
 another was given, every group has one consumer, named `projector`, and none is ever left behind by a process that ended.
+
+A delivery is pending by its first record; the rest of it is read with NOACK. So nothing behind a group's lowest pending
+id was acknowledged, and a deep backlog costs the server no entry, and its append-only file no command, for each record.
 """
 
 from collections.abc import Sequence
@@ -15,43 +18,52 @@ from streams.log import record_of, records_of
 from streams.wire import LogUnavailable, Reply, Wire
 
 CONSUMER = "projector"
-ACKNOWLEDGE_IDS = 2_000  # a command
+PENDING_IDS = 1_000  # a turn; a delivery has one
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A tenant that was taken, with its log's last position. `abandoned`: whoever had it before never gave it back."""
+    """A tenant that was taken: since when it was due (server's clock), its log's last position, the group's last delivered
+    one (-1 without the group), and how many of its deliveries are pending."""
 
     tenant: str
+    since_ms: int
     last: int
-    abandoned: bool
+    delivered: int
+    pending: int
 
 
 class Wanted(msgspec.Struct, frozen=True):
     """What to read of a tenant: at most `count` records behind `after`; `first` in this turn, so after the checkpoint."""
 
-    tenant: str
+    taken: Taken
     after: int
     count: int
     first: bool
-    abandoned: bool
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether this was delivered to somebody before, so that the group does not give it again."""
+        return self.first and self.taken.delivered > self.after
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """What the group gave: new records, the record at the checkpoint to compare with, the first and last position that were
-    delivered and never acknowledged. `error`: why the server could not read this log."""
+    """What the group gave: new records, and the record at the checkpoint to compare with. `pending`: ids, each with the
+    position where the tables must be before it is acknowledged. `error`: why the server could not read this log."""
 
     head: Record | None
     records: list[Record]
-    pending: tuple[int, int] | None
+    pending: list[tuple[bytes, int]]
     error: str | None = None
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A tenant to give back: due again while its log is ahead of `checkpoint`, and not before the delay."""
+    """A tenant to give back: due again while its log is ahead of `checkpoint`, and not before the delay; at its old place
+    in the queue when it was not served, so `since_ms` of what was taken."""
 
     tenant: str
     checkpoint: int
     delay_seconds: float = 0.0
+    since_ms: int = 0
 
 
 class Consumer:
@@ -77,60 +89,39 @@ class Consumer:
         for partition, reply in zip(partitions, await self._wire.run("take", calls), strict=True):
             values = _value(reply)
             taken[partition] = [
-                Taken(tenant.decode(), int(last), before != b"")
-                for tenant, last, before in zip(values[0::3], values[1::3], values[2::3], strict=True)
+                Taken(tenant.decode(), int(since_ms), int(last), int(delivered), pending)
+                for tenant, since_ms, last, delivered, pending in zip(*(values[i::5] for i in range(5)), strict=True)
             ]
         return taken
 
     async def read(self, wanted: Sequence[Wanted]) -> dict[str, Delivery]:
         """What the group gives of each tenant. A group that is gone is made again at the checkpoint."""
-        commands: list[tuple[object, ...]] = []
-        for want in wanted:
-            log = keys_of(want.tenant).log
-            if want.first:
-                commands.append(("XRANGE", log, f"{want.after}-0", f"{want.after}-0"))
-            commands.append(("XREADGROUP", "GROUP", self._group, CONSUMER, "COUNT", want.count, "STREAMS", log, ">"))
-            if want.abandoned:
-                commands.append(("XPENDING", log, self._group))
-        replies = iter(await self._wire.calls(commands))
-        deliveries: dict[str, Delivery] = {}
-        lost: list[Wanted] = []
-        for want in wanted:
-            head = next(replies) if want.first else None
-            new = next(replies)
-            pending = next(replies) if want.abandoned else None
-            if _says(new, "NOGROUP", "no longer exists"):
-                if want.first:  # only then is `after` the checkpoint; the rest of this turn is read from the log
-                    lost.append(want)
-                new = None
-            errors = [str(reply) for reply in (head, new) if isinstance(reply, Exception)]
-            deliveries[want.tenant] = Delivery(
-                head=record_of(head[0]) if head and not errors else None,
-                records=records_of(new[0][1]) if new and not errors else [],
-                pending=_range(pending),
-                error=errors[0] if errors else None,
-            )
-        await self._create_groups(lost)
-        return deliveries
+        commands = [self._commands(want) for want in wanted]
+        replies = iter(await self._wire.calls([command for some in commands for command in some.values()]))
+        return {
+            want.taken.tenant: _delivery(want, {name: next(replies) for name in some})
+            for want, some in zip(wanted, commands, strict=True)
+        }
 
-    async def _create_groups(self, lost: Sequence[Wanted]) -> None:
-        replies = await self._wire.calls(
-            [("XGROUP", "CREATE", keys_of(want.tenant).log, self._group, f"{want.after}-0", "MKSTREAM") for want in lost]
-        )
-        for reply in replies:
-            # OOM: a server whose memory is full makes no group; the log is read without one until it can
-            if not _says(reply, "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE"):
-                _value(reply)
+    def _commands(self, want: Wanted) -> dict[str, tuple[object, ...]]:
+        log = keys_of(want.taken.tenant).log
+        commands: dict[str, tuple[object, ...]] = {}
+        if want.first:
+            commands["head"] = ("XRANGE", log, f"{want.after}-0", f"{want.after}-0")
+            if want.taken.delivered < 0:
+                commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{want.after}-0", "MKSTREAM")
+            if want.taken.pending:
+                commands["pending"] = ("XPENDING", log, self._group, "-", "+", PENDING_IDS)
+        if not want.is_gap:
+            read = ("XREADGROUP", "GROUP", self._group, CONSUMER)
+            commands["one"] = (*read, "COUNT", 1, "STREAMS", log, ">")
+            if want.count > 1:
+                commands["rest"] = (*read, "COUNT", want.count - 1, "NOACK", "STREAMS", log, ">")
+        return commands
 
-    async def acknowledge(self, ranges: Sequence[tuple[str, int, int]]) -> None:
-        """Acknowledge (tenant, first, last) positions, whoever they were delivered to. Only after they are committed."""
-        commands: list[tuple[object, ...]] = []
-        for tenant, first, last in ranges:
-            log = keys_of(tenant).log
-            for begin in range(first, last + 1, ACKNOWLEDGE_IDS):
-                ids = [f"{position}-0" for position in range(begin, min(begin + ACKNOWLEDGE_IDS, last + 1))]
-                commands.append(("XACK", log, self._group, *ids))
-        for reply in await self._wire.calls(commands):
+    async def acknowledge(self, done: Sequence[tuple[str, Sequence[bytes]]]) -> None:
+        """Acknowledge pending ids of tenants, whoever they were delivered to. Only after what they stand for is committed."""
+        for reply in await self._wire.calls([("XACK", keys_of(tenant).log, self._group, *ids) for tenant, ids in done]):
             _value(reply)
 
     async def release(self, releases: Sequence[Release]) -> None:
@@ -140,7 +131,7 @@ class Consumer:
             keys = keys_of(release.tenant)
             names = [keys.log, ready_key(keys.partition, self._group), leases_key(keys.partition, self._group)]
             delay_ms = int(release.delay_seconds * 1000)
-            calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms]))
+            calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms, release.since_ms]))
         for reply in await self._wire.run("release", calls):
             _value(reply)
 
@@ -165,8 +156,32 @@ def _says(reply: Reply, *texts: str) -> bool:
     return isinstance(reply, Exception) and any(text in str(reply) for text in texts)
 
 
-def _range(pending: Reply) -> tuple[int, int] | None:
-    """The lowest and the highest pending position from XPENDING's summary."""
-    if pending is None or isinstance(pending, Exception) or not pending[0]:
-        return None
-    return int(pending[1].partition(b"-")[0]), int(pending[2].partition(b"-")[0])
+def _delivery(want: Wanted, replies: dict[str, Reply]) -> Delivery:
+    """What the replies to the commands for one tenant come to."""
+    # OOM: a server whose memory is full makes no group; the log is read without one until it can
+    if not _says(replies.get("create"), "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE"):
+        _value(replies.get("create"))
+    for name, reply in replies.items():
+        if name != "create" and isinstance(reply, Exception) and not _says(reply, "NOGROUP", "no longer exists"):
+            return Delivery(None, [], [], str(reply))
+    head = replies.get("head")
+    one, rest = _entries(replies.get("one")), _entries(replies.get("rest"))
+    pending = [(entry[0], want.taken.delivered) for entry in _answer(replies.get("pending")) or []]
+    given, following = records_of(one), records_of(rest)
+    records = given + following
+    if one:
+        pending.append((one[0][0], records[-1].position if records else 0))
+    if given and following and following[0].position != given[0].position + 1:
+        records = given  # another reader came between the two; the next turn reads on from there
+    return Delivery(record_of(head[0]) if head else None, records, pending)
+
+
+def _answer(reply: Reply) -> Reply:
+    """A reply, or None for an error that was looked at before."""
+    return None if isinstance(reply, Exception) else reply
+
+
+def _entries(reply: Reply) -> list[Reply]:
+    """The entries of one stream that XREADGROUP gave."""
+    answer = _answer(reply)
+    return list(answer[0][1]) if answer else []

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
@@ -18,7 +19,7 @@ LAST_US = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // M
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
-_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+_decode_moment: Callable[[str], datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
 _long_digits = re.compile(rb"\d{19}").search
 
 
@@ -129,17 +130,19 @@ def parse_body(body: bytes) -> Event:
         stored = _decode_stored(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("", f"is not a stored event: {error}") from None
-    if bytes(stored.properties)[:1] != b"{":
+    event = _event(stored, body)
+    if not event.properties.startswith(b"{"):
         raise Rejected("properties", "must be a JSON object")
-    return _event(stored, body)
+    return event
 
 
 def _event(stored: StoredEvent, body: bytes) -> Event:
+    timestamp = stored.timestamp
     return Event(
         stored.session_id,
         stored.event_type,
-        stored.timestamp,
-        microseconds(stored.timestamp),
+        timestamp,
+        microseconds(timestamp),
         stored.event_id,
         bytes(stored.properties),
         body,
@@ -161,10 +164,11 @@ def _text(members: dict[str, Any], field: str, limit_bytes: int) -> str:
 def microseconds(timestamp: str) -> int:
     """RFC 3339 to microseconds since the epoch; digits past the microsecond are rounded."""
     try:
-        since = msgspec.convert(timestamp, _Moment) - EPOCH
-    except msgspec.ValidationError:
+        # As JSON: msgspec.convert looks its type up at each call and takes five times as long.
+        moment = _decode_moment(f'"{timestamp}"' if "\\" not in timestamp else "")
+    except (msgspec.MsgspecError, UnicodeError):
         raise Rejected("timestamp", "must be an RFC 3339 date and time with an offset, e.g. 2026-01-01T10:00:00Z") from None
-    moment_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    moment_us = (moment - EPOCH) // MICROSECOND
     if not FIRST_US <= moment_us <= LAST_US:
         raise Rejected("timestamp", "must lie between the years 1 and 9999 in UTC")
     return moment_us

@@ -4,14 +4,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
 from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
 from streams.wire import LogUnavailable, Wire
 
-PAGE_RECORDS = 5_000
+PAGE_RECORDS = 500  # of the largest, 32 MiB
 PAGE_BYTES = 8 * 1024 * 1024
+UNKNOWN_BYTES = 64 * 1024  # of a record, until a page has shown some
+SAMPLE_RECORDS = 64
 
 
 class Hole(Exception):
@@ -63,17 +66,18 @@ class Log:
     async def read(self, tenant: str, after: int, *, through: int | None = None) -> AsyncIterator[list[Record]]:
         """Pages of records behind position `after`, up to `through` or the end the log has when it gets there.
 
-        Pages are bounded in records and bytes. Raises Hole when a page does not begin at the next position, after it
-        has given the records before the hole; LogUnavailable.
+        Pages are bounded in records, and in bytes as far as records are like the last of the page before: to have a script
+        count them costs the server ten times the read. Raises Hole when a page does not begin at the next position, after
+        it has given the records before the hole; LogUnavailable.
         """
-        position = after
+        position, record_bytes = after, UNKNOWN_BYTES
         while through is None or position < through:
-            wanted = PAGE_RECORDS if through is None else min(PAGE_RECORDS, through - position)
-            records = await self._page(tenant, position, wanted)
+            wanted = max(1, min(PAGE_RECORDS, PAGE_BYTES // record_bytes))
+            records = await self._page(tenant, position, wanted if through is None else min(wanted, through - position))
             whole = _before_the_hole(records, position)
             if whole:
                 yield whole
-                position = whole[-1].position
+                position, record_bytes = whole[-1].position, mean_bytes(whole[-SAMPLE_RECORDS:])
             if len(whole) < len(records):
                 raise Hole(tenant, position + 1, records[len(whole)].position - 1)
             if not records:
@@ -87,9 +91,10 @@ class Log:
         return records[0] if records and records[0].position == position else None
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
-        [entries] = await self.wire.run("page", [([keys_of(tenant).log], [after + 1, count, PAGE_BYTES])])
-        if isinstance(entries, Exception):
-            raise LogUnavailable(str(entries))
+        try:
+            entries = await self.wire.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
+        except ResponseError as error:
+            raise LogUnavailable(str(error)) from error
         return records_of(entries)
 
     async def named(self, tenant: str, event_hash: str) -> list[int]:
@@ -136,13 +141,13 @@ def record_of(entry: Any) -> Record:
     """A record from a raw stream entry; version 0, with all its fields, when Penstock did not write it so."""
     entry_id, fields = entry
     position = int(entry_id.partition(b"-")[0])
-    if (
-        len(fields or ()) == 6
-        and (fields[0], fields[2], fields[4]) == (b"event", b"received_at_us", b"version")
-        and fields[3].isdigit()
-        and fields[5].isdigit()
-    ):
-        return Record(position, int(fields[3]), int(fields[5]), fields[1])
+    try:
+        event_key, event, received_key, received_at_us, version_key, version = fields
+        ours = event_key == b"event" and received_key == b"received_at_us" and version_key == b"version"
+        if ours and received_at_us.isdigit() and version.isdigit():
+            return Record(position, int(received_at_us), int(version), event)
+    except (TypeError, ValueError):
+        pass  # other fields
     return Record(position, 0, 0, b" ".join(fields or ()))
 
 

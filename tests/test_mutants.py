@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
 XADD = "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us, 'version', '1')"
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
-ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
+ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, added))"
 
 MUTANTS = [
     Mutant(
@@ -85,7 +85,7 @@ MUTANTS = [
         "dies-alone-at-before_commit",
         "sessions that count",
         (
-            ("projector/tables.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, sessions)]'),
+            ("projector/tables.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, added)]'),
             (
                 "projector/sqlite.py",
                 "            return [live.apply(batch) for batch in batches]\n",

@@ -9,18 +9,35 @@ from streams import Taken
 
 
 def turns(**backlogs: int) -> dict[str, Turn]:
-    return {tenant: Turn(Taken(tenant, 100 + backlog, False), Checkpoint(100, "", 0)) for tenant, backlog in backlogs.items()}
+    """Tenants in the order in which they became due, level groups, and what each has not applied."""
+    return {
+        tenant: Turn(Taken(tenant, since_ms, last=100 + backlog, delivered=100, pending=0), Checkpoint(100, "", 0))
+        for since_ms, (tenant, backlog) in enumerate(backlogs.items(), 1)
+    }
 
 
 def test_a_flood_does_not_push_out_the_small() -> None:
     parts = plan(turns(flood=1_000_000, small=3, other=7), {}, records=100, size_bytes=2**40)
 
-    assert [(want.tenant, want.count) for want in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
-    assert [[want.tenant for want in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
+    assert [(want.taken.tenant, want.count) for want in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
+    assert [[want.taken.tenant for want in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
 
 
 def test_floods_share_what_there_is() -> None:
-    assert quotas(turns(a=1_000, b=1_000, c=10), 210) == [("c", 10), ("a", 100), ("b", 100)]
+    assert quotas(turns(a=1_000, b=1_000, c=10), 210, 50) == [("c", 10), ("a", 100), ("b", 100)]
+
+
+def test_floods_get_slices_no_thinner_than_that_in_the_order_in_which_they_wait() -> None:
+    waiting = turns(b=1_000, small=3, c=1_000, a=80)
+
+    assert quotas(waiting, 203, 100) == [("small", 3), ("b", 100), ("c", 100)]
+
+
+def test_who_got_nothing_keeps_its_place_and_who_got_something_goes_to_the_end() -> None:
+    waiting = turns(a=1_000, b=1_000)
+    waiting["a"].served = True
+
+    assert [turn.release().since_ms for turn in waiting.values()] == [0, 2]
 
 
 def test_a_backlog_that_spans_batches_is_read_in_order_and_compared_once() -> None:
@@ -53,6 +70,6 @@ def test_no_batch_passes_its_bounds_and_nobody_gets_more_than_waits(
     assert len(parts) <= READ_AHEAD
     for part in parts:
         assert sum(want.count for want in part) <= records
-        assert sum(want.count * sizes.get(want.tenant, 16_384) for want in part) <= size_bytes
+        assert sum(want.count * sizes.get(want.taken.tenant, 16_384) for want in part) <= size_bytes
     for tenant, backlog in backlogs.items():
-        assert sum(want.count for part in parts for want in part if want.tenant == tenant) <= max(backlog, 1)
+        assert sum(want.count for part in parts for want in part if want.taken.tenant == tenant) <= max(backlog, 1)
