@@ -1,5 +1,6 @@
 """The figures of the projector: a backlog drained and tables rebuilt, beside a bare executemany of the same rows."""
 
+import os
 import re
 import shutil
 import time
@@ -89,6 +90,7 @@ def drain_once(system: System, database: Path, *, tenants: int) -> float:
 def rebuild_once(system: System, level: Path, database: Path) -> float:
     """Records a second of `projector rebuild` over a copy of a database, as it reports itself."""
     shutil.copyfile(level, database)
+    os.sync()  # or the rebuild would write the copy to disk, too
     said = system.run("projector", "rebuild", DATABASE_URL=f"sqlite:///{database}")
     remove(database)
     found = re.search(r"(\d+) records in ([\d.]+) s \(([\d,]+) records/s\)", said)
