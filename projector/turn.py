@@ -7,7 +7,7 @@ import msgspec
 from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
-READ_AHEAD = 3  # batches a turn
+READ_AHEAD = 4  # batches a turn
 SLICES = 1  # of floods in a batch
 UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
 

@@ -208,19 +208,21 @@ class Worker:
         listening = asyncio.create_task(self._listen())
         stopping = asyncio.create_task(stop.wait())
         next_poll = next_sweep = 0.0
-        failures = 0
+        failures = applied = 0
         try:
             while not stop.is_set():
                 try:
                     if time.monotonic() >= next_sweep:
                         await self.sweep()
-                        self._store.truncate_wal()
+                        if applied < self._batch_records:
+                            self._store.truncate_wal()
+                        applied = 0
                         next_sweep = time.monotonic() + SWEEP_SECONDS * random.uniform(0.8, 1.2)
                     if time.monotonic() >= next_poll:
                         self._ready = set(range(PARTITIONS))
                         next_poll = time.monotonic() + POLL_SECONDS
                     if self._ready:
-                        await self.run_once()
+                        applied += await self.run_once()
                     else:
                         await self._idle(stopping, next_poll - time.monotonic())
                     failures = 0
