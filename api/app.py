@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from api.health import Safety, healthz, readyz
-from api.ingest import post_events
+from api.ingest import PostEvents
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
 from projector import open_store
@@ -18,7 +18,7 @@ from streams import Log, Settings, Wire
 log_of_api = logging.getLogger("api")
 
 ROUTES = [
-    Route("/api/events", post_events, methods=["POST"]),
+    Route("/api/events", PostEvents(), methods=["POST"]),
     Route("/api/events", get_events, methods=["GET"]),
     Route("/api/receipts", find_receipt, methods=["GET"]),
     Route("/api/receipts/{position}", get_receipt, methods=["GET"]),

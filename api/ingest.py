@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.datastructures import State
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from api.problems import Problem
 from api.tenants import tenant_of
@@ -26,27 +27,41 @@ _structure = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]').finditer
 _url_safe = bytes.maketrans(b"-_", b"+/")
 
 
-async def post_events(request: Request) -> Response:
-    """POST /api/events: one event, a JSON array of events, or a line of JSON each."""
-    settings: Settings = request.app.state.settings
-    log: Log = request.app.state.log
-    headers: list[tuple[bytes, bytes]] = request.scope["headers"]
-    tenant = tenant_of(headers)
-    body = await read_body(request, headers, settings.request_limit_bytes)
-    raws = split_body(body, _header(headers, b"content-type"))
-    if raws is None:
-        parsed = [parse(body, settings.event_limit_bytes, whole_body=True)]
-    else:
-        if len(raws) > settings.request_limit_events:
-            limit = settings.request_limit_events
-            raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
-        parsed = [parse(raw, settings.event_limit_bytes) for raw in raws]
-    fault_point("after_parse_before_append")
-    receipts = await append(log, tenant, parsed)
-    fault_point("after_append_before_reply")
-    if raws is None:
-        return Response(_encode(receipts[0]), STATUS_OF_ONE[receipts[0]["status"]], media_type="application/json")
-    return Response(_encode({"receipts": receipts}), status_of_batch(receipts), media_type="application/json")
+class PostEvents:
+    """POST /api/events: one event, a JSON array of events, or a line of JSON each.
+
+    Plain ASGI: a Request, a Response and what stands around them take as long as parsing, naming and appending an event.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. What it raises becomes an answer in the table of problems."""
+        state: State = scope["app"].state
+        settings: Settings = state.settings
+        tenant = tenant_of(scope["headers"])
+        headers = joined(scope["headers"])
+        body = await read_body(receive, headers, settings.request_limit_bytes)
+        raws = split_body(body, headers.get(b"content-type", b""))
+        if raws is None:
+            parsed = [parse(body, settings.event_limit_bytes, whole_body=True)]
+        else:
+            if len(raws) > settings.request_limit_events:
+                limit = settings.request_limit_events
+                raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
+            parsed = [parse(raw, settings.event_limit_bytes) for raw in raws]
+        fault_point("after_parse_before_append")
+        receipts = await append(state.log, tenant, parsed)
+        fault_point("after_append_before_reply")
+        if raws is None:
+            await _answer(send, STATUS_OF_ONE[receipts[0]["status"]], receipts[0])
+        else:
+            await _answer(send, status_of_batch(receipts), {"receipts": receipts})
+
+
+async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
+    body = _encode(content)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def append(log: Log, tenant: str, parsed: Sequence[Event | Rejected]) -> list[dict[str, Any]]:
@@ -158,20 +173,31 @@ def payload_of(payload: Any) -> bytes:
 # -- the body ----------------------------------------------------------------------------------------------------------
 
 
-async def read_body(request: Request, headers: list[tuple[bytes, bytes]], limit_bytes: int) -> bytes:
-    """The body, unpacked; refused as soon as it is known to be too large."""
-    declared = _header(headers, b"content-length")
+def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name; several of one name as HTTP says, with a comma between."""
+    found = dict(headers)
+    if len(found) < len(headers):
+        found = {name: b",".join([value for key, value in headers if key == name]) for name in found}
+    return found
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int) -> bytes:
+    """The body, unpacked; refused as soon as it is known to be too large. Raises ClientDisconnect, too."""
+    declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _body_too_large(limit_bytes, int(declared))
     chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        size, more = size + len(chunks[-1]), message.get("more_body", False)
         if size > limit_bytes:
             raise _body_too_large(limit_bytes, size)
-        chunks.append(chunk)
     body = b"".join(chunks)
-    encoding = _header(headers, b"content-encoding").strip().lower()
+    encoding = headers.get(b"content-encoding", b"").strip().lower()
     return unpack(body, encoding, limit_bytes) if encoding not in (b"", b"identity") else body
 
 
@@ -198,7 +224,3 @@ def _body_too_large(limit_bytes: int, value: int) -> Problem:
     detail = f"a request may hold {limit_bytes} bytes, unpacked"
     return Problem(413, "request-too-large", detail, limit=limit_bytes, value=value)
 
-
-def _header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
-    """A header's value; that of several, joined as HTTP says."""
-    return b",".join([value for key, value in headers if key == name])

@@ -73,9 +73,9 @@ class Appender:
     async def append(self, tenant: str, events: Sequence[Event]) -> list[Receipt]:
         """See Log.append."""
         keys_of(tenant)
-        size = self._waiting_bytes + _size(events)
-        if size > WAITING_LIMIT_BYTES:
-            raise LogBusy(WAITING_LIMIT_BYTES, size)
+        size = _size(events)
+        if self._waiting_bytes + size > WAITING_LIMIT_BYTES:
+            raise LogBusy(WAITING_LIMIT_BYTES, self._waiting_bytes + size)
         calls = [self._enqueue(tenant, part) for part in _parts(events)]
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
@@ -162,11 +162,13 @@ class Appender:
 
 def _size(events: Sequence[Event]) -> int:
     """What events take here and in the server, about."""
-    return sum(len(event.body) + ENTRY_OVERHEAD_BYTES for event in events)
+    return sum([len(event.body) for event in events]) + ENTRY_OVERHEAD_BYTES * len(events)
 
 
 def _parts(events: Sequence[Event]) -> list[Sequence[Event]]:
     """Events in parts that one script call may take."""
+    if len(events) == 1:
+        return [events]
     parts: list[Sequence[Event]] = []
     start = size = 0
     for i, event in enumerate(events):
