@@ -94,7 +94,7 @@ class Wire:
                 connection = await self._connected()
                 try:
                     await connection.send_packed_command(packed, check_health=False)
-                    return [await _reply(connection) for _ in packed]
+                    return await _replies(connection, len(packed))
                 except BaseException:
                     # Replies may still be on their way: they must never meet the next caller.
                     await connection.disconnect(nowait=True)
@@ -143,8 +143,11 @@ def _pool(url: str, budget_seconds: float) -> ConnectionPool:
     return ConnectionPool.from_url(url, **options)
 
 
-async def _reply(connection: AbstractConnection) -> Reply:
-    try:
-        return await connection.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return error
+async def _replies(connection: AbstractConnection, count: int) -> list[Reply]:
+    replies: list[Reply] = []
+    while len(replies) < count:
+        try:
+            replies.append(await connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            replies.append(error)
+    return replies
