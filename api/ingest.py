@@ -223,4 +223,3 @@ def unpack(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
 def _body_too_large(limit_bytes: int, value: int) -> Problem:
     detail = f"a request may hold {limit_bytes} bytes, unpacked"
     return Problem(413, "request-too-large", detail, limit=limit_bytes, value=value)
-

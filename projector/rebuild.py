@@ -4,19 +4,17 @@ end begun from the previous tables. Everything goes on meanwhile; at each moment
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from projector.guard import LogBehind, LogDiffers, differs
-from projector.projection import Batch
-from projector.replay import Span, replay
+from projector.replay import Span, read, replay
 from projector.schema import LIVE, PREVIOUS, SHADOW
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Tables
 from streams import Hole, Log, Survey, fault_point
 
-BATCH_RECORDS = 20_000
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5
 SWAP_TRIES = 50
@@ -128,32 +126,17 @@ async def _fill(
     begins = tables.checkpoints()
     spans = [Span(survey.tenant, begins.get(survey.tenant, NOTHING).position, survey.last) for survey in surveys]
     total = sum(max(0, span.through - span.after) for span in spans)
-    done = waiting = 0
-    batches: list[Batch] = []
-    async for batch in replay(log, spans, accept_loss=accept_loss):
-        batches.append(batch)
-        waiting += batch.through - batch.after
-        if waiting >= BATCH_RECORDS:
-            done, waiting = done + _write(store, tables, batches), 0
-            if progress:
-                progress(done, total)
-            await asyncio.sleep(BREATH_SECONDS)
-    done += _write(store, tables, batches)
-    if progress:
-        progress(done, total)
+    done = 0
+    async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
+        store.write(tables, chunk)
+        fault_point("during_rebuild")
+        done += chunk.records
+        if progress:
+            progress(done, total)
+        await asyncio.sleep(BREATH_SECONDS)
+    if progress and not total:
+        progress(0, 0)
     return done
-
-
-def _write(store: SqliteStore, tables: Tables, batches: list[Batch]) -> int:
-    if not batches:
-        return 0
-    with store.transaction():
-        for batch in batches:
-            assert tables.apply(batch), "nobody else writes to this set"
-    fault_point("during_rebuild")
-    written = sum(batch.through - batch.after for batch in batches)
-    batches.clear()
-    return written
 
 
 async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
@@ -163,12 +146,14 @@ async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str
     """
     tables = store.tables(suffix)
     for attempt in range(SWAP_TRIES):
-        async for batch in _stretch(log, tables, _goals(store, tenants), accept_loss):
-            _write(store, tables, [batch])
+        spans = await _stretch(log, tables, _goals(store, tenants), accept_loss)
+        async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
+            store.write(tables, chunk)
         try:
             with store.transaction():
                 deadline = time.monotonic() + SWAP_SECONDS * (1 + attempt // 10)
-                async for batch in _stretch(log, tables, _goals(store, tenants), accept_loss):
+                spans = await _stretch(log, tables, _goals(store, tenants), accept_loss)
+                async for batch in read(log, spans, accept_loss=accept_loss):
                     tables.apply(batch)
                     if time.monotonic() > deadline:
                         raise SwapTooSlow
@@ -190,8 +175,8 @@ def _goals(store: SqliteStore, tenants: Sequence[str] | None) -> dict[str, int]:
     return {tenant: at.position for tenant, at in live.items() if tenants is None or tenant in tenants}
 
 
-async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss: bool) -> AsyncIterator[Batch]:
-    """The batches that bring a set of tables to where readers are."""
+async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss: bool) -> list[Span]:
+    """What brings a set of tables to where readers are."""
     known = tables.checkpoints()
     spans = []
     for tenant, goal in goals.items():
@@ -199,5 +184,4 @@ async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss:
         if after < goal:
             through = min(goal, await log.last_position(tenant)) if accept_loss else goal
             spans.append(Span(tenant, after, through))
-    async for batch in replay(log, spans, accept_loss=accept_loss):
-        yield batch
+    return spans

@@ -1,21 +1,29 @@
-"""Replay: what logs say as batches, in order, read and projected by a process of its own when there is much of it.
+"""Replay: what logs say as chunks of batches, each tenant's in order; by processes of their own when there is much of it.
 
-Reading and projecting take as long as writing; a second processor does them while this one writes. `python -m
-projector.replay` is that process: orders on its standard input, batches on its standard output, until either ends.
+To read, project and bind takes twice as long as to write, so other processors do it while this one writes. `python -m
+projector.replay` is such a process: an order on its standard input, chunks on its standard output, their rows in files.
 """
 
 import asyncio
 import contextlib
+import os
+import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
 
 import msgspec
 
+from projector.chunk import Chunk, store_rows
 from projector.projection import Batch, project
 from streams import Hole, Log, LogUnavailable, Record, Wire
 
-PROCESS_RECORDS = 50_000  # from here on, a process pays for its start
+PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
+PROCESSES = 2
 BATCH_RECORDS = 5_000  # of one tenant: many small batches would look the same sessions up many times
+CHUNK_RECORDS = 20_000
+FILES_AHEAD = 3  # of a process
+PAUSE_SECONDS = 0.002
 BUFFER_BYTES = 32 * 1024 * 1024
 FRAME_BYTES = 4
 
@@ -29,12 +37,13 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a replaying process is told."""
+    """What a replaying process is told; its files are `folder`/1, 2, 3, …"""
 
     url: str
     budget_seconds: float
     spans: list[Span]
     accept_loss: bool
+    folder: str
 
 
 class Lost(msgspec.Struct, frozen=True, tag=True):
@@ -52,23 +61,76 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
 
 
 class Read(msgspec.Struct, frozen=True, tag=True):
-    """A batch, on its way between processes."""
+    """A chunk, on its way between processes."""
 
-    batch: Batch
+    chunk: Chunk
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Read | Lost | Broken).decode
 
 
-async def replay(log: Log, spans: Sequence[Span], *, accept_loss: bool = False) -> AsyncIterator[Batch]:
-    """The batches of some spans, in order. Raises Hole unless losses are accepted, LogUnavailable."""
+async def replay(log: Log, spans: Sequence[Span], folder: str, *, accept_loss: bool = False) -> AsyncGenerator[Chunk, None]:
+    """The chunks of some spans, of different tenants. Whoever writes one removes its file, which is in `folder`; that is
+    made anew and removed here. Raises Hole unless losses are accepted, LogUnavailable."""
     if sum(span.through - span.after for span in spans) < PROCESS_RECORDS:
-        for span in spans:
-            async for batch in _read(log, span, accept_loss):
-                yield batch
+        async for batches in _gathered(read(log, spans, accept_loss=accept_loss)):
+            yield Chunk(batches)
         return
-    order = Order(log.wire.url, log.wire.budget_seconds, list(spans), accept_loss)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        async with contextlib.aclosing(_by_processes(log, _shares(spans), folder, accept_loss)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def read(log: Log, spans: Sequence[Span], *, accept_loss: bool) -> AsyncIterator[Batch]:
+    """The batches of some spans, in order, read and projected here."""
+    for span in spans:
+        async for batch in _read(log, span, accept_loss):
+            yield batch
+
+
+def _shares(spans: Sequence[Span]) -> list[list[Span]]:
+    """Spans for each process, about as many records in each."""
+    shares: list[tuple[int, list[Span]]] = [(0, []) for _ in range(min(PROCESSES, len(spans)))]
+    for span in sorted(spans, key=lambda span: span.after - span.through):
+        records, share = min(shares, key=lambda share: share[0])
+        share.append(span)
+        shares[shares.index((records, share))] = (records + span.through - span.after, share)
+    return [share for _, share in shares]
+
+
+async def _by_processes(log: Log, shares: Sequence[list[Span]], folder: str, accept_loss: bool) -> AsyncGenerator[Chunk, None]:
+    """Chunks as they come from a process for each share."""
+    chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+    receiving = []
+    try:
+        for number, share in enumerate(shares):
+            order = Order(log.wire.url, log.wire.budget_seconds, share, accept_loss, str(Path(folder, str(number))))
+            os.makedirs(order.folder)
+            receiving.append(asyncio.create_task(_receive(order, chunks)))
+            receiving[-1].add_done_callback(lambda _: chunks.put_nowait(None))
+        ended = 0
+        while ended < len(receiving):
+            chunk = await chunks.get()
+            if chunk is not None:
+                yield chunk
+                continue
+            ended += 1
+            for task in receiving:
+                if task.done():
+                    task.result()
+    finally:
+        for task in receiving:
+            task.cancel()
+        await asyncio.gather(*receiving, return_exceptions=True)
+
+
+async def _receive(order: Order, chunks: "asyncio.Queue[Chunk | None]") -> None:
+    """Run a process and pass on its chunks. Raises what it met."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "projector.replay", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         limit=BUFFER_BYTES,
@@ -85,7 +147,7 @@ async def replay(log: Log, spans: Sequence[Span], *, accept_loss: bool = False) 
                 raise Hole(frame.tenant, frame.first, frame.last)
             if isinstance(frame, Broken):
                 raise LogUnavailable(frame.reason)
-            yield frame.batch
+            chunks.put_nowait(frame.chunk)
         if status := await child.wait():
             raise LogUnavailable(f"the replaying process ended with status {status}")
     except asyncio.IncompleteReadError:
@@ -120,32 +182,53 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
             position = lost.last
 
 
-async def _serve() -> None:
-    """The process: batches to standard output as fast as they are taken."""
-    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
-    loop = asyncio.get_running_loop()
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout.buffer)
-    transport.set_write_buffer_limits(high=BUFFER_BYTES)
-    output = asyncio.StreamWriter(transport, protocol, None, loop)
+async def _gathered(batches: AsyncIterator[Batch]) -> AsyncIterator[list[Batch]]:
+    """Batches in lists of about as many records as a transaction takes."""
+    gathered: list[Batch] = []
+    async for batch in batches:
+        gathered.append(batch)
+        if sum(one.through - one.after for one in gathered) >= CHUNK_RECORDS:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered
 
-    async def send(frame: Read | Lost | Broken) -> None:
+
+async def _serve() -> None:
+    """The process: chunks as fast as they are taken, until the process that wants them ends."""
+    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
+    parent = os.getppid()
+
+    def send(frame: Read | Lost | Broken) -> None:
         encoded = _encode(frame)
-        output.write(len(encoded).to_bytes(FRAME_BYTES, "big") + encoded)
-        await output.drain()
+        sys.stdout.buffer.write(len(encoded).to_bytes(FRAME_BYTES, "big") + encoded)
+        sys.stdout.buffer.flush()
+
+    async def send_all(chunks: AsyncIterator[Chunk]) -> None:
+        """Send chunks, each while the next is made: the other process takes them when it is not writing."""
+        sending = asyncio.create_task(asyncio.sleep(0))
+        async for chunk in chunks:
+            await sending
+            sending = asyncio.create_task(asyncio.to_thread(send, Read(chunk)))
+            while len(os.listdir(order.folder)) >= FILES_AHEAD and os.getppid() == parent:  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE_SECONDS)
+        await sending
+
+    async def stored() -> AsyncIterator[Chunk]:
+        number = 0
+        async for batches in _gathered(read(log, order.spans, accept_loss=order.accept_loss)):
+            number += 1
+            yield store_rows(str(Path(order.folder, str(number))), batches)
 
     async with Log(Wire(order.url, budget_seconds=order.budget_seconds)) as log:
         try:
-            for span in order.spans:
-                async for batch in _read(log, span, order.accept_loss):
-                    await send(Read(batch))
+            await send_all(stored())
         except Hole as hole:
-            await send(Lost(hole.tenant, hole.first, hole.last))
+            send(Lost(hole.tenant, hole.first, hole.last))
         except LogUnavailable as error:
-            await send(Broken(str(error)))
-    transport.set_write_buffer_limits(high=0)
-    await output.drain()  # until all is out
+            send(Broken(str(error)))
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(ConnectionError, KeyboardInterrupt):
+    with contextlib.suppress(ConnectionError, KeyboardInterrupt, FileNotFoundError):
         asyncio.run(_serve())

@@ -5,6 +5,7 @@ pysqlite3 brings a SQLite that is new enough; many systems' own can corrupt a WA
 
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import pysqlite3
 from sqlite_utils import Database
 
+from projector.chunk import Chunk
 from projector.projection import PROJECTION_VERSION, Batch
 from projector.schema import DROPPED, LIVE, PREVIOUS, SHADOW, create_read_indexes, create_set, drop_set, migrations, rename_set
 from projector.store import OtherProjection, RebuildRunning, StoreUnavailable
@@ -122,6 +124,31 @@ class SqliteStore:
             live = self.tables(LIVE)
             return [live.apply(batch) for batch in batches]
 
+    def write(self, tables: Tables, chunk: Chunk) -> None:
+        """Write a chunk to tables that nobody else writes to, in one transaction, and remove its file."""
+        with self._attached(chunk.path):
+            with self.transaction():
+                for batch, stored in chunk.parts():
+                    assert tables.apply(batch, stored), "nobody else writes to this set"
+        if chunk.path is not None:
+            os.unlink(chunk.path)
+
+    @contextmanager
+    def _attached(self, path: str | None) -> Iterator[None]:
+        """With a chunk's file attached as `chunk`, if it has one."""
+        if path is None:
+            yield
+            return
+        with _errors():
+            self._connection.execute(
+                "CREATE TEMP TABLE IF NOT EXISTS known_sessions (position_in_chunk INTEGER PRIMARY KEY, first_position INTEGER)"
+            )
+            self._connection.execute("ATTACH ? AS chunk", (f"file:{quote(path)}?mode=ro&immutable=1",))
+            try:
+                yield
+            finally:
+                self._connection.execute("DETACH chunk")
+
     def check_version(self, suffix: str) -> None:
         """Raises OtherProjection when a set was made by another version of the projection."""
         row = self._connection.execute("SELECT projection_version FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
@@ -136,6 +163,11 @@ class SqliteStore:
     def tables_over(connection: Any) -> Tables:
         """The live tables, over a connection that reads."""
         return Tables(connection, LIVE)
+
+    @property
+    def replay_folder(self) -> str:
+        """Where a rebuild keeps what its processes hand over."""
+        return f"{self.path}.replay"
 
     def has_set(self, suffix: str) -> bool:
         """Whether a set is there."""
@@ -190,7 +222,8 @@ class SqliteStore:
             )
 
     def drop_leftovers(self) -> None:
-        """Remove sets that nobody can reach any more."""
+        """Remove sets that nobody can reach any more, and the files of a rebuild that was killed."""
+        shutil.rmtree(self.replay_folder, ignore_errors=True)
         for suffix in (SHADOW, DROPPED):
             if self.has_set(suffix):
                 with self.transaction():

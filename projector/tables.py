@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pysqlite3
 
-from projector.projection import Batch, EventRow, QuarantineRow, by_session, fold_session
+from projector.chunk import COLUMNS, Stored
+from projector.projection import Batch, EventRow, QuarantineRow, SessionRow, by_session, fold_session
 from projector.schema import LIVE
 from streams import StoredEvent, fault_point
 
@@ -33,9 +34,14 @@ class Tables:
         self._connection = connection
         self.suffix = suffix
         self._insert_event = (
-            f"INSERT INTO events{suffix} (tenant_id, position, event_hash, split, event_id, session_id, event_type, "
-            "timestamp, timestamp_us, received_at_us, properties, session_position) "
+            f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        )
+        self._take_events = (
+            f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
+            f"SELECT {COLUMNS}, coalesce(first_position, session_position) "
+            "FROM chunk.rows LEFT JOIN temp.known_sessions ON position_in_chunk = session_position "
+            "WHERE rows.rowid BETWEEN ? AND ? ORDER BY rows.rowid ON CONFLICT DO NOTHING"
         )
         self._add_to_session = (
             f"INSERT INTO event_sessions{suffix} (tenant_id, first_position, session_id, started_at_us, last_event_at_us, "
@@ -66,12 +72,15 @@ class Tables:
         )
         return {tenant: Checkpoint(*checkpoint) for tenant, *checkpoint in rows}
 
-    def apply(self, batch: Batch) -> bool:
-        """Write a batch if it begins behind the checkpoint, and move the checkpoint; False, and nothing, if it does not."""
+    def apply(self, batch: Batch, stored: Stored | None = None) -> bool:
+        """Write a batch if it begins behind the checkpoint, and move the checkpoint; False, and nothing, if it does not.
+
+        With `stored`, its rows are in the file that is attached as `chunk`.
+        """
         before = self.checkpoint(batch.tenant)
         if before.position != batch.after:
             return False
-        late, refused = self._insert(batch.tenant, batch.rows)
+        late, refused = self._insert(batch.tenant, batch.rows) if stored is None else self._take(batch.tenant, stored)
         self._insert_quarantine(batch.quarantined + refused)
         fault_point("between_rows_and_checkpoint")
         self._connection.execute(
@@ -96,10 +105,7 @@ class Tables:
             error = None
         except CONSTRAINT_ERRORS as caught:
             error = caught
-        self._connection.execute(
-            f"DELETE FROM events{self.suffix} WHERE tenant_id = ? AND position BETWEEN ? AND ?",
-            (tenant, rows[0].position, rows[-1].position),
-        )
+        self._remove(tenant, rows)
         if len(rows) > 1:
             middle = len(rows) // 2
             late, refused = self._insert(tenant, rows[:middle])
@@ -122,9 +128,49 @@ class Tables:
         values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
         if self._connection.executemany(self._insert_event, values).rowcount != len(rows):
             return False
-        added = sorted((fold_session(events, first[session_id]) for session_id, events in sessions.items()), key=_first_position)
-        self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, added))
+        self._add_to_sessions([fold_session(events, first[session_id]) for session_id, events in sessions.items()])
         return True
+
+    def _take(self, tenant: str, stored: Stored) -> tuple[int, list[QuarantineRow]]:
+        """Write rows that are in the attached chunk, all with one statement; one by one if some are not fresh."""
+        try:
+            if self._take_fresh(tenant, stored):
+                return 0, []
+        except CONSTRAINT_ERRORS:
+            pass  # the rows one by one say which
+        select = f"SELECT {COLUMNS} FROM chunk.rows WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
+        rows = [EventRow(*row) for row in self._connection.execute(select, (stored.first, stored.last))]
+        self._remove(tenant, rows)
+        return self._insert(tenant, rows)
+
+    def _take_fresh(self, tenant: str, stored: Stored) -> bool:
+        """Write rows of the chunk, if every row is fresh; False, with some rows written, if not."""
+        known = self._known_sessions(tenant, [session.session_id for session in stored.sessions])
+        begun = [(one.first_position, known[one.session_id]) for one in stored.sessions if one.session_id in known]
+        self._connection.execute("DELETE FROM temp.known_sessions")
+        self._connection.executemany("INSERT INTO temp.known_sessions VALUES (?, ?)", begun)
+        taken = self._connection.execute(self._take_events, (stored.first, stored.last)).rowcount
+        if taken != stored.last - stored.first + 1:
+            return False
+        positions = dict(begun)
+        self._add_to_sessions(
+            [
+                msgspec.structs.replace(one, first_position=positions.get(one.first_position, one.first_position))
+                for one in stored.sessions
+            ]
+        )
+        return True
+
+    def _remove(self, tenant: str, rows: Sequence[EventRow]) -> None:
+        """Take back what was written of some rows."""
+        self._connection.execute(
+            f"DELETE FROM events{self.suffix} WHERE tenant_id = ? AND position BETWEEN ? AND ?",
+            (tenant, rows[0].position, rows[-1].position),
+        )
+
+    def _add_to_sessions(self, sessions: list[SessionRow]) -> None:
+        sessions.sort(key=_first_position)
+        self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))
 
     def _known_sessions(self, tenant: str, session_ids: Iterable[str]) -> dict[str, int]:
         """The first positions of those sessions that are in the tables."""

@@ -44,8 +44,8 @@ async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, int]) -> None
         after = known.get(tenant, NOTHING).position
         if after < goal:
             spans.append(Span(tenant, after, min(goal, await log.last_position(tenant))))
-    async for batch in replay(log, spans, accept_loss=True):
-        scratch.apply([batch])
+    async for chunk in replay(log, spans, scratch.replay_folder, accept_loss=True):
+        scratch.write(scratch.tables(), chunk)
 
 
 def _compare(tenant: str, live: Tables, replayed: Tables) -> Iterator[str]:

@@ -29,7 +29,8 @@ class Mutant(NamedTuple):
 
 XADD = "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us, 'version', '1')"
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
-ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, added))"
+ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
+FOLD_SESSIONS = "self._add_to_sessions([fold_session(events, first[session_id]) for session_id, events in sessions.items()])"
 
 MUTANTS = [
     Mutant(
@@ -71,7 +72,7 @@ MUTANTS = [
         "sessions that count",
         (
             ("projector/tables.py", "        if self._connection.executemany(self._insert_event, values).rowcount != len(rows):\n            return False\n", "        inserted = self._connection.executemany(self._insert_event, values).rowcount\n"),
-            ("projector/tables.py", f"        {ADD_SESSIONS}\n        return True\n", f"        {ADD_SESSIONS}\n        return inserted == len(rows)\n"),
+            ("projector/tables.py", f"        {FOLD_SESSIONS}\n        return True\n", f"        {FOLD_SESSIONS}\n        return inserted == len(rows)\n"),
         ),
     ),
     Mutant(
@@ -85,7 +86,7 @@ MUTANTS = [
         "dies-alone-at-before_commit",
         "sessions that count",
         (
-            ("projector/tables.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, added)]'),
+            ("projector/tables.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, sessions)]'),
             (
                 "projector/sqlite.py",
                 "            return [live.apply(batch) for batch in batches]\n",

@@ -13,7 +13,7 @@ from projector.replay import Span
 from projector.verify import verify
 from projector.worker import Worker
 from streams import Hole, Log, LogUnavailable
-from tests.events import events
+from tests.events import event, events
 from tests.servers import Server
 from tests.test_projection import dump
 
@@ -23,6 +23,12 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "PROCESS_RECORDS", 1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """Where processes put their files."""
+    return str(tmp_path / "replay")
 
 
 def replaying() -> list[int]:
@@ -39,8 +45,11 @@ def replaying() -> list[int]:
     return found
 
 
-async def test_tables_rebuilt_by_two_processes_equal_live_ones(log: Log, store: SqliteStore, worker: Worker) -> None:
-    for tenant in ("acme", "beta"):
+async def test_tables_rebuilt_by_processes_equal_live_ones(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "BATCH_RECORDS", 400)  # sessions go on from batch to batch
+    for tenant in ("acme", "beta", "gamma"):
         await log.append(tenant, events(1_500))
     await worker.run_to_end()
     before = dump(store)
@@ -52,37 +61,68 @@ async def test_tables_rebuilt_by_two_processes_equal_live_ones(log: Log, store: 
     assert replaying() == []
 
 
-async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log) -> None:
+async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log, store: SqliteStore, folder: str) -> None:
     await log.append("acme", events(10))
     server.client.xdel(server.client.keys("*:log:acme")[0], "4-0")
 
     with pytest.raises(Hole) as caught:
-        async for _ in replay.replay(log, [Span("acme", 0, 10)]):
+        async for _ in replay.replay(log, [Span("acme", 0, 10)], folder):
             pass
 
     assert (caught.value.tenant, caught.value.first, caught.value.last) == ("acme", 4, 4)
-    batches = [batch async for batch in replay.replay(log, [Span("acme", 0, 10)], accept_loss=True)]
-    assert [row.position for batch in batches for row in batch.rows] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
-    assert [row.position for batch in batches for row in batch.quarantined] == [4]
+    async for chunk in replay.replay(log, [Span("acme", 0, 10)], folder, accept_loss=True):
+        store.write(store.tables(), chunk)
+    assert [row["position"] for row in store.tables().rows("events", "acme", "position")] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
+    assert [row["position"] for row in store.tables().rows("quarantine", "acme", "position")] == [4]
 
 
-async def test_a_replaying_process_that_is_killed_is_said(log: Log) -> None:
+async def test_a_replaying_process_that_is_killed_is_said(log: Log, folder: str) -> None:
     for _ in range(4):
         await log.append("acme", events(1_000))
         await log.wire.call("DEL", *await log.wire.call("KEYS", "*seen*"))
 
     with pytest.raises(LogUnavailable, match="replaying process"):
-        async for _ in replay.replay(log, [Span("acme", 0, 4_000)]):
+        async for _ in replay.replay(log, [Span("acme", 0, 4_000)], folder):
             for process in replaying():
                 os.kill(process, signal.SIGKILL)
             await asyncio.sleep(0)
 
 
-async def test_a_replay_that_is_given_up_leaves_no_process_behind(log: Log) -> None:
+async def test_a_replay_that_is_given_up_leaves_neither_process_nor_file_behind(log: Log, folder: str) -> None:
     await log.append("acme", events(1_000))
-    batches = replay.replay(log, [Span("acme", 0, 1_000)])
+    chunks = replay.replay(log, [Span("acme", 0, 1_000)], folder)
 
-    await anext(batches)
-    await batches.aclose()
+    await anext(chunks)
+    assert os.listdir(folder)
+    await chunks.aclose()
 
     assert replaying() == []
+    assert not os.path.exists(folder)
+
+
+async def test_what_came_late_or_cannot_be_a_row_is_found_in_a_chunk_as_it_is_live(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await log.append("acme", events(30))
+    server.client.delete(*server.client.keys("*seen*"))
+    await log.append("acme", events(3))
+    server.client.delete(*server.client.keys("*seen*"))
+    await log.append("acme", [event(session_id="S1", event_id="e", n=1)])
+    server.client.delete(*server.client.keys("*seen*"))
+    await log.append("acme", [event(session_id="S2", event_id="e", n=2)])
+    server.client.xadd(server.client.keys("*:log:acme")[0], {"event": "[]", "received_at_us": "7", "version": "1"}, id="36-0")
+    await log.append("acme", [event(session_id="last")])
+    await worker.run_to_end()
+    before = dump(store)
+    assert store.tables().checkpoint("acme").late_duplicates == 3
+    assert len(list(store.tables().rows("quarantine", "acme", "position"))) == 2
+
+    await rebuild(log, store)
+
+    assert dump(store) == before
+
+
+def test_each_process_gets_about_as_much() -> None:
+    shares = replay._shares([Span("a", 0, 100), Span("b", 50, 90), Span("c", 0, 35), Span("d", 0, 30)])
+
+    assert [sorted(span.tenant for span in share) for share in shares] == [["a"], ["b", "c", "d"]]

@@ -1,0 +1,62 @@
+"""Chunks: batches that are written in one transaction. Their rows may be in a file that another process made.
+
+To bind a row from Python takes longer than to insert it. Such a file is a SQLite database without keys, indexes or
+safety, and the tables take the rows of a batch with one statement.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pysqlite3
+
+from projector.projection import Batch, EventRow, SessionRow, by_session, fold_session
+
+COLUMNS = ", ".join(EventRow.__struct_fields__)
+_PRAGMAS = ("page_size = 65536", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
+_INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (len(EventRow.__struct_fields__) + 1))})"
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """The rows of a batch in a file, by rowid, and what they add to sessions, as if none had begun before the batch."""
+
+    first: int
+    last: int
+    sessions: list[SessionRow]
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Batches. With a path, their rows are in that file, and `stored` says where, for each batch."""
+
+    batches: list[Batch]
+    path: str | None = None
+    stored: list[Stored] = []
+
+    @property
+    def records(self) -> int:
+        """How many positions it covers."""
+        return sum(batch.through - batch.after for batch in self.batches)
+
+    def parts(self) -> Iterator[tuple[Batch, Stored | None]]:
+        """Each batch, with where its rows are."""
+        yield from zip(self.batches, self.stored if self.path else [None] * len(self.batches), strict=True)
+
+
+def store_rows(path: str, batches: Sequence[Batch]) -> Chunk:
+    """Put the rows of batches into a new file."""
+    connection = pysqlite3.connect(path, isolation_level=None)
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"CREATE TABLE rows ({COLUMNS}, session_position)")
+    connection.execute("BEGIN")
+    stored: list[Stored] = []
+    last = 0
+    for batch in batches:
+        sessions = by_session(batch.rows)
+        first = {session_id: events[0].position for session_id, events in sessions.items()}
+        connection.executemany(_INSERT, [(*msgspec.structs.astuple(row), first[row.session_id]) for row in batch.rows])
+        folded = [fold_session(events, first[session_id]) for session_id, events in sessions.items()]
+        stored.append(Stored(last + 1, last + len(batch.rows), folded))
+        last += len(batch.rows)
+    connection.execute("COMMIT")
+    connection.close()
+    return Chunk([msgspec.structs.replace(batch, rows=[]) for batch in batches], path, stored)
