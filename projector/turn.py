@@ -8,7 +8,6 @@ from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
 READ_AHEAD = 4  # batches a turn
-SLICES = 1  # of floods in a batch
 UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
 
 
@@ -44,12 +43,12 @@ class Turn(msgspec.Struct):
 def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:
     """What to read for each batch of a turn: at most so many records and bytes each, a long backlog spans several.
 
-    Who has least to read comes first and whole; a flood gets its share and what the others leave, never more.
+    Who has least to read comes first and whole; a flood gets a batch, or its share of what the others leave.
     `sizes` has the mean bytes of a tenant's records, as last seen.
     """
     parts: list[list[Wanted]] = [[]]
     records_left, bytes_left = records, size_bytes
-    for tenant, quota in quotas(turns, records * READ_AHEAD, records // SLICES):
+    for tenant, quota in quotas(turns, records * READ_AHEAD, records):
         turn = turns[tenant]
         begin, first = turn.checkpoint.position, True
         record_bytes = sizes.get(tenant, UNKNOWN_BYTES)
