@@ -6,6 +6,7 @@ projector.replay` is such a process: an order on its standard input, chunks on i
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
+import uvloop
 
 from projector.chunk import Chunk, store_rows
 from projector.projection import Batch, project
@@ -21,7 +23,7 @@ from streams import Hole, Log, LogUnavailable, Record, Wire
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
 PROCESSES = 2
 BATCH_RECORDS = 5_000  # of one tenant: many small batches would look the same sessions up many times
-CHUNK_RECORDS = 20_000
+CHUNK_RECORDS = 10_000
 FILES_AHEAD = 3  # of a process
 PAUSE_SECONDS = 0.002
 BUFFER_BYTES = 32 * 1024 * 1024
@@ -230,5 +232,6 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
     with contextlib.suppress(ConnectionError, KeyboardInterrupt, FileNotFoundError):
-        asyncio.run(_serve())
+        uvloop.run(_serve())
