@@ -58,7 +58,6 @@ def serve_command() -> None:
         if settings.embedded:
             asyncio.run(serve(settings, say=lambda line: print(line, flush=True)))
         else:
-            print("REDIS_URL is set; no embedded server is started", flush=True)
             asyncio.run(_wait_for_signal())
     except (ServerMissing, ServerStarted, BrokenLog, SettingError) as error:
         sys.exit(str(error))
@@ -68,6 +67,7 @@ async def _wait_for_signal() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print("REDIS_URL is set; no embedded server is started", flush=True)
     await stop.wait()
 
 
