@@ -7,6 +7,7 @@ projector.replay` is such a process: an order on its standard input, chunks on i
 import asyncio
 import contextlib
 import gc
+import heapq
 import os
 import shutil
 import sys
@@ -23,7 +24,9 @@ from streams import Hole, Log, LogUnavailable, Record, Wire
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
 PROCESSES = 2
 BATCH_RECORDS = 5_000  # of one tenant: many small batches would look the same sessions up many times
+BATCH_BYTES = 4 * 1024 * 1024
 CHUNK_RECORDS = 10_000
+CHUNK_BYTES = 8 * 1024 * 1024
 FILES_AHEAD = 3  # of a process
 PAUSE_SECONDS = 0.002
 BUFFER_BYTES = 32 * 1024 * 1024
@@ -97,12 +100,13 @@ async def read(log: Log, spans: Sequence[Span], *, accept_loss: bool) -> AsyncIt
 
 def _shares(spans: Sequence[Span]) -> list[list[Span]]:
     """Spans for each process, about as many records in each."""
-    shares: list[tuple[int, list[Span]]] = [(0, []) for _ in range(min(PROCESSES, len(spans)))]
+    shares: list[list[Span]] = [[] for _ in range(min(PROCESSES, len(spans)))]
+    loads = [(0, number) for number in range(len(shares))]
     for span in sorted(spans, key=lambda span: span.after - span.through):
-        records, share = min(shares, key=lambda share: share[0])
-        share.append(span)
-        shares[shares.index((records, share))] = (records + span.through - span.after, share)
-    return [share for _, share in shares]
+        records, number = loads[0]
+        shares[number].append(span)
+        heapq.heapreplace(loads, (records + span.through - span.after, number))
+    return shares
 
 
 async def _by_processes(log: Log, shares: Sequence[list[Span]], folder: str, accept_loss: bool) -> AsyncGenerator[Chunk, None]:
@@ -165,13 +169,15 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
     position = span.after
     while position < span.through:
         records: list[Record] = []
+        size = 0
         lost: Hole | None = None
         try:
             async for page in log.read(span.tenant, position, through=span.through):
                 records += page
-                if len(records) >= BATCH_RECORDS:
+                size += sum([len(record.body) for record in page])
+                if len(records) >= BATCH_RECORDS or size >= BATCH_BYTES:
                     yield project(span.tenant, position, records, records[-1].position)
-                    position, records = records[-1].position, []
+                    position, records, size = records[-1].position, [], 0
         except Hole as hole:
             lost = hole
         if records:
@@ -185,13 +191,16 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
 
 
 async def _gathered(batches: AsyncIterator[Batch]) -> AsyncIterator[list[Batch]]:
-    """Batches in lists of about as many records as a transaction takes."""
+    """Batches in lists of about as many records, or bytes, as a transaction takes."""
     gathered: list[Batch] = []
+    records = size = 0
     async for batch in batches:
         gathered.append(batch)
-        if sum(one.through - one.after for one in gathered) >= CHUNK_RECORDS:
+        records += batch.through - batch.after
+        size += sum([len(row.properties) for row in batch.rows]) + sum([len(row.body) for row in batch.quarantined])
+        if records >= CHUNK_RECORDS or size >= CHUNK_BYTES:
             yield gathered
-            gathered = []
+            gathered, records, size = [], 0, 0
     if gathered:
         yield gathered
 

@@ -172,12 +172,15 @@ class Worker:
         given = taken.delivered if taken.delivered > after else taken.last
         through = min(delivered[0].position - 1 if delivered else given, after + self._batch_records)
         records: list[Record] = []
-        position, lost = after, 0
+        position, lost, size = after, 0, 0
         while position < through:
             try:
                 async for page in self._log.read(taken.tenant, position, through=through):
                     records += page
                     position = page[-1].position
+                    size += sum([len(record.body) for record in page])
+                    if size >= self._batch_bytes:
+                        return records, position
             except Hole as hole:
                 lost += hole.last - position
                 if lost > LOST_LIMIT_RECORDS:

@@ -11,9 +11,8 @@ from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
 from streams.wire import LogUnavailable, Wire
 
-PAGE_RECORDS = 500  # of the largest, 32 MiB
+PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
 PAGE_BYTES = 8 * 1024 * 1024
-UNKNOWN_BYTES = 64 * 1024  # of a record, until a page has shown some
 SAMPLE_RECORDS = 64
 
 
@@ -66,18 +65,18 @@ class Log:
     async def read(self, tenant: str, after: int, *, through: int | None = None) -> AsyncIterator[list[Record]]:
         """Pages of records behind position `after`, up to `through` or the end the log has when it gets there.
 
-        Pages are bounded in records, and in bytes as far as records are like the last of the page before: to have a script
-        count them costs the server ten times the read. Raises Hole when a page does not begin at the next position, after
-        it has given the records before the hole; LogUnavailable.
+        Pages are bounded in records and bytes. So much is asked for as would be a page if records are like the last ones: to
+        have a script count bytes costs the server ten times the read. Raises Hole when a page does not begin at the next
+        position, after it has given the records before the hole; LogUnavailable.
         """
-        position, record_bytes = after, UNKNOWN_BYTES
+        position, wanted = after, PAGE_RECORDS
         while through is None or position < through:
-            wanted = max(1, min(PAGE_RECORDS, PAGE_BYTES // record_bytes))
             records = await self._page(tenant, position, wanted if through is None else min(wanted, through - position))
             whole = _before_the_hole(records, position)
-            if whole:
-                yield whole
-                position, record_bytes = whole[-1].position, mean_bytes(whole[-SAMPLE_RECORDS:])
+            for page in _pages(whole):
+                yield page
+                position = page[-1].position
+                wanted = max(1, min(PAGE_RECORDS, PAGE_BYTES // mean_bytes(page[-SAMPLE_RECORDS:])))
             if len(whole) < len(records):
                 raise Hole(tenant, position + 1, records[len(whole)].position - 1)
             if not records:
@@ -154,6 +153,22 @@ def record_of(entry: Any) -> Record:
 def mean_bytes(records: Sequence[Record]) -> int:
     """What a record of these takes in memory, about."""
     return sum(len(record.body) for record in records) // len(records) + ENTRY_OVERHEAD_BYTES
+
+
+def _pages(records: list[Record]) -> list[list[Record]]:
+    """Records in pages of at most so many bytes."""
+    sizes = [len(record.body) for record in records]
+    if sum(sizes) <= PAGE_BYTES:
+        return [records] if records else []
+    pages: list[list[Record]] = [[]]
+    left = PAGE_BYTES
+    for record, size in zip(records, sizes, strict=True):
+        if size > left and pages[-1]:
+            pages.append([])
+            left = PAGE_BYTES
+        pages[-1].append(record)
+        left -= size
+    return pages
 
 
 def _before_the_hole(records: list[Record], after: int) -> list[Record]:

@@ -77,13 +77,13 @@ async def test_an_unknown_log_is_empty(log: Log) -> None:
 
 
 async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
-    await log.append("acme", events(3))
+    await log.append("acme", events(PAGE_RECORDS))
     reading = log.read("acme", 0)
     await anext(reading)
 
     await log.append("acme", [event(session_id="late")])
 
-    assert [record.position for record in await anext(reading)] == [4]
+    assert [record.position for record in await anext(reading)] == [PAGE_RECORDS + 1]
 
 
 async def test_a_read_beyond_the_end_names_what_is_not_there(log: Log) -> None:
@@ -315,21 +315,22 @@ async def test_an_entry_between_two_positions_is_passed_over(server: Server, log
 async def test_pages_are_bounded_in_records(log: Log) -> None:
     await log.append("acme", events(3 * PAGE_RECORDS))
 
-    assert max(map(len, await pages_of(log))) == PAGE_RECORDS
+    assert len((await pages_of(log))[0]) == PAGE_RECORDS
+    assert max(map(len, await pages_of(log))) <= 5_000
 
 
 async def test_pages_of_large_records_are_bounded_in_bytes(log: Log) -> None:
-    await log.append("acme", large(700))
+    await log.append("acme", events(10) + large(700))
 
     pages = await pages_of(log)
 
-    assert sum(map(len, pages)) == 700
+    assert sum(map(len, pages)) == 710
     assert max(sum(len(record.body) for record in page) for page in pages) <= PAGE_BYTES
 
 
-async def test_one_page_is_larger_where_large_records_follow_small_ones(log: Log) -> None:
-    await log.append("acme", events(2 * PAGE_RECORDS) + large(700))
+async def test_small_records_before_large_ones_do_not_make_a_page_larger(log: Log) -> None:
+    await log.append("acme", events(PAGE_RECORDS) + large(300))
 
     sizes = [sum(len(record.body) for record in page) for page in await pages_of(log)]
 
-    assert sum(size > PAGE_BYTES for size in sizes) <= 1
+    assert max(sizes) <= PAGE_BYTES
