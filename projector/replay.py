@@ -19,6 +19,8 @@ import uvloop
 
 from projector.chunk import Chunk, store_rows
 from projector.projection import Batch, project
+from projector.sqlite import store_errors
+from projector.store import StoreUnavailable
 from streams import Hole, Log, LogUnavailable, Record, Wire
 
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
@@ -65,19 +67,26 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class Unstored(msgspec.Struct, frozen=True, tag=True):
+    """That rows could not be put into a file, on its way between processes."""
+
+    reason: str
+
+
 class Read(msgspec.Struct, frozen=True, tag=True):
     """A chunk, on its way between processes."""
 
     chunk: Chunk
 
 
+Frame = Read | Lost | Broken | Unstored
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Read | Lost | Broken).decode
+_decode = msgspec.msgpack.Decoder(Frame).decode
 
 
 async def replay(log: Log, spans: Sequence[Span], folder: str, *, accept_loss: bool = False) -> AsyncGenerator[Chunk, None]:
     """The chunks of some spans, of different tenants. Whoever writes one removes its file, which is in `folder`; that is
-    made anew and removed here. Raises Hole unless losses are accepted, LogUnavailable."""
+    made anew and removed here. Raises Hole unless losses are accepted, LogUnavailable, StoreUnavailable."""
     if sum(span.through - span.after for span in spans) < PROCESS_RECORDS:
         async for batches in _gathered(read(log, spans, accept_loss=accept_loss)):
             yield Chunk(batches)
@@ -116,7 +125,8 @@ async def _by_processes(log: Log, shares: Sequence[list[Span]], folder: str, acc
     try:
         for number, share in enumerate(shares):
             order = Order(log.wire.url, log.wire.budget_seconds, share, accept_loss, str(Path(folder, str(number))))
-            os.makedirs(order.folder)
+            with store_errors():
+                os.makedirs(order.folder)
             receiving.append(asyncio.create_task(_receive(order, chunks)))
             receiving[-1].add_done_callback(lambda _: chunks.put_nowait(None))
         ended = 0
@@ -153,6 +163,8 @@ async def _receive(order: Order, chunks: "asyncio.Queue[Chunk | None]") -> None:
                 raise Hole(frame.tenant, frame.first, frame.last)
             if isinstance(frame, Broken):
                 raise LogUnavailable(frame.reason)
+            if isinstance(frame, Unstored):
+                raise StoreUnavailable(frame.reason)
             chunks.put_nowait(frame.chunk)
         if status := await child.wait():
             raise LogUnavailable(f"the replaying process ended with status {status}")
@@ -210,34 +222,34 @@ async def _serve() -> None:
     order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
     parent = os.getppid()
 
-    def send(frame: Read | Lost | Broken) -> None:
+    def send(frame: Frame) -> None:
         encoded = _encode(frame)
         sys.stdout.buffer.write(len(encoded).to_bytes(FRAME_BYTES, "big") + encoded)
         sys.stdout.buffer.flush()
 
-    async def send_all(chunks: AsyncIterator[Chunk]) -> None:
-        """Send chunks, each while the next is made: the other process takes them when it is not writing."""
-        sending = asyncio.create_task(asyncio.sleep(0))
-        async for chunk in chunks:
-            await sending
-            sending = asyncio.create_task(asyncio.to_thread(send, Read(chunk)))
-            while len(os.listdir(order.folder)) >= FILES_AHEAD and os.getppid() == parent:  # noqa: ASYNC110
-                await asyncio.sleep(PAUSE_SECONDS)
-        await sending
-
-    async def stored() -> AsyncIterator[Chunk]:
+    async def store_and_send() -> None:
+        """Each chunk is on its way while the next is made: the other process takes it when it is not writing."""
+        sending: list[asyncio.Task[None]] = []
         number = 0
         async for batches in _gathered(read(log, order.spans, accept_loss=order.accept_loss)):
             number += 1
-            yield store_rows(str(Path(order.folder, str(number))), batches)
+            with store_errors():
+                chunk = store_rows(str(Path(order.folder, str(number))), batches)
+            await asyncio.gather(*sending)
+            sending = [asyncio.create_task(asyncio.to_thread(send, Read(chunk)))]
+            while len(os.listdir(order.folder)) >= FILES_AHEAD and os.getppid() == parent:  # noqa: ASYNC110
+                await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.gather(*sending)
 
     async with Log(Wire(order.url, budget_seconds=order.budget_seconds)) as log:
         try:
-            await send_all(stored())
+            await store_and_send()
         except Hole as hole:
             send(Lost(hole.tenant, hole.first, hole.last))
         except LogUnavailable as error:
             send(Broken(str(error)))
+        except StoreUnavailable as error:
+            send(Unstored(str(error)))
 
 
 if __name__ == "__main__":

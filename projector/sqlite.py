@@ -45,7 +45,7 @@ class SqliteStore:
 
     def __enter__(self) -> "SqliteStore":
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with _errors():
+        with store_errors():
             self._connection = self._connect(f"file:{quote(self.path)}", self._cache_mib)
             self._prepare()
         return self
@@ -79,7 +79,7 @@ class SqliteStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One write transaction, whole or not at all. Raises StoreUnavailable."""
-        with _errors():
+        with store_errors():
             self._begin()
             try:
                 yield
@@ -139,7 +139,7 @@ class SqliteStore:
         if path is None:
             yield
             return
-        with _errors():
+        with store_errors():
             self._connection.execute(
                 "CREATE TEMP TABLE IF NOT EXISTS known_sessions (position_in_chunk INTEGER PRIMARY KEY, first_position INTEGER)"
             )
@@ -175,7 +175,7 @@ class SqliteStore:
 
     def truncate_wal(self) -> None:
         """Give the WAL's space back, if nobody reads from it; for idle moments."""
-        with _errors(), self._no_waiting():
+        with store_errors(), self._no_waiting():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # -- rebuilding --------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class SqliteStore:
     @contextmanager
     def reading(self) -> Iterator[Any]:
         """A read-only connection of this thread, in one snapshot. A read that takes over 5 s is ended."""
-        with _errors():
+        with store_errors():
             connection = self._reader()
             deadline = time.monotonic() + READ_SECONDS
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
@@ -259,7 +259,7 @@ class SqliteStore:
     @contextmanager
     def snapshot(self) -> Iterator[Tables]:
         """The live tables as they are now, for as long as it takes; writers go on, the WAL grows meanwhile."""
-        with _errors():
+        with store_errors():
             connection = self._connect(f"file:{quote(self.path)}?mode=ro", 64)
             try:
                 connection.execute("BEGIN")
@@ -283,7 +283,7 @@ class SqliteStore:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def store_errors() -> Iterator[None]:
     """SQLite's errors of operation (locked, disk full, I/O) as ours; errors of a row pass."""
     try:
         yield

@@ -10,9 +10,11 @@ import pytest
 from projector import SqliteStore, replay
 from projector.rebuild import rebuild
 from projector.replay import Span
+from projector.store import StoreUnavailable
 from projector.verify import verify
 from projector.worker import Worker
 from streams import Hole, Log, LogUnavailable
+from streams.log import PAGE_BYTES
 from tests.events import event, events
 from tests.servers import Server
 from tests.test_projection import dump
@@ -88,6 +90,17 @@ async def test_a_replaying_process_that_is_killed_is_said(log: Log, folder: str)
             await asyncio.sleep(0)
 
 
+async def test_a_process_that_cannot_put_rows_into_files_says_so(log: Log, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await log.append("acme", events(10))
+    monkeypatch.setattr(os, "makedirs", lambda path: Path(path).parent.mkdir())  # as a disk does that lost it, or is full
+
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        async for _ in replay.replay(log, [Span("acme", 0, 10)], folder):
+            pass
+
+    assert replaying() == []
+
+
 async def test_a_replay_that_is_given_up_leaves_neither_process_nor_file_behind(log: Log, folder: str) -> None:
     await log.append("acme", events(1_000))
     chunks = replay.replay(log, [Span("acme", 0, 1_000)], folder)
@@ -120,6 +133,23 @@ async def test_what_came_late_or_cannot_be_a_row_is_found_in_a_chunk_as_it_is_li
     await rebuild(log, store)
 
     assert dump(store) == before
+
+
+async def test_chunks_are_bounded_in_bytes_and_hold_many_small_tenants(
+    log: Log, store: SqliteStore, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PROCESS_RECORDS", 10_000)  # here, where rows can be looked at
+    await log.append("large", [event(session_id=f"S{i}", filler="x" * 60_000) for i in range(400)])
+    tenants = [f"tenant-{i}" for i in range(300)]
+    await asyncio.gather(*(log.append(tenant, events(1)) for tenant in tenants))
+    spans = [Span("large", 0, 400), *(Span(tenant, 0, 1) for tenant in tenants)]
+
+    chunks = [chunk async for chunk in replay.replay(log, spans, folder)]
+
+    sizes = [sum(len(row.properties) for batch in chunk.batches for row in batch.rows) for chunk in chunks]
+    assert max(sizes) <= replay.CHUNK_BYTES + replay.BATCH_BYTES + PAGE_BYTES
+    assert len(chunks) <= 4
+    assert sum(chunk.records for chunk in chunks) == 700
 
 
 def test_each_process_gets_about_as_much() -> None:
