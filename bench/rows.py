@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from bench.workload import bodies
-from projector.projection import RECORD_VERSION, by_session, fold_session, project
+from projector.projection import RECORD_VERSION, by_session, project, with_sessions
 from streams import Record, load_settings, parse_event
 
 Values = list[tuple[Any, ...]]
@@ -44,8 +44,7 @@ def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int 
 def _project(tenant: str, page: list[Record], known: dict[str, int], events: Values, sessions: Values) -> None:
     batch = project(tenant, page[0].position - 1, page, page[-1].position)
     assert not batch.quarantined, batch.quarantined[0]
-    rows = batch.rows
-    by = by_session(rows)
-    known.update({session_id: events[0].position for session_id, events in by.items() if session_id not in known})
-    events += [(*msgspec.structs.astuple(row), known[row.session_id]) for row in rows]
-    sessions += [msgspec.structs.astuple(fold_session(events, known[session_id])) for session_id, events in by.items()]
+    values, added = with_sessions(batch.rows, by_session(batch.rows), known)
+    known.update({session.session_id: session.first_position for session in added})
+    events += values
+    sessions += map(msgspec.structs.astuple, added)

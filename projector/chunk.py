@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import pysqlite3
 
-from projector.projection import Batch, EventRow, SessionRow, by_session, fold_session
+from projector.projection import Batch, EventRow, SessionRow, by_session, with_sessions
 
 COLUMNS = ", ".join(EventRow.__struct_fields__)
 _PRAGMAS = ("page_size = 65536", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
@@ -51,12 +51,10 @@ def store_rows(path: str, batches: Sequence[Batch]) -> Chunk:
     stored: list[Stored] = []
     last = 0
     for batch in batches:
-        sessions = by_session(batch.rows)
-        first = {session_id: events[0].position for session_id, events in sessions.items()}
-        connection.executemany(_INSERT, [(*msgspec.structs.astuple(row), first[row.session_id]) for row in batch.rows])
-        folded = [fold_session(events, first[session_id]) for session_id, events in sessions.items()]
-        stored.append(Stored(last + 1, last + len(batch.rows), folded))
-        last += len(batch.rows)
+        values, sessions = with_sessions(batch.rows, by_session(batch.rows), {})
+        connection.executemany(_INSERT, values)
+        stored.append(Stored(last + 1, last + len(values), sessions))
+        last += len(values)
     connection.execute("COMMIT")
     connection.close()
     return Chunk([msgspec.structs.replace(batch, rows=[]) for batch in batches], path, stored)

@@ -3,8 +3,9 @@
 Change what it gives for any record and PROJECTION_VERSION goes up by one: tables of another version are left alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -139,3 +140,12 @@ def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
 
 
 _time = attrgetter("timestamp_us")
+
+
+def with_sessions(
+    rows: Sequence[EventRow], sessions: Mapping[str, Sequence[EventRow]], known: dict[str, int]
+) -> tuple[list[tuple[Any, ...]], list[SessionRow]]:
+    """Rows as the values of `events`, and what they add to their sessions. `known`: first positions of those begun before."""
+    first = {session_id: events[0].position for session_id, events in sessions.items()} | known
+    values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
+    return values, [fold_session(events, first[session_id]) for session_id, events in sessions.items()]

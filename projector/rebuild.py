@@ -134,8 +134,6 @@ async def _fill(
         if progress:
             progress(done, total)
         await asyncio.sleep(BREATH_SECONDS)
-    if progress and not total:
-        progress(0, 0)
     return done
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pysqlite3
 
 from projector.chunk import COLUMNS, Stored
-from projector.projection import Batch, EventRow, QuarantineRow, SessionRow, by_session, fold_session
+from projector.projection import Batch, EventRow, QuarantineRow, SessionRow, by_session, with_sessions
 from projector.schema import LIVE
 from streams import StoredEvent, fault_point
 
@@ -122,13 +122,10 @@ class Tables:
     def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
         """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
         sessions = by_session(rows)
-        first = {session_id: events[0].position for session_id, events in sessions.items()} | self._known_sessions(
-            tenant, sessions
-        )
-        values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
+        values, added = with_sessions(rows, sessions, self._known_sessions(tenant, sessions))
         if self._connection.executemany(self._insert_event, values).rowcount != len(rows):
             return False
-        self._add_to_sessions([fold_session(events, first[session_id]) for session_id, events in sessions.items()])
+        self._add_to_sessions(added)
         return True
 
     def _take(self, tenant: str, stored: Stored) -> tuple[int, list[QuarantineRow]]:

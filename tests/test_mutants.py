@@ -30,7 +30,7 @@ class Mutant(NamedTuple):
 XADD = "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us, 'version', '1')"
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
 ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
-FOLD_SESSIONS = "self._add_to_sessions([fold_session(events, first[session_id]) for session_id, events in sessions.items()])"
+FOLD_SESSIONS = "self._add_to_sessions(added)"
 
 MUTANTS = [
     Mutant(
