@@ -165,9 +165,11 @@ def microseconds(timestamp: str) -> int:
     """RFC 3339 to microseconds since the epoch; digits past the microsecond are rounded."""
     try:
         # As JSON: msgspec.convert looks its type up at each call and takes five times as long.
-        moment = _decode_moment(f'"{timestamp}"' if "\\" not in timestamp else "")
+        moment = _decode_moment(f'"{timestamp}"')
     except (msgspec.MsgspecError, UnicodeError):
-        raise Rejected("timestamp", "must be an RFC 3339 date and time with an offset, e.g. 2026-01-01T10:00:00Z") from None
+        moment = None
+    if moment is None or "\\" in timestamp:  # which JSON would take for an escape
+        raise Rejected("timestamp", "must be an RFC 3339 date and time with an offset, e.g. 2026-01-01T10:00:00Z")
     moment_us = (moment - EPOCH) // MICROSECOND
     if not FIRST_US <= moment_us <= LAST_US:
         raise Rejected("timestamp", "must lie between the years 1 and 9999 in UTC")

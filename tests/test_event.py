@@ -246,6 +246,9 @@ def test_a_timestamp_is_microseconds_in_utc(timestamp: str, expected: int) -> No
         " 2026-01-01T10:00:00Z",
         "now",
         "2026-01-01T10:00:00." + "1" * 60 + "Z",
+        "2026-01-01T10:00:00\\u005a",
+        '2026-01-01T10:00:00Z"',
+        '2026-01-01T10:00:00Z","session_id":"S2',
     ],
 )
 def test_a_timestamp_that_is_no_moment_is_refused(timestamp: str) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
 
+from api.ingest import read_body
 from tests.events import body
 from tests.http import Door, opened
 from tests.servers import Server
@@ -68,6 +70,16 @@ def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     assert problem["type"].endswith(code)
     assert problem["detail"]
     return problem
+
+
+async def test_a_body_whose_sender_went_away_is_no_body() -> None:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    with pytest.raises(ClientDisconnect):
+        await read_body(receive, {}, 100)
 
 
 # -- what may be sent --------------------------------------------------------------------------------------------------
