@@ -22,6 +22,7 @@ from projector.worker import Worker, group_of
 from streams import PARTITIONS, Consumer, Delivery, Event, Log, LogUnavailable, Release, Taken, Wanted, Wire, keys_of, leases_key
 from streams.consumer import _delivery
 from streams.keys import ready_key
+from streams.log import PAGE_BYTES
 from tests.events import event, events
 from tests.proxy import Proxy, until
 from tests.servers import Server
@@ -508,7 +509,11 @@ async def test_a_group_that_is_behind_the_tables_catches_up_and_writes_nothing(
         written.append(sum(len(batch.rows) for batch in batches))
         return apply(batches)
 
+    async def fill(*_: Any) -> Any:
+        raise AssertionError("the group gives what is missing")
+
     monkeypatch.setattr(store, "apply", counted)
+    monkeypatch.setattr(worker, "_fill", fill)
     await worker.run_to_end()
 
     assert written == [5]
@@ -649,6 +654,42 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
 
     assert all(checkpoint_of(store, tenant) == 20 for tenant in tenants)
     assert max(sizes) <= 4 * batch_bytes
+
+
+async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(
+    log: Log, store: SqliteStore, dead: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(log, store, batch_bytes=1024 * 1024)
+    await worker.sweep()
+    await log.append("acme", [event(session_id=f"S{i}", filler="x" * 60_000) for i in range(300)])
+    await take(dead)
+    await read(dead, 0, 300)
+    apply, sizes = store.apply, []
+
+    def measured(batches: Sequence[Batch]) -> list[bool]:
+        sizes.append(sum(len(row.properties) for batch in batches for row in batch.rows))
+        return apply(batches)
+
+    monkeypatch.setattr(store, "apply", measured)
+    await until_applied(worker, store, 300)
+
+    assert max(sizes) <= 1024 * 1024 + PAGE_BYTES
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_busy_projector_does_not_stop_to_truncate_the_wal(
+    log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0)
+    worker = worker_of(log, store, batch_records=50)
+    await log.append("acme", numbered(0, 2_000))
+    truncated: list[int] = []
+    monkeypatch.setattr(store, "truncate_wal", lambda: truncated.append(checkpoint_of(store)))
+
+    async with running(worker):
+        await until(lambda: checkpoint_of(store) == 2_000 and 2_000 in truncated)
+
+    assert set(truncated) == {0, 2_000}
 
 
 async def test_a_flood_of_one_tenant_does_not_hold_back_another(log: Log, store: SqliteStore) -> None:

@@ -334,3 +334,18 @@ async def test_small_records_before_large_ones_do_not_make_a_page_larger(log: Lo
     sizes = [sum(len(record.body) for record in page) for page in await pages_of(log)]
 
     assert max(sizes) <= PAGE_BYTES
+
+
+async def test_a_reply_is_asked_for_by_the_size_of_the_records_before(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    await log.append("acme", large(900))
+    page, counts = log._page, []
+
+    async def counted(tenant: str, after: int, count: int) -> list[Record]:
+        counts.append(count)
+        return await page(tenant, after, count)
+
+    monkeypatch.setattr(log, "_page", counted)
+    await pages_of(log)
+
+    assert counts[0] == PAGE_RECORDS
+    assert max(counts[1:]) * len(LARGE) <= PAGE_BYTES

@@ -1,8 +1,11 @@
 """The replay gives the same batches from a process of its own as from this one, and its process never stays behind."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +19,13 @@ from projector.worker import Worker
 from streams import Hole, Log, LogUnavailable
 from streams.log import PAGE_BYTES
 from tests.events import event, events
+from tests.proxy import until
 from tests.servers import Server
 from tests.test_projection import dump
 
 pytestmark = pytest.mark.anyio
+
+PROCESS_RECORDS = replay.PROCESS_RECORDS
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +53,8 @@ def replaying() -> list[int]:
     return found
 
 
-async def test_tables_rebuilt_by_processes_equal_live_ones(
-    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay, "BATCH_RECORDS", 400)  # sessions go on from batch to batch
+async def test_tables_rebuilt_by_processes_equal_live_ones(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await log.append("large", events(replay.BATCH_RECORDS + 2_000))  # its sessions go on from batch to batch
     for tenant in ("acme", "beta", "gamma"):
         await log.append(tenant, events(1_500))
     await worker.run_to_end()
@@ -150,6 +154,43 @@ async def test_chunks_are_bounded_in_bytes_and_hold_many_small_tenants(
     assert max(sizes) <= replay.CHUNK_BYTES + replay.BATCH_BYTES + PAGE_BYTES
     assert len(chunks) <= 4
     assert sum(chunk.records for chunk in chunks) == 700
+
+
+async def test_what_a_killed_rebuild_left_goes_with_the_next(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await log.append("acme", events(3))
+    await worker.run_to_end()
+    Path(store.replay_folder, "0").mkdir(parents=True)
+    Path(store.replay_folder, "0", "1").write_bytes(b"rows")
+
+    await rebuild(log, store)
+
+    assert not os.path.exists(store.replay_folder)
+
+
+async def test_processes_end_with_the_rebuild_that_was_killed(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # a command that starts processes by itself
+    await log.append("acme", [event(session_id="S", event_id=f"e{i}") for i in range(PROCESS_RECORDS + 10_000)])
+    environment = os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "FAULT_AT": "during_rebuild"}
+    command = [sys.executable, "-m", "projector", "rebuild"]
+
+    killed = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, timeout=60)
+
+    assert killed.returncode == 137
+    await until(lambda: not of_rebuild(store), seconds=10)
+    assert os.listdir(store.replay_folder)  # so there were some
+
+
+def of_rebuild(store: SqliteStore) -> list[str]:
+    """The processes, of whatever parent, that work for these tables."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            ours = entry.name.isdigit() and store.path.encode() in (entry / "environ").read_bytes()
+            if ours and b"projector.replay" in (entry / "cmdline").read_bytes():
+                found.append(entry.name)
+    return found
 
 
 def test_each_process_gets_about_as_much() -> None:
