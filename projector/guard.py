@@ -1,7 +1,9 @@
 """The guard: whether a log is still the one that the tables were made from. If it is not, nothing is guessed."""
 
-from projector.tables import Checkpoint
-from streams import Record, digest_of
+from collections.abc import Mapping, Sequence
+
+from projector.tables import NOTHING, Checkpoint
+from streams import Log, Record, Survey, digest_of
 
 
 class LogBehind(Exception):
@@ -31,3 +33,19 @@ class LogUnreadable(Exception):
 def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
     """Whether the record at a checkpoint is another than the one that was applied. One that is gone tells nothing."""
     return record is not None and checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest
+
+
+async def disagreements(
+    log: Log, surveys: Sequence[Survey], checkpoints: Mapping[str, Checkpoint]
+) -> dict[str, LogBehind | LogDiffers]:
+    """The tenants whose log ends before their tables do, or holds another record at the checkpoint. Raises LogUnavailable."""
+    places = [(survey, checkpoints.get(survey.tenant, NOTHING)) for survey in surveys]
+    found: dict[str, LogBehind | LogDiffers] = {
+        survey.tenant: LogBehind(survey.tenant, survey.last, at.position) for survey, at in places if survey.last < at.position
+    }
+    whole = [(survey.tenant, at) for survey, at in places if survey.tenant not in found and at.position]
+    heads = await log.find_each([(tenant, at.position) for tenant, at in whole])
+    for (tenant, at), head in zip(whole, heads, strict=True):
+        if differs(head, at):
+            found[tenant] = LogDiffers(tenant, at.position)
+    return found

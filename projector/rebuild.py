@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from projector.guard import LogBehind, LogDiffers, differs
+from projector.guard import disagreements
 from projector.replay import Span, read, replay
 from projector.schema import LIVE, PREVIOUS, SHADOW
 from projector.sqlite import SqliteStore
@@ -105,12 +105,10 @@ async def _refuse_losses(log: Log, store: SqliteStore, surveys: Sequence[Survey]
     live = store.tables(LIVE).checkpoints()
     begins = store.tables(begin).checkpoints() if begin is not None else {}
     reasons = []
+    wrong = await disagreements(log, surveys, live)
     for survey in surveys:
-        checkpoint = live.get(survey.tenant, NOTHING)
-        if survey.last < checkpoint.position:
-            reasons.append(str(LogBehind(survey.tenant, survey.last, checkpoint.position)))
-        elif checkpoint.position and differs(await log.find(survey.tenant, checkpoint.position), checkpoint):
-            reasons.append(str(LogDiffers(survey.tenant, checkpoint.position)))
+        if survey.tenant in wrong:
+            reasons.append(str(wrong[survey.tenant]))
         if survey.has_hole:
             after = begins.get(survey.tenant, NOTHING).position
             holes = [hole for hole in await log.holes(survey) if hole[1] > after]

@@ -40,10 +40,10 @@ async def verify(log: Log, store: SqliteStore) -> AsyncIterator[str]:
 async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, int]) -> None:
     known = scratch.tables().checkpoints()
     spans = []
-    for tenant, goal in goals.items():
-        after = known.get(tenant, NOTHING).position
-        if after < goal:
-            spans.append(Span(tenant, after, min(goal, await log.last_position(tenant))))
+    for survey in await log.survey():
+        after, through = known.get(survey.tenant, NOTHING).position, min(goals.get(survey.tenant, 0), survey.last)
+        if after < through:
+            spans.append(Span(survey.tenant, after, through))
     async for chunk in replay(log, spans, scratch.replay_folder, accept_loss=True):
         scratch.write(scratch.tables(), chunk)
 

@@ -85,9 +85,21 @@ class Log:
             raise Hole(tenant, position + 1, through)
 
     async def find(self, tenant: str, position: int) -> Record | None:
-        """The record at a position, or None."""
-        records = await self._page(tenant, position - 1, 1)
-        return records[0] if records and records[0].position == position else None
+        """The record at a position, or None. Raises LogUnavailable."""
+        [record] = await self.find_each([(tenant, position)])
+        return record
+
+    async def find_each(self, places: Sequence[tuple[str, int]]) -> list[Record | None]:
+        """The record at each of some places, (tenant, position), or None; in few round trips. Raises LogUnavailable."""
+        found: list[Record | None] = []
+        for begin in range(0, len(places), PAGE_RECORDS):
+            some = places[begin : begin + PAGE_RECORDS]
+            calls = [("XRANGE", keys_of(tenant).log, f"{position}-0", f"{position}-0") for tenant, position in some]
+            for reply in await self.wire.calls(calls):
+                if isinstance(reply, ResponseError):
+                    raise LogUnavailable(str(reply)) from reply
+                found.append(record_of(reply[0]) if reply else None)
+        return found
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
         try:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from streams import Event, Hole, Log, Record, digest_of, keys_of
+from streams import Event, Hole, Log, LogUnavailable, Record, digest_of, keys_of
+from streams import log as log_module
 from streams.log import PAGE_BYTES, PAGE_RECORDS
 from tests.events import event, events
 from tests.servers import Server
@@ -127,6 +128,28 @@ async def test_find_gives_the_record_at_a_position_and_no_other(server: Server, 
     assert found is not None and digest_of(found.body) == digest_of(sent[2].body)
     assert await log.find("acme", 2) is None
     assert await log.find("acme", 4) is None
+
+
+async def test_find_each_gives_the_records_of_many_logs_in_the_order_asked(
+    server: Server, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "PAGE_RECORDS", 2)  # so there are several round trips
+    tenants = [f"t{i}" for i in range(5)]
+    for tenant in tenants:
+        await log.append(tenant, [event(session_id=f"S{n}", of=tenant, n=n) for n in range(3)])
+    server.client.xdel(keys_of("t3").log, "2-0")
+
+    found = await log.find_each([(tenant, 2) for tenant in reversed([*tenants, "nobody"])])
+
+    said = [record and (record.position, json.loads(record.body)["properties"]) for record in found]
+    assert said == [None] + [None if i == 3 else (2, {"of": f"t{i}", "n": 1}) for i in (4, 3, 2, 1, 0)]
+
+
+async def test_find_says_what_is_wrong_with_a_log(server: Server, log: Log) -> None:
+    server.client.set(keys_of("acme").log, "no stream")
+
+    with pytest.raises(LogUnavailable, match="WRONGTYPE"):
+        await log.find("acme", 1)
 
 
 async def test_named_gives_the_positions_of_a_hash_within_the_window(server: Server, log: Log) -> None:

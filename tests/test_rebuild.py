@@ -17,7 +17,7 @@ from projector.status import status
 from projector.store import OtherProjection, RebuildRunning
 from projector.verify import verify
 from projector.worker import Worker
-from streams import Log, Survey
+from streams import Log, Survey, keys_of
 from tests.events import event, events
 from tests.servers import Server
 from tests.test_projection import dump
@@ -99,6 +99,7 @@ async def test_events_that_come_during_a_rebuild_are_in_the_new_tables(
     monkeypatch.setattr(store, "index_shadow", apply_meanwhile)
 
     await rebuild(log, store)
+    monkeypatch.undo()
 
     assert len([row for row in dump(store)["events"] if row[0] == "gamma"]) == 20
     assert await differences(log, store) == []
@@ -260,6 +261,21 @@ async def test_a_log_that_was_replaced_is_refused(server: Server, log: Log, stor
     assert len(dump(store)["events"]) == 5
     [acme] = await status(log, store)
     assert "another record at position 5" in (acme.stuck or "")
+
+
+async def test_a_log_whose_key_holds_something_else_is_refused(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await filled(log, worker)
+    server.client.set(keys_of("acme").log, "no stream")
+
+    with pytest.raises(RebuildRefused, match=r"acme ends at position 0, its tables at 55"):
+        await rebuild(log, store)
+
+    [acme, beta] = await status(log, store)
+    assert "acme ends at position 0" in (acme.stuck or "") and beta.stuck is None
+    [acme_differs, *_] = await differences(log, store)
+    assert "acme ends at position 0" in acme_differs
 
 
 async def test_two_rebuilds_at_once_are_refused(log: Log, store: SqliteStore) -> None:
