@@ -8,7 +8,7 @@ from projector.tables import Checkpoint
 from streams import Release, Taken, Wanted
 
 READ_AHEAD = 4  # batches a turn
-UNKNOWN_BYTES = 16 * 1024  # of a record, until a tenant's first batch says more
+UNKNOWN_RECORDS = 1_000  # of a tenant, until its first batch says how large they are; its newest entry may be an exception
 
 
 class Turn(msgspec.Struct):
@@ -44,14 +44,16 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
     """What to read for each batch of a turn: at most so many records and bytes each, a long backlog spans several.
 
     Who has least to read comes first and whole; a flood gets a batch, or its share of what the others leave.
-    `sizes` has the mean bytes of a tenant's records, as last seen.
+    `sizes` has the mean bytes of a tenant's records, as last seen; the newest entry may be larger.
     """
     parts: list[list[Wanted]] = [[]]
     records_left, bytes_left = records, size_bytes
     for tenant, quota in quotas(turns, records * READ_AHEAD, records):
         turn = turns[tenant]
         begin, first = turn.checkpoint.position, True
-        record_bytes = sizes.get(tenant, UNKNOWN_BYTES)
+        record_bytes = max(sizes.get(tenant, 0), turn.taken.newest_bytes)
+        if tenant not in sizes:
+            quota = min(quota, UNKNOWN_RECORDS)
         while quota:
             count = min(quota, records_left, bytes_left // record_bytes)
             if count == 0 and parts[-1]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from streams.append import ENTRY_OVERHEAD_BYTES
 from streams.event import Record
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix, ready_key
 from streams.log import record_of, records_of
@@ -23,13 +24,14 @@ PENDING_IDS = 1_000  # a turn; a delivery has one
 
 class Taken(msgspec.Struct, frozen=True):
     """A tenant that was taken: since when it was due (server's clock), its log's last position, the group's last delivered
-    one (-1 without the group), and how many of its deliveries are pending."""
+    one (-1 without the group), how many of its deliveries are pending, and about how much memory its newest record takes."""
 
     tenant: str
     since_ms: int
     last: int
     delivered: int
     pending: int
+    newest_bytes: int
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -87,10 +89,9 @@ class Consumer:
         ]
         taken: dict[int, list[Taken]] = {}
         for partition, reply in zip(partitions, await self._wire.run("take", calls), strict=True):
-            values = _value(reply)
             taken[partition] = [
-                Taken(tenant.decode(), int(since_ms), int(last), int(delivered), pending)
-                for tenant, since_ms, last, delivered, pending in zip(*(values[i::5] for i in range(5)), strict=True)
+                Taken(tenant.decode(), int(since_ms), int(last), int(delivered), pending, newest_bytes + ENTRY_OVERHEAD_BYTES)
+                for tenant, since_ms, last, delivered, pending, newest_bytes in _value(reply)
             ]
         return taken
 

@@ -1,5 +1,6 @@
 -- take(ready, leases; group, holder, lease_ms, records, log prefix) -> for each tenant: tenant, since when it was due
--- in milliseconds, last position, the group's last delivered position (-1 without the group), how many of its deliveries are pending
+-- in milliseconds, last position, the group's last delivered position (-1 without the group), how many of its deliveries are
+-- pending, the bytes of its newest entry
 --
 -- Takes the tenants that are due, oldest first, until they hold about as many undelivered records as wanted, by moving
 -- their score one lease ahead.
@@ -22,6 +23,12 @@ local function delivered(log)
   return -1, 0
 end
 
+-- The bytes of a log's newest entry, 0 if all are gone.
+local function newest_bytes(log)
+  local entry = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  return entry and #table.concat(entry[2]) or 0
+end
+
 local due = redis.call('ZRANGEBYSCORE', ready, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, 256)
 for i = 1, #due, 2 do
   if left <= 0 then break end
@@ -34,10 +41,8 @@ for i = 1, #due, 2 do
   local last = last_position(log)
   local through, pending = delivered(log)
   left = left - math.max(last - math.max(through, 0), 1)
-  answer[#answer + 1] = tenant
-  answer[#answer + 1] = whole(tonumber(due[i + 1]))
-  answer[#answer + 1] = whole(last)
-  answer[#answer + 1] = whole(through)
-  answer[#answer + 1] = pending
+  answer[#answer + 1] = {
+    tenant, whole(tonumber(due[i + 1])), whole(last), whole(through), pending, last > 0 and newest_bytes(log) or 0
+  }
 end
 return answer

@@ -68,7 +68,7 @@ async def take(consumer: Consumer, records: int = 100_000) -> list[str]:
 
 async def read(consumer: Consumer, after: int, count: int, tenant: str = "acme") -> Delivery:
     """What a consumer is given that has taken the tenant."""
-    taken = Taken(tenant, since_ms=0, last=after + count, delivered=after, pending=0)
+    taken = Taken(tenant, since_ms=0, last=after + count, delivered=after, pending=0, newest_bytes=0)
     return (await consumer.read([Wanted(taken, after, count, first=True)]))[tenant]
 
 
@@ -467,7 +467,7 @@ def entry(position: int) -> list[Any]:
 
 
 def test_records_that_another_reader_was_given_in_between_are_not_taken_for_lost() -> None:
-    want = Wanted(Taken("acme", since_ms=0, last=9, delivered=0, pending=0), 0, 9, first=False)
+    want = Wanted(Taken("acme", since_ms=0, last=9, delivered=0, pending=0, newest_bytes=0), 0, 9, first=False)
 
     delivery = _delivery(want, {"one": [[b"log", [entry(1)]]], "rest": [[b"log", [entry(5), entry(6)]]]})
 
@@ -654,6 +654,23 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
 
     assert all(checkpoint_of(store, tenant) == 20 for tenant in tenants)
     assert max(sizes) <= 4 * batch_bytes
+
+
+async def test_taking_a_tenant_tells_how_large_its_newest_record_is(
+    server: Server, log: Log, store: SqliteStore, dead: Consumer
+) -> None:
+    await dead.repair([])
+    await log.append("small", [event(filler="x" * 60_000), event(session_id="S2")])
+    await log.append("large", [event(session_id="S2"), event(filler="x" * 60_000)])
+    await log.append("gone", [event()])
+    server.client.xdel(keys_of("gone").log, "1-0")
+
+    taken = await dead.take(range(PARTITIONS), records=100)
+    sizes = {one.tenant: one.newest_bytes for some in taken.values() for one in some}
+
+    assert 200 < sizes["small"] < 1_000
+    assert 60_000 < sizes["large"] < 61_000
+    assert 0 < sizes["gone"] <= 200
 
 
 async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(

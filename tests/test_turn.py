@@ -4,20 +4,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projector.tables import Checkpoint
-from projector.turn import READ_AHEAD, Turn, plan, quotas
+from projector.turn import READ_AHEAD, UNKNOWN_RECORDS, Turn, plan, quotas
 from streams import Taken
 
+SMALL = 200  # what a record takes in memory, in bytes
 
-def turns(**backlogs: int) -> dict[str, Turn]:
+
+def turns(*, newest_bytes: int = SMALL, **backlogs: int) -> dict[str, Turn]:
     """Tenants in the order in which they became due, level groups, and what each has not applied."""
     return {
-        tenant: Turn(Taken(tenant, since_ms, last=100 + backlog, delivered=100, pending=0), Checkpoint(100, "", 0))
+        tenant: Turn(
+            Taken(tenant, since_ms, last=100 + backlog, delivered=100, pending=0, newest_bytes=newest_bytes),
+            Checkpoint(100, "", 0),
+        )
         for since_ms, (tenant, backlog) in enumerate(backlogs.items(), 1)
     }
 
 
 def test_a_flood_does_not_push_out_the_small() -> None:
-    parts = plan(turns(flood=1_000_000, small=3, other=7), {}, records=100, size_bytes=2**40)
+    parts = plan(turns(flood=1_000_000, small=3, other=7), {"flood": SMALL}, records=100, size_bytes=2**40)
 
     assert [(want.taken.tenant, want.count) for want in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
     assert [[want.taken.tenant for want in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
@@ -56,20 +61,33 @@ def test_a_record_larger_than_a_batch_is_read_alone() -> None:
     assert [[want.count for want in part] for part in parts] == [[1]] * 3
 
 
+def test_of_a_tenant_nobody_has_seen_little_is_read_whatever_its_newest_record_says() -> None:
+    [[want]] = plan(turns(a=100_000), {}, records=5_000, size_bytes=2**40)
+
+    assert want.count == UNKNOWN_RECORDS
+
+
+def test_a_newest_record_that_is_larger_than_the_last_ones_seen_is_believed() -> None:
+    parts = plan(turns(a=300, newest_bytes=1_000), {"a": SMALL}, records=5_000, size_bytes=100_000)
+
+    assert [[want.count for want in part] for part in parts] == [[100]] * 3
+
+
 @given(
     backlogs=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 10_000), min_size=1, max_size=30),
     sizes=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(200, 70_000)),
+    newest_bytes=st.integers(200, 70_000),
     records=st.integers(1, 500),
     size_bytes=st.integers(70_000, 2**24),
 )
 def test_no_batch_passes_its_bounds_and_nobody_gets_more_than_waits(
-    backlogs: dict[str, int], sizes: dict[str, int], records: int, size_bytes: int
+    backlogs: dict[str, int], sizes: dict[str, int], newest_bytes: int, records: int, size_bytes: int
 ) -> None:
-    parts = plan(turns(**backlogs), sizes, records=records, size_bytes=size_bytes)
+    parts = plan(turns(**backlogs, newest_bytes=newest_bytes), sizes, records=records, size_bytes=size_bytes)
 
     assert len(parts) <= READ_AHEAD
     for part in parts:
         assert sum(want.count for want in part) <= records
-        assert sum(want.count * sizes.get(want.taken.tenant, 16_384) for want in part) <= size_bytes
+        assert sum(want.count * max(sizes.get(want.taken.tenant, 0), newest_bytes) for want in part) <= size_bytes
     for tenant, backlog in backlogs.items():
         assert sum(want.count for part in parts for want in part if want.taken.tenant == tenant) <= max(backlog, 1)
