@@ -1,6 +1,7 @@
 """python -m projector: keep the tables level with the log, rebuild them, check them."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -9,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any
 
 import click
@@ -24,13 +24,14 @@ from projector import rebuild as rebuilding
 from projector.rebuild import NothingToRollBack, RebuildRefused, Rebuilt, SwapTooSlow
 from projector.sqlite import SqliteStore
 from projector.status import TenantStatus, status
-from projector.store import OtherProjection, RebuildRunning, StoreUnavailable, open_store
+from projector.store import OtherProjection, RebuildRunning, StoreReplaced, StoreUnavailable, open_store
 from projector.verify import verify
 from projector.worker import Worker
 from streams import BadTenant, Hole, Log, LogUnavailable, SettingError, Settings, Wire, load_settings
 
 log_of_projector = logging.getLogger("projector")
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
+REOPEN_SECONDS = 1.0
 KNOWN_ERRORS = (
     LogUnavailable,
     StoreUnavailable,
@@ -127,6 +128,9 @@ def status_command(as_json: bool) -> None:
             print(msgspec.json.encode(found).decode())
         else:
             Console().print(_table(found))
+            for one in found:
+                if one.stuck:
+                    print(f"{one.tenant} is stuck: {one.stuck}")
         return 0
 
     _run(act)
@@ -147,7 +151,7 @@ def _run(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
         sys.exit(130)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _opened(settings: Settings, budget_seconds: float) -> AsyncIterator[tuple[Log, SqliteStore]]:
     with open_store(settings.tables_url, cache_mib=settings.cache_mib) as store:
         async with Log(Wire(settings.log_url, budget_seconds=budget_seconds)) as log:
@@ -158,6 +162,18 @@ async def _work(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        try:
+            await _apply_until(stop, settings)
+        except StoreReplaced as error:
+            log_of_projector.warning("%s", error)
+            with contextlib.suppress(TimeoutError):  # until whoever does it is done: the WAL beside the file goes, too
+                await asyncio.wait_for(stop.wait(), REOPEN_SECONDS)
+    return 0
+
+
+async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
+    """Run a worker over the database file that is there now. Raises StoreReplaced when it is another."""
     async with _opened(settings, settings.lease_seconds) as (log, store):
         if store.version_warning:
             log_of_projector.warning("%s", store.version_warning)
@@ -172,7 +188,6 @@ async def _work(settings: Settings) -> int:
         )
         log_of_projector.info("%s applies %s to %s", holder, settings.log_url.partition("@")[2] or settings.log_url, store.path)
         await worker.run(stop)
-    return 0
 
 
 class _Rate(ProgressColumn):
@@ -218,8 +233,8 @@ def _report(verb: str, done: Rebuilt) -> int:
 
 
 def _table(found: list[TenantStatus]) -> Table:
-    table = Table("tenant", *("records", "rows", "sessions", "lag", "lag s", "late duplicates", "quarantined"), "stuck")
-    for column in table.columns[1:-1]:
+    table = Table("tenant", *("records", "rows", "sessions", "lag", "lag s", "late duplicates", "quarantined"))
+    for column in table.columns[1:]:
         column.justify = "right"
     for one in found:
         table.add_row(
@@ -231,7 +246,6 @@ def _table(found: list[TenantStatus]) -> Table:
             f"{one.lag_seconds:.1f}",
             f"{one.late_duplicates:,}",
             f"{one.quarantined:,}",
-            one.stuck or "",
         )
     return table
 

@@ -20,7 +20,7 @@ from sqlite_utils import Database
 from projector.chunk import Chunk
 from projector.projection import PROJECTION_VERSION, Batch
 from projector.schema import DROPPED, LIVE, PREVIOUS, SHADOW, create_read_indexes, create_set, drop_set, migrations, rename_set
-from projector.store import OtherProjection, RebuildRunning, StoreUnavailable
+from projector.store import OtherProjection, RebuildRunning, StoreReplaced, StoreUnavailable
 from projector.tables import Tables
 from streams import fault_point
 
@@ -41,6 +41,7 @@ class SqliteStore:
         self._connection: Any = None
         self._readers = threading.local()
         self._opened: list[Any] = []
+        self._file = (0, 0)
         self.tables_id = ""
 
     def __enter__(self) -> "SqliteStore":
@@ -66,6 +67,7 @@ class SqliteStore:
         execute = self._connection.execute
         execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self._insist("PRAGMA journal_mode = WAL")  # for which SQLite does not wait, when several open a new file
+        self._file = self._file_now()
         execute("PRAGMA synchronous = NORMAL")
         execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
@@ -74,12 +76,28 @@ class SqliteStore:
             migrations.apply(Database(self._connection))
         [self.tables_id] = execute("SELECT tables_id FROM database_identity").fetchone()
 
+    def check_file(self) -> None:
+        """Raises StoreReplaced when the file that is open is not the one that others would open: what is written to it is
+        read by nobody."""
+        try:
+            same = self._file_now() == self._file
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise StoreReplaced
+
+    def _file_now(self) -> tuple[int, int]:
+        """Which file stands at the path: device and inode."""
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One write transaction, whole or not at all. Raises StoreUnavailable."""
         with store_errors():
+            self.check_file()
             self._begin()
             try:
                 yield
@@ -246,8 +264,7 @@ class SqliteStore:
 
     def _reader(self) -> Any:
         """This thread's read-only connection; a new one when another file was put in the place of the old."""
-        status = os.stat(self.path)
-        identity = (status.st_dev, status.st_ino)
+        identity = self._file_now()
         if getattr(self._readers, "identity", None) != identity:
             if hasattr(self._readers, "connection"):
                 self._opened.remove(self._readers.connection)

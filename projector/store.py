@@ -10,6 +10,13 @@ class StoreUnavailable(Exception):
     """The tables cannot be read or written now: locked, disk full, or an I/O error."""
 
 
+class StoreReplaced(StoreUnavailable):
+    """The database file was removed, or another was put in its place: it must be opened again."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
 class OtherProjection(Exception):
     """The tables were made by another version of the projection; this process leaves them alone."""
 

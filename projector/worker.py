@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from projector.guard import LogBehind, LogDiffers, LogUnreadable, differs
 from projector.projection import Batch, project
 from projector.sqlite import SqliteStore
-from projector.store import OtherProjection, StoreUnavailable
+from projector.store import OtherProjection, StoreReplaced, StoreUnavailable
 from projector.tables import Checkpoint
 from projector.turn import READ_AHEAD, Turn, plan
 from streams import (
@@ -98,7 +98,8 @@ class Worker:
         await self._consumer.acknowledge([(tenant, ids) for tenant, ids in done if ids])
 
     async def _take(self) -> dict[str, "Turn"]:
-        """The tenants of this turn, with their checkpoints."""
+        """The tenants of this turn, with their checkpoints. Raises StoreReplaced: another database has another group."""
+        self._store.check_file()
         partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
         taken = await self._consumer.take(partitions, records=self._batch_records * READ_AHEAD)
         self._ready |= {partition for partition, tenants in taken.items() if tenants}
@@ -207,7 +208,7 @@ class Worker:
         return applied
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Apply until told to stop; the batch in hand is finished."""
+        """Apply until told to stop; the batch in hand is finished. Raises StoreReplaced."""
         listening = asyncio.create_task(self._listen())
         stopping = asyncio.create_task(stop.wait())
         next_poll = next_sweep = 0.0
@@ -229,6 +230,8 @@ class Worker:
                     else:
                         await self._idle(stopping, next_poll - time.monotonic())
                     failures = 0
+                except StoreReplaced:
+                    raise
                 except (LogUnavailable, StoreUnavailable, OtherProjection) as error:
                     failures += 1
                     if failures in (1, 10) or failures % 100 == 0:
@@ -241,7 +244,10 @@ class Worker:
             await asyncio.gather(listening, stopping, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Register the group, make ready what was forgotten, and name the tenants whose log lost records."""
+        """Register the group, make ready what was forgotten, and name the tenants whose log lost records.
+
+        Raises StoreReplaced, LogUnavailable, StoreUnavailable."""
+        self._store.check_file()
         if not self._registered:  # before the survey: what comes after it makes itself ready
             await self._consumer.repair([])
             self._registered = True

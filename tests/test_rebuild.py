@@ -274,6 +274,7 @@ async def test_a_log_whose_key_holds_something_else_is_refused(
 
     [acme, beta] = await status(log, store)
     assert "acme ends at position 0" in (acme.stuck or "") and beta.stuck is None
+    assert "acme is stuck: the log of acme ends at position 0" in command(server, store, "status").stdout
     [acme_differs, *_] = await differences(log, store)
     assert "acme ends at position 0" in acme_differs
 

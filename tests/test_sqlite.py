@@ -12,7 +12,7 @@ import pytest
 from projector import SqliteStore, StoreUnavailable, open_store
 from projector.projection import project
 from projector.sqlite import SAFE_VERSION
-from projector.store import OtherProjection
+from projector.store import OtherProjection, StoreReplaced
 from tests.test_projection import dump, record
 
 
@@ -47,6 +47,16 @@ def test_a_batch_that_does_not_begin_behind_the_checkpoint_writes_nothing(store:
 
     assert store.apply([again, gap]) == [False, False]
     assert dump(store) == before
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_nothing_is_written_to_a_file_that_nobody_would_open(store: SqliteStore, how: str) -> None:
+    Path(store.path).unlink()
+    if how == "replaced":
+        Path(store.path).touch()
+
+    with pytest.raises(StoreReplaced):
+        store.apply([project("acme", 0, [record(1)], 1)])
 
 
 def test_one_tenant_that_moved_does_not_hold_up_another(store: SqliteStore) -> None:

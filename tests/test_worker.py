@@ -1,11 +1,17 @@
 """The worker applies each record once, whatever was lost, paused or restored between two of its steps."""
 
+import contextlib
+from pathlib import Path
+
+import pysqlite3
 import pytest
 
 from projector import SqliteStore
 from projector.worker import Worker
 from streams import Log
 from tests.events import event, events
+from tests.http import process_of
+from tests.proxy import until
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -39,3 +45,37 @@ async def test_a_late_duplicate_is_counted_and_changes_nothing(
     assert rows(store) == [("acme", 1)]
     assert rows(store, "SELECT position, late_duplicates FROM checkpoints") == [(2, 1)]
     assert rows(store, "SELECT event_count FROM event_sessions") == [(1,)]
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced by yesterday's"])
+async def test_a_projector_goes_on_in_the_database_that_is_there_now(server: Server, log: Log, tmp_path: Path, how: str) -> None:
+    path, yesterday = tmp_path / "tables.db", tmp_path / "yesterday.db"
+    settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{path}"}
+    with process_of(("-m", "projector", "run"), tmp_path, "first.log", **settings):
+        with process_of(("-m", "projector", "run"), tmp_path, "second.log", **settings):
+            await until(lambda: said_by_all(tmp_path, " applies "), seconds=20)
+            await log.append("acme", events(5))
+            await until(lambda: count_in(path) == 5)
+            with contextlib.closing(pysqlite3.connect(path)) as connection:
+                connection.execute("VACUUM INTO ?", (str(yesterday),))
+
+            for file in tmp_path.glob("tables.db*"):
+                file.unlink()
+            if how != "removed":
+                yesterday.rename(path)
+            await log.append("acme", [event(session_id="later", n=i, event_id=str(i)) for i in range(5)])
+
+            await until(lambda: count_in(path) == 10)
+            await until(lambda: said_by_all(tmp_path, "another was put in its place"))
+
+
+def said_by_all(folder: Path, what: str) -> bool:
+    return all(what in (folder / f"{one}.log").read_text() for one in ("first", "second"))
+
+
+def count_in(path: Path) -> int:
+    """How many events are in the database that is at a path now."""
+    with contextlib.suppress(pysqlite3.OperationalError):
+        with contextlib.closing(pysqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+    return 0
