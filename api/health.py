@@ -64,6 +64,7 @@ class Safety:
     def __init__(self, log: Log, settings: Settings) -> None:
         self._log = log
         self._durability = settings.durability
+        self._request_bytes = settings.request_limit_bytes
         self._checked = float("-inf")
         self._configuration: list[Failure] = []
 
@@ -76,7 +77,7 @@ class Safety:
                 self._checked = time.monotonic()
         except LogUnavailable as error:
             return [Failure("server-unreachable", str(error))]
-        return unwritable(information) + self._configuration
+        return unwritable(information, self._request_bytes) + self._configuration
 
     async def _settings(self, information: dict[str, str]) -> dict[str, str]:
         """The server's settings; where CONFIG is hidden, what INFO tells of them."""
@@ -95,16 +96,17 @@ def parse_info(text: bytes) -> dict[str, str]:
     return {key: value for key, colon, value in lines if colon}
 
 
-def unwritable(information: dict[str, str]) -> list[Failure]:
-    """Why the server would refuse to write."""
+def unwritable(information: dict[str, str], request_bytes: int) -> list[Failure]:
+    """Why the server would refuse to write a request of so many bytes."""
     failures = []
     if information.get("role") == "slave":
         failures.append(Failure("server-read-only", "the server is a replica; give REDIS_URL of its primary"))
     if information.get("aof_last_write_status", "ok") != "ok":
         failures.append(Failure("server-not-writing", "the server could not write its append-only file"))
     limit, used = int(information.get("maxmemory", 0)), int(information.get("used_memory", 0))
-    if limit and used >= limit:
-        failures.append(Failure("server-memory-full", f"the server uses {used} bytes of maxmemory {limit}"))
+    if limit and used + request_bytes > limit:
+        detail = f"the server uses {used} bytes of maxmemory {limit}; a request may need {request_bytes}"
+        failures.append(Failure("server-memory-full", detail))
     return failures
 
 

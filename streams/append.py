@@ -22,6 +22,9 @@ ENTRY_OVERHEAD_BYTES = 200
 class LogFull(Exception):
     """The server's memory is full (maxmemory): it takes no more events until it gets more memory."""
 
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
 
 class LogRefused(Exception):
     """The server answered an append with an error of its own."""
@@ -213,7 +216,7 @@ def _refusal(reply: Exception) -> Exception:
     """The error of a script call; older servers hide OOM in a plain error, so the text decides."""
     text = str(reply)
     if "OOM" in text or "maxmemory" in text:
-        return LogFull(text)
+        return LogFull()
     if "MISCONF" in text or "READONLY" in text or "NOREPLICAS" in text:
         return LogUnavailable(text)
     return LogRefused(text)

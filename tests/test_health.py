@@ -123,6 +123,15 @@ async def test_a_server_whose_memory_is_full_is_named(own_server: Server, door: 
     assert "102400" in found["server-memory-full"]
 
 
+async def test_a_server_with_less_room_than_a_request_needs_is_not_ready(own_server: Server, door: Door) -> None:
+    used = own_server.client.info("memory")["used_memory"]
+    own_server.client.config_set("maxmemory", used + 1_000_000)
+    assert list(await failures(door)) == ["server-memory-full"]
+
+    own_server.client.config_set("maxmemory", used + 20_000_000)
+    assert await failures(door) == {}
+
+
 @pytest.mark.parametrize("name", sorted(BINARIES))
 @pytest.mark.parametrize(
     ("options", "expected"),
