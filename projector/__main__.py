@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 import uvloop
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -233,7 +234,7 @@ def _report(verb: str, done: Rebuilt) -> int:
 
 
 def _table(found: list[TenantStatus]) -> Table:
-    table = Table("tenant", *("records", "rows", "sessions", "lag", "lag s", "late duplicates", "quarantined"))
+    table = Table("tenant", *("records", "rows", "sessions", "lag", "lag s", "late duplicates", "quarantined"), box=SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
     for one in found:
