@@ -234,9 +234,10 @@ def _report(verb: str, done: Rebuilt) -> int:
 
 
 def _table(found: list[TenantStatus]) -> Table:
-    table = Table("tenant", *("records", "rows", "sessions", "lag", "lag s", "late duplicates", "quarantined"), box=SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    table.add_column("tenant", overflow="fold", min_width=12)
+    for name in ("records", "rows", "sessions", "lag", "lag s", "late\nduplicates", "quarantined"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         table.add_row(
             one.tenant,
