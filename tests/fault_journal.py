@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 # "acme" + "2S0" and "acme2" + "S0" join to one text: names must not cross tenants either.
-TENANTS = ("acme", "acme2", "acme:eu", "b", "Shop-7.x")
+TENANTS = ("acme", "acme2", "acme-eu", "b", "Shop-7.x")
 
 Members = dict[str, Any]
 

@@ -52,7 +52,7 @@ def test_no_key_belongs_to_two_tenants(one: str, other: str, hash_one: str, hash
     assert not own(one, hash_one) & shared
 
 
-@pytest.mark.parametrize(("one", "other"), [("a", "a:b"), ("a", "a:"), ("a", "a.b"), ("seen:a", "a"), ("log:a", "a")])
+@pytest.mark.parametrize(("one", "other"), [("a", "a.b"), ("a", "a-"), ("seen", "log"), ("a", "aa")])
 def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None:
     event_hash = "0" * 32
 
@@ -79,8 +79,10 @@ def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None
         "é",
         "-a",
         ":a",
+        "a:b",
+        "a@b",
         ".",
-        "x" * 129,
+        "x" * 65,
     ],
     ids=repr,
 )
@@ -111,7 +113,7 @@ def test_tenants_spread_over_the_partitions() -> None:
 
 
 def test_a_tenants_partition_never_changes() -> None:
-    assert [keys_of(tenant).partition for tenant in ("acme", "globex", "a:b@c")] == [62, 58, 12]
+    assert [keys_of(tenant).partition for tenant in ("acme", "globex", "a.b-c")] == [62, 58, 46]
 
 
 def test_a_ready_sets_key_is_its_prefix_and_the_group() -> None:
