@@ -41,7 +41,7 @@ class SqliteStore:
         self._connection: Any = None
         self._readers = threading.local()
         self._opened: list[Any] = []
-        self._file = (0, 0)
+        self._file: tuple[int, int] | None = None
         self.tables_id = ""
 
     def __enter__(self) -> "SqliteStore":
@@ -79,16 +79,15 @@ class SqliteStore:
     def check_file(self) -> None:
         """Raises StoreReplaced when the file that is open is not the one that others would open: what is written to it is
         read by nobody."""
-        try:
-            same = self._file_now() == self._file
-        except FileNotFoundError:
-            same = False
-        if not same:
+        if self._file_now() != self._file:
             raise StoreReplaced
 
-    def _file_now(self) -> tuple[int, int]:
-        """Which file stands at the path: device and inode."""
-        status = os.stat(self.path)
+    def _file_now(self) -> tuple[int, int] | None:
+        """Which file stands at the path: device and inode, None without one."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
         return status.st_dev, status.st_ino
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -265,6 +264,8 @@ class SqliteStore:
     def _reader(self) -> Any:
         """This thread's read-only connection; a new one when another file was put in the place of the old."""
         identity = self._file_now()
+        if identity is None:
+            raise StoreReplaced
         if getattr(self._readers, "identity", None) != identity:
             if hasattr(self._readers, "connection"):
                 self._opened.remove(self._readers.connection)
