@@ -1,6 +1,7 @@
-"""python -m api: the HTTP door and the windows."""
+"""python -m api: the HTTP door and the windows, and who may use them."""
 
 import gc
+import ipaddress
 import logging
 import resource
 import sys
@@ -10,25 +11,59 @@ import uvicorn
 from starlette.applications import Starlette
 
 from api.app import create_app
+from api.keys import key
 from api.protocol import protocol_of
 from streams import SettingError, Settings, load_settings
 
 DRAIN_SECONDS = 4  # honcho kills after five
 
 
-@click.command()
-def main() -> None:
-    """Serve the HTTP API: POST /api/events, and what reads the tables.
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """The HTTP API, and the keys that it takes. Without a command it serves.
 
-    Settings come from the environment or .env: HOST and PORT say where, REDIS_URL and DATABASE_URL what it uses;
-    README.md lists them all. Several processes may serve the same log and tables.
+    Settings come from the environment or .env; README.md lists them.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+@main.command()
+def run() -> None:
+    """Serve the HTTP API: POST /api/events, and what reads the tables.
+
+    HOST and PORT say where, REDIS_URL and DATABASE_URL what it uses, AUTH who may. Several processes may serve the same
+    log and tables.
+    """
     try:
         settings = load_settings()
+        refuse_open_to_all(settings)
     except SettingError as error:
         sys.exit(str(error))
     serve(create_app(settings), settings)
+
+
+main.add_command(key)
+
+
+def refuse_open_to_all(settings: Settings) -> None:
+    """Raises SettingError when anybody who reaches this address could speak for any tenant, and nobody said it is meant."""
+    if settings.auth == "open" and not settings.allow_open and not _is_loopback(settings.host):
+        raise SettingError(
+            "AUTH",
+            f"is open and HOST is {settings.host!r}: whoever reaches this address could write and read as any tenant. "
+            "Set AUTH=keys, or ALLOW_OPEN=1 if that is meant.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own; a name other than localhost may be anything."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def serve(app: Starlette, settings: Settings) -> None:

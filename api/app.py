@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -12,6 +12,7 @@ from api.health import Safety, healthz, readyz
 from api.ingest import PostEvents
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
+from api.tenants import Gate, KeyRing
 from projector import open_store
 from streams import Log, Settings, Wire
 
@@ -40,9 +41,12 @@ def create_app(settings: Settings) -> Starlette:
             async with Log(wire, window_seconds=settings.window_seconds) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety = Safety(log, settings)
-                greeting = asyncio.create_task(_greet(app.state.safety, settings))
-                yield
-                greeting.cancel()
+                ring = KeyRing(store)
+                app.state.gate = Gate(settings, ring)
+                async with ring.following() if settings.auth == "keys" else nullcontext():
+                    greeting = asyncio.create_task(_greet(app.state.safety, settings))
+                    yield
+                    greeting.cancel()
 
     return Starlette(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
 
@@ -61,4 +65,7 @@ async def _greet(safety: Safety, settings: Settings) -> None:
         await asyncio.sleep(0.2 if failures[0].code == "server-unreachable" else 5.0)
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
     url = f"http://{host}:{settings.port}/api/events"
-    print(f"Try it: curl -i {url} -H 'X-Tenant-ID: acme' -d '{EXAMPLE}'", flush=True)
+    if settings.auth == "keys":
+        print("Try it: KEY=$(python -m api key create acme)", flush=True)
+    who = "-H 'X-Tenant-ID: acme'" if settings.auth == "open" else '-H "Authorization: Bearer $KEY"'
+    print(f"Try it: curl -i {url} {who} -d '{EXAMPLE}'", flush=True)

@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.problems import Problem
-from api.tenants import tenant_of
 from streams import Event, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
 
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
@@ -37,7 +36,7 @@ class PostEvents:
         """Answer one request. What it raises becomes an answer in the table of problems."""
         state: State = scope["app"].state
         settings: Settings = state.settings
-        tenant = tenant_of(scope["headers"])
+        tenant = state.gate.admit(scope["headers"], "append")
         headers = joined(scope["headers"])
         body = await read_body(receive, headers, settings.request_limit_bytes)
         raws = split_body(body, headers.get(b"content-type", b""))

@@ -13,7 +13,7 @@ from projector import StoreUnavailable
 from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected
 
 log_of_api = logging.getLogger("api")
-RETRY_AFTER_SECONDS = "1"
+HEADERS = {503: {"retry-after": "1"}, 401: {"www-authenticate": 'Bearer realm="penstock"'}}
 
 
 class Problem(Exception):
@@ -48,7 +48,7 @@ def problem_bytes(status: int, code: str, detail: str, **extra: Any) -> bytes:
 
 def answer(problem: Problem) -> Response:
     """The response that a problem is."""
-    headers = {"retry-after": RETRY_AFTER_SECONDS} if problem.status == 503 else {}
+    headers = HEADERS.get(problem.status, {})
     body = problem_bytes(problem.status, problem.code, problem.detail, **problem.extra)
     return Response(body, problem.status, headers=headers, media_type="application/problem+json")
 

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.problems import Problem
-from api.tenants import tenant_of
 from projector import Filters, Place, SqliteStore, reads
 from streams import INTEGER_LIMIT, Log, Rejected, microseconds, name_of, parse_body
 
@@ -101,7 +100,7 @@ async def _page(
 
 async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, Place | None, int]:
     """The tenant, filters, place and page size that a request names; waits for `after`."""
-    tenant = tenant_of(request.scope["headers"])
+    tenant: str = request.app.state.gate.admit(request.scope["headers"], "read")
     query = request.query_params
     for parameter in query:
         if parameter not in allowed or len(query.getlist(parameter)) > 1:

@@ -1,20 +1,120 @@
-"""Which tenant a request speaks for. Today the X-Tenant-ID header says so; keys and tokens will be looked up here."""
+"""Which tenant a request speaks for, and whether it may do what it asks: by its header, its key, or its token."""
 
+import asyncio
+import contextlib
+import hmac
+import time
+from collections.abc import AsyncIterator
+
+from starlette.concurrency import run_in_threadpool
+
+from api.credentials import ROLES, credential_of, hash_of
 from api.problems import Problem
-from streams import BadTenant, keys_of
+from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, credentials
+from streams import BadTenant, Settings, keys_of
 
 TENANT_HEADER = b"x-tenant-id"
+REFRESH_SECONDS = 1.0  # a revoked key stops within two
+NOTE_USES_SECONDS = 30.0
+_NO_HASH = bytes(32)
 
 
-def tenant_of(headers: list[tuple[bytes, bytes]]) -> str:
-    """The tenant of a request; exactly one header names it."""
+def tenant_named(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The tenant that X-Tenant-ID names, None without one. A name that could reach another's keys is refused here."""
     named = [value for key, value in headers if key == TENANT_HEADER]
-    if len(named) != 1:
-        code = "tenant-ambiguous" if named else "tenant-missing"
-        raise Problem(400, code, f"one X-Tenant-ID header is needed; there are {len(named)}", value=len(named))
+    if not named:
+        return None
+    if len(named) > 1:
+        raise Problem(400, "tenant-ambiguous", f"one X-Tenant-ID header is needed; there are {len(named)}", value=len(named))
     tenant = named[0].decode("latin-1")
     try:
         keys_of(tenant)
     except BadTenant as error:
         raise Problem(400, "tenant-invalid", str(error), value=tenant) from None
     return tenant
+
+
+class KeyRing:
+    """The keys as they are in the tables, at most a second old: a task reads them, never a request."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._version: int | None = None
+        self._keys: dict[bytes, ApiKey] = {}
+        self._used_at_us: dict[bytes, int] = {}
+
+    def find(self, secret: str) -> ApiKey | None:
+        """The key that a secret is. Unknown ones take the same work as known ones."""
+        digest = hash_of(secret)
+        key = self._keys.get(digest)
+        if not hmac.compare_digest(key.key_hash if key else _NO_HASH, digest) or key is None:
+            return None
+        self._used_at_us[digest] = time.time_ns() // 1_000
+        return key
+
+    def refresh(self) -> None:
+        """Read the keys again, if any came or went. Raises StoreUnavailable."""
+        if self._version is None or credentials.version(self._store) != self._version:
+            self._version, keys = credentials.load(self._store)
+            self._keys = {key.key_hash: key for key in keys}
+
+    def note_uses(self) -> None:
+        """Keep when keys were used, now or the next time."""
+        used, self._used_at_us = self._used_at_us, {}
+        if used:
+            try:
+                credentials.note_uses(self._store, used)
+            except StoreUnavailable as error:
+                self._used_at_us = used | self._used_at_us
+                if isinstance(error, StoreReplaced):
+                    self._store.reopen()
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Up to date from now to the end; what was used is kept at the end, too. Raises StoreUnavailable at the start."""
+        await run_in_threadpool(self.refresh)
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.note_uses()
+
+    async def _follow(self) -> None:
+        """While the tables cannot be read the last keys hold: what comes in must not depend on them. /readyz names it."""
+        noted = time.monotonic()
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                await run_in_threadpool(self.refresh)
+                if time.monotonic() - noted >= NOTE_USES_SECONDS:
+                    noted = time.monotonic()
+                    await run_in_threadpool(self.note_uses)
+
+
+class Gate:
+    """Lets requests in. In open mode the X-Tenant-ID header alone says who writes and reads."""
+
+    def __init__(self, settings: Settings, ring: KeyRing) -> None:
+        self._open = settings.auth == "open"
+        self._ring = ring
+
+    def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
+        """The tenant that a request may `append` to or `read`. Raises Problem."""
+        named = tenant_named(headers)
+        if self._open:
+            if named is None:
+                raise Problem(400, "tenant-missing", "one X-Tenant-ID header is needed; there are 0", value=0)
+            return named
+        credential = credential_of(headers)
+        if credential is None:
+            raise Problem(401, "credential-missing", "a key is needed: Authorization: Bearer, Basic user name, or X-Write-Key")
+        key = self._ring.find(credential)
+        if key is None:
+            raise Problem(401, "credential-unknown", "this key is unknown or was revoked")
+        if act not in ROLES[key.role]:  # type: ignore[index]
+            raise Problem(403, "role-insufficient", f"a {key.role} key may not {act}", value=key.role)
+        if named is not None and named != key.tenant_id:
+            raise Problem(403, "tenant-mismatch", "X-Tenant-ID names another tenant than the key")
+        return key.tenant_id

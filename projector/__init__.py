@@ -1,8 +1,9 @@
 """The tables: what the log says, as rows. Reads the log through streams; knows nothing of HTTP."""
 
-from projector import reads
+from projector import credentials, reads
+from projector.credentials import ApiKey
 from projector.reads import Filters, Place
 from projector.sqlite import SqliteStore
-from projector.store import StoreUnavailable, open_store
+from projector.store import StoreReplaced, StoreUnavailable, open_store
 
-__all__ = ["Filters", "Place", "SqliteStore", "StoreUnavailable", "open_store", "reads"]
+__all__ = ["ApiKey", "Filters", "Place", "SqliteStore", "StoreReplaced", "StoreUnavailable", "credentials", "open_store", "reads"]

@@ -96,6 +96,18 @@ def create_live_tables(db: Database) -> None:
     create_read_indexes(db.conn, LIVE)
 
 
+@migrations()
+def create_api_keys(db: Database) -> None:
+    """Who may speak for a tenant. In no set: a rebuild and a rollback leave it alone."""
+    db.execute(
+        "CREATE TABLE api_keys (tenant_id TEXT NOT NULL, key_id TEXT NOT NULL UNIQUE, key_hash BLOB NOT NULL UNIQUE, "
+        "role TEXT NOT NULL, label TEXT NOT NULL, created_at_us INTEGER NOT NULL, last_used_at_us INTEGER, "
+        "PRIMARY KEY (tenant_id, key_id)) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE api_keys_version (version INTEGER NOT NULL) STRICT")
+    db.execute("INSERT INTO api_keys_version VALUES (0)")
+
+
 def create_set(connection: Any, suffix: str) -> None:
     """Empty tables under a suffix, with the indexes that keep rows unique."""
     [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()

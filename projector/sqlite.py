@@ -46,14 +46,21 @@ class SqliteStore:
 
     def __enter__(self) -> "SqliteStore":
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with store_errors():
-            self._connection = self._connect(f"file:{quote(self.path)}", self._cache_mib)
-            self._prepare()
+        self.reopen()
         return self
 
     def __exit__(self, *_: object) -> None:
         for connection in self._opened:
             connection.close()
+
+    def reopen(self) -> None:
+        """Write from now on to the file that is there now. Raises StoreUnavailable."""
+        if self._connection is not None:
+            self._opened.remove(self._connection)
+            self._connection.close()
+        with store_errors():
+            self._connection = self._connect(f"file:{quote(self.path)}", self._cache_mib)
+            self._prepare()
 
     def _connect(self, uri: str, cache_mib: int) -> Any:
         connection = pysqlite3.connect(
@@ -133,6 +140,10 @@ class SqliteStore:
             yield
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """Execute a statement within the caller's transaction; its cursor."""
+        return self._connection.execute(statement, values)
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Write batches in one transaction; which began behind their tenant's checkpoint and so were written."""

@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     data_dir: Annotated[str, Meta(min_length=1)] = "data"
     redis_url: str = ""
     database_url: str = ""
+    auth: Literal["open", "keys"] = "open"
+    allow_open: bool = False
     durability: Literal["always", "everysec", "none"] = "always"
     server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024

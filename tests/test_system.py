@@ -254,6 +254,8 @@ def test_with_a_server_of_ones_own_none_is_started_and_all_works_the_same(checko
 
 COMMANDS = [
     ("api",),
+    ("api", "run"),
+    *(("api", "key", name) for name in ("create", "list", "revoke")),
     *(("streams", name) for name in ("serve", "tail", "settings")),
     *(("projector", name) for name in ("run", "rebuild", "rollback", "verify", "status")),
 ]

@@ -1,0 +1,286 @@
+"""With keys, a request speaks for the key's tenant and does what the key's role allows; nothing else gets in."""
+
+import base64
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
+from api.tenants import KeyRing
+from projector import ApiKey, SqliteStore, StoreUnavailable, credentials
+from projector.rebuild import rebuild, rollback
+from projector.worker import Worker
+from streams import Log
+from tests.events import body, events
+from tests.http import ROOT, Api, Door, environment, opened, running, wait_until
+from tests.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+KEYS = {f"{tenant} {role}": new_key(role) for tenant in ("acme", "globex") for role in ROLES}  # type: ignore[arg-type]
+
+
+def kept(secret: str, tenant: str, role: str, label: str = "") -> ApiKey:
+    return ApiKey(tenant, secret[:KEY_ID_LENGTH], hash_of(secret), role, label, time.time_ns() // 1_000)
+
+
+def add_keys(path: Path) -> None:
+    with SqliteStore(str(path), cache_mib=8) as store:
+        for name, secret in KEYS.items():
+            credentials.add(store, kept(secret, *name.split()))
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    add_keys(tmp_path / "penstock.db")
+    async with opened(server, tmp_path, AUTH="keys") as door:
+        yield door
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+async def post(door: Door, headers: Any) -> httpx.Response:
+    return await door.client.post("/api/events", content=body(), headers=headers)
+
+
+def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
+    problem = answer.json()
+    assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["detail"]
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+# -- who is it -----------------------------------------------------------------------------------------------------------
+
+KEY = KEYS["acme write"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer  {KEY} "},
+        {"Authorization": basic(f"{KEY}:")},
+        {"Authorization": basic(KEY)},
+        {"Authorization": basic(f"{KEY}:whatever")},
+        {"X-Write-Key": KEY},
+        {"X-Write-Key": KEY, "X-Tenant-ID": "acme"},
+    ],
+    ids=range(7),
+)
+async def test_a_key_speaks_for_its_tenant_wherever_it_stands(door: Door, headers: dict[str, str]) -> None:
+    answer = await post(door, headers)
+
+    assert answer.status_code == 202
+    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ([], 401, "credential-missing"),
+        ([("X-Tenant-ID", "acme")], 401, "credential-missing"),
+        ([("X_Write_Key", KEY)], 401, "credential-missing"),
+        ([("X-Write-Key", "")], 401, "credential-unknown"),
+        ([("X-Write-Key", KEY[:-1])], 401, "credential-unknown"),
+        ([("X-Write-Key", KEY + "x")], 401, "credential-unknown"),
+        ([("X-Write-Key", KEY.swapcase())], 401, "credential-unknown"),
+        ([("X-Write-Key", new_key("write"))], 401, "credential-unknown"),
+        ([("X-Write-Key", hash_of(KEY).hex())], 401, "credential-unknown"),
+        ([("X-Write-Key", "é".encode())], 401, "credential-invalid"),
+        ([("X-Write-Key", "x" * (CREDENTIAL_LIMIT_BYTES + 1))], 401, "credential-invalid"),
+        ([("Authorization", "Bearer")], 401, "credential-unknown"),
+        ([("Authorization", KEY)], 401, "credential-invalid"),
+        ([("Authorization", f"Digest {KEY}")], 401, "credential-invalid"),
+        ([("Authorization", f"Basic {KEY}")], 401, "credential-invalid"),
+        ([("Authorization", "Basic /////w==")], 401, "credential-invalid"),
+        ([("Authorization", basic(f":{KEY}"))], 401, "credential-unknown"),
+        ([("Authorization", f"Bearer {KEY}"), ("X-Write-Key", KEY)], 400, "credential-ambiguous"),
+        ([("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")], 400, "credential-ambiguous"),
+        ([("X-Write-Key", KEY), ("X-Tenant-ID", "globex")], 403, "tenant-mismatch"),
+        ([("X-Write-Key", KEY), ("X-Tenant-ID", "../acme")], 400, "tenant-invalid"),
+        ([("X-Write-Key", KEY), ("X-Tenant-ID", "acme"), ("X-Tenant-ID", "acme")], 400, "tenant-ambiguous"),
+    ],
+    ids=range(22),
+)
+async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str, Any]], status: int, code: str) -> None:
+    encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
+
+    assert_refused(await post(door, encoded), status, code)
+    assert await door.log.survey() == []
+
+
+# -- what may it do ------------------------------------------------------------------------------------------------------
+
+ROUTES = {
+    "append": ["POST /api/events"],
+    "read": [
+        "GET /api/events",
+        "GET /api/sessions",
+        "GET /api/sessions/S0",
+        "GET /api/receipts/1",
+        "GET /api/receipts?event_hash={}",
+    ],
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("tenant", ["acme", "globex"])
+@pytest.mark.parametrize(("act", "route"), [(act, route) for act, routes in ROUTES.items() for route in routes])
+async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
+    door: Door, act: str, route: str, tenant: str, role: str
+) -> None:
+    [first, *_] = await door.log.append("acme", events(3))
+    await door.project()
+    method, _, path = route.format(first.event_hash).partition(" ")
+
+    headers = {"Authorization": f"Bearer {KEYS[f'{tenant} {role}']}"}
+    answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
+
+    ends = {survey.tenant: survey.last for survey in await door.log.survey()}
+    if act not in ROLES[role]:  # type: ignore[index]
+        assert_refused(answer, 403, "role-insufficient")
+        assert ends == {"acme": 3}
+    elif act == "append":
+        assert answer.status_code == 202
+        assert ends == ({"acme": 4} if tenant == "acme" else {"acme": 3, "globex": 1})
+    elif tenant == "acme":
+        assert answer.status_code == 200
+        assert "S0" in answer.text or first.event_hash in answer.text
+    else:
+        assert answer.status_code == 404 or answer.json() in ({"events": [], "next": None}, {"sessions": [], "next": None})
+
+
+# -- keys come and go ----------------------------------------------------------------------------------------------------
+
+
+def key_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api", "key", *arguments],
+        cwd=ROOT, env=environment(DATA_DIR=str(folder), COLUMNS="160"), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+
+def status_of(api: Api, key: str) -> int:
+    return httpx.post(f"{api.url}/api/events", content=body(), headers={"Authorization": f"Bearer {key}"}).status_code
+
+
+def test_a_key_is_made_used_listed_and_revoked_on_every_process(own_server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    keys = {"AUTH": "keys", "DATA_DIR": folder}
+    with running(own_server, tmp_path / "one", **keys) as one, running(own_server, tmp_path / "other", **keys) as other:
+        made = key_command(folder, "create", "acme", "--label", "the shop")
+        secret = made.stdout.strip()
+        assert secret.startswith("ps_w_") and "acme" in made.stderr
+        wait_until(lambda: {status_of(one, secret), status_of(other, secret)} <= {200, 202}, "both know the key")
+
+        listed = key_command(folder, "list").stdout
+        assert all(word in listed for word in ("acme", secret[:KEY_ID_LENGTH], "write", "the shop", "never"))
+
+        assert key_command(folder, "revoke", secret[:KEY_ID_LENGTH]).returncode == 0
+        time.sleep(2.0)
+        assert (status_of(one, secret), status_of(other, secret)) == (401, 401)
+        assert key_command(folder, "revoke", secret).returncode == 1
+        said = one.said + other.said
+    assert secret not in listed + said
+    assert all(secret.encode() not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None:
+    secret = key_command(tmp_path, "create", "acme", "--role", "admin").stdout.strip()
+    key_command(tmp_path, "create", "globex")
+
+    with running(own_server, tmp_path, AUTH="keys") as api:
+        assert status_of(api, secret) == 202
+
+    listed = key_command(tmp_path, "list").stdout
+    [used, unused] = [line for line in listed.splitlines() if "ps_" in line]
+    assert "never" not in used and "never" in unused
+    assert "globex" not in key_command(tmp_path, "list", "acme").stdout
+
+
+def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
+    credentials.add(store, kept(KEY, "acme", "write"))
+
+    for moment_us in (5, 7, 6):
+        credentials.note_uses(store, {hash_of(KEY): moment_us})
+
+    assert [key.last_used_at_us for key in credentials.load(store)[1]] == [7]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(("create", "../acme"), "A-Z"), (("create", "acme", "--role", "all"), "read")])
+def test_a_key_for_nobody_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = key_command(tmp_path, *arguments)
+
+    assert done.returncode > 0 and done.stdout == ""
+    assert words in done.stderr
+
+
+async def test_no_rebuild_touches_keys(log: Log, store: SqliteStore, worker: Worker) -> None:
+    credentials.add(store, kept(KEY, "acme", "write", "the shop"))
+    await log.append("acme", events(3))
+    await worker.run_to_end()
+    before = credentials.load(store)
+
+    await rebuild(log, store)
+    await rollback(log, store)
+    await rebuild(log, store, tenants=["acme"])
+
+    assert credentials.load(store) == before
+
+
+def test_the_last_keys_hold_while_the_tables_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "tables.db"
+    with SqliteStore(str(path), cache_mib=8) as store:
+        credentials.add(store, kept(KEY, "acme", "write"))
+        ring = KeyRing(store)
+        ring.refresh()
+        for file in tmp_path.glob("tables.db*"):
+            file.unlink()
+
+        with pytest.raises(StoreUnavailable):
+            ring.refresh()
+        found = ring.find(KEY)
+        ring.note_uses()  # makes a database anew, as a projector would
+        ring.refresh()
+
+        assert found is not None and found.tenant_id == "acme"
+        assert ring.find(KEY) is None
+
+
+# -- open mode -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.com"])
+def test_open_to_everybody_is_not_started_unless_it_is_meant(tmp_path: Path, host: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api"], cwd=tmp_path, env=environment(HOST=host), capture_output=True, text=True, timeout=20
+    )
+
+    assert done.returncode > 0
+    [sentence] = done.stderr.strip().splitlines()
+    assert "AUTH" in sentence and "ALLOW_OPEN" in sentence and host in sentence
+
+
+@pytest.mark.parametrize("settings", [{"ALLOW_OPEN": "1"}, {"AUTH": "keys"}], ids=str)
+def test_it_is_started_for_everybody_when_that_is_meant_or_keys_are_needed(
+    own_server: Server, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with running(own_server, tmp_path / "data", HOST="0.0.0.0", **settings) as api:
+        assert httpx.get(f"{api.url}/healthz").status_code == 200
+
+
+async def test_in_open_mode_the_header_alone_says_who_it_is(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path) as door:
+        answer = await post(door, {"X-Tenant-ID": "acme", "Authorization": "Bearer whatever"})
+
+    assert answer.status_code == 202
