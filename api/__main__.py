@@ -40,9 +40,10 @@ def run() -> None:
     try:
         settings = load_settings()
         refuse_open_to_all(settings)
+        app = create_app(settings)
     except SettingError as error:
         sys.exit(str(error))
-    serve(create_app(settings), settings)
+    serve(app, settings)
 
 
 main.add_command(key)

@@ -13,6 +13,7 @@ from api.ingest import PostEvents
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
 from api.tenants import Gate, KeyRing
+from api.tokens import Verifier
 from projector import open_store
 from streams import Log, Settings, Wire
 
@@ -32,7 +33,8 @@ EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The application for these settings. Nothing is opened before it starts."""
+    """The application for these settings. Nothing is opened before it starts. Raises SettingError for an unusable key."""
+    tokens = Verifier(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -42,7 +44,7 @@ def create_app(settings: Settings) -> Starlette:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety = Safety(log, settings)
                 ring = KeyRing(store)
-                app.state.gate = Gate(settings, ring)
+                app.state.gate = Gate(settings, ring, tokens)
                 async with ring.following() if settings.auth == "keys" else nullcontext():
                     greeting = asyncio.create_task(_greet(app.state.safety, settings))
                     yield

@@ -36,7 +36,7 @@ class PostEvents:
         """Answer one request. What it raises becomes an answer in the table of problems."""
         state: State = scope["app"].state
         settings: Settings = state.settings
-        tenant = state.gate.admit(scope["headers"], "append")
+        tenant = await state.gate.admit(scope["headers"], "append")
         headers = joined(scope["headers"])
         body = await read_body(receive, headers, settings.request_limit_bytes)
         raws = split_body(body, headers.get(b"content-type", b""))

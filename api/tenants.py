@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.credentials import ROLES, credential_of, hash_of
 from api.problems import Problem
+from api.tokens import Verifier
 from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, credentials
 from streams import BadTenant, Settings, keys_of
 
@@ -96,25 +97,34 @@ class KeyRing:
 class Gate:
     """Lets requests in. In open mode the X-Tenant-ID header alone says who writes and reads."""
 
-    def __init__(self, settings: Settings, ring: KeyRing) -> None:
+    def __init__(self, settings: Settings, ring: KeyRing, tokens: Verifier) -> None:
         self._open = settings.auth == "open"
         self._ring = ring
+        self._tokens = tokens
 
-    def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
+    async def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
         """The tenant that a request may `append` to or `read`. Raises Problem."""
         named = tenant_named(headers)
         if self._open:
             if named is None:
                 raise Problem(400, "tenant-missing", "one X-Tenant-ID header is needed; there are 0", value=0)
             return named
+        tenant, role = await self._who(headers)
+        if act not in ROLES[role]:
+            raise Problem(403, "role-insufficient", f"who has the role {role} may not {act}", value=role)
+        if named is not None and named != tenant:
+            raise Problem(403, "tenant-mismatch", "X-Tenant-ID names another tenant than the credential")
+        return tenant
+
+    async def _who(self, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+        """The tenant and role of a request's key or token."""
         credential = credential_of(headers)
         if credential is None:
             raise Problem(401, "credential-missing", "a key is needed: Authorization: Bearer, Basic user name, or X-Write-Key")
+        if credential.count(".") == 2:  # no key has a dot
+            claims = await self._tokens.claims(credential)
+            return claims.tenant, claims.role
         key = self._ring.find(credential)
         if key is None:
             raise Problem(401, "credential-unknown", "this key is unknown or was revoked")
-        if act not in ROLES[key.role]:  # type: ignore[index]
-            raise Problem(403, "role-insufficient", f"a {key.role} key may not {act}", value=key.role)
-        if named is not None and named != key.tenant_id:
-            raise Problem(403, "tenant-mismatch", "X-Tenant-ID names another tenant than the key")
-        return key.tenant_id
+        return key.tenant_id, key.role

@@ -23,6 +23,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
+SECRETS = ("JWT_SECRET",)
+
+
 def settings_or_exit() -> Settings:
     """The settings; ends the process with one sentence when one cannot be used."""
     try:
@@ -34,9 +37,10 @@ def settings_or_exit() -> Settings:
 @main.command("settings")
 @click.argument("name", required=False)
 def settings_command(name: str | None) -> None:
-    """Print every setting as it is in force, or only the one called NAME."""
+    """Print every setting as it is in force, or only the one called NAME. Secrets are not shown."""
     settings = settings_or_exit()
     values = {field.encode_name: getattr(settings, field.name) for field in msgspec.structs.fields(Settings)}
+    values |= {key: "***" for key in SECRETS if values[key]}
     if name is None:
         for key, value in values.items():
             print(f"{key}={value}")

@@ -34,6 +34,14 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     database_url: str = ""
     auth: Literal["open", "keys"] = "open"
     allow_open: bool = False
+    jwt_secret: str = ""
+    jwt_public_key_file: str = ""
+    jwt_jwks_url: str = ""
+    jwt_tenant_claim: Annotated[str, Meta(min_length=1)] = "tenant"
+    jwt_role_claim: Annotated[str, Meta(min_length=1)] = "role"
+    jwt_audience: str = ""
+    jwt_issuer: str = ""
+    jwt_leeway_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0
     durability: Literal["always", "everysec", "none"] = "always"
     server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
@@ -103,6 +111,11 @@ def _check(settings: Settings) -> None:
             ) from None
         if settings.redis_url.startswith("unix:") and not parsed.get("path"):
             raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {settings.redis_url!r}.")
+    sources = [name for name in ("jwt_secret", "jwt_public_key_file", "jwt_jwks_url") if getattr(settings, name)]
+    if len(sources) > 1:
+        raise SettingError(sources[1].upper(), f"cannot be set beside {sources[0].upper()}: one of them says what is believed.")
+    if sources and settings.auth == "open":
+        raise SettingError(sources[0].upper(), "is set and AUTH is open: nobody would look at a token. Set AUTH=keys.")
     path = settings.tables_url.removeprefix("sqlite:///")
     if path in ("", ":memory:", settings.tables_url):
         raise SettingError("DATABASE_URL", f"must be sqlite:/// and a file's path. It is {settings.tables_url!r}.")

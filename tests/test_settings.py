@@ -22,6 +22,8 @@ WRONG = [
     ("AUTH", "key"),
     ("AUTH", "OPEN"),
     ("ALLOW_OPEN", "maybe"),
+    ("JWT_LEEWAY_SECONDS", "-1"),
+    ("JWT_LEEWAY_SECONDS", "301"),
     ("DURABILITY", "sometimes"),
     ("DURABILITY", "ALWAYS"),
     ("SERVER_MEMORY_BYTES", "-1"),
@@ -126,9 +128,20 @@ def test_a_setting_that_cannot_work_is_refused_at_the_start(name: str, value: st
 
 
 def test_every_setting_is_checked() -> None:
-    unbounded = {"HOST"}
+    unbounded = {"HOST"} | {name for name in Settings.__struct_encode_fields__ if name.startswith("JWT_")}  # by the API
 
     assert {name for name, _ in WRONG} | unbounded == set(Settings.__struct_encode_fields__)
+
+
+def test_a_secret_is_not_printed(tmp_path: Path) -> None:
+    secret = {"AUTH": "keys", "JWT_SECRET": "a secret of thirty-two bytes, or more"}
+    printed = (
+        run("streams", "settings", folder=tmp_path, **secret).stdout
+        + run("streams", "settings", "JWT_SECRET", folder=tmp_path, **secret).stdout
+    )
+
+    assert "JWT_SECRET=***" in printed
+    assert "thirty-two" not in printed
 
 
 def test_the_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
