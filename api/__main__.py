@@ -15,6 +15,7 @@ from api.keys import key
 from api.protocol import protocol_of
 from streams import SettingError, Settings, load_settings
 
+SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
 DRAIN_SECONDS = 4  # honcho kills after five
 
 
@@ -84,6 +85,9 @@ def serve(app: Starlette, settings: Settings) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        headers=SECURITY_HEADERS,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=[str(network) for network in settings.proxies],
         timeout_keep_alive=65,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         backlog=4096,

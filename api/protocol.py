@@ -4,6 +4,7 @@ of one address. Without them an idle or slow client holds a connection for ever,
 
 import asyncio
 from collections import Counter
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -21,6 +22,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
     class Protocol(BoundedProtocol):
         request_seconds = settings.request_seconds
         address_limit_connections = settings.address_limit_connections
+        proxies = settings.proxies
         connections_of: ClassVar[Counter[str]] = Counter()
 
     return Protocol
@@ -31,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     request_seconds: ClassVar[float]
     address_limit_connections: ClassVar[int]
+    proxies: ClassVar[list[IPv4Network | IPv6Network]]
     connections_of: ClassVar[Counter[str]]
     _requests = 0
     _refused = False
@@ -42,7 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
         self._address = self.client[0] if self.client else ""
         self.connections_of[self._address] += 1
-        if self.connections_of[self._address] > self.address_limit_connections:
+        if self.connections_of[self._address] > self.address_limit_connections and not self._is_proxy():
             limit, value = self.address_limit_connections, self.connections_of[self._address]
             self._refuse(503, "too-many-connections", "connections of one address", limit=limit, value=value)
         else:
@@ -119,6 +122,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             super().shutdown()
+
+    def _is_proxy(self) -> bool:
+        """Whether many clients share this address. Asked only of one that has more connections than a client may."""
+        return bool(self._address) and any(ip_address(self._address) in network for network in self.proxies)
 
     def _arm(self) -> None:
         self._disarm()

@@ -1,7 +1,9 @@
 """Every setting: its name, default, unit and range. Read once at a process's start, from the environment and `.env`."""
 
 import os
+import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,6 +12,9 @@ from msgspec import Meta
 from redis.asyncio.connection import parse_url
 
 SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 104 on macOS
+
+
+_is_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+").fullmatch
 
 
 class SettingError(Exception):
@@ -42,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     jwt_audience: str = ""
     jwt_issuer: str = ""
     jwt_leeway_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0
+    cors_origins: str = ""
+    trusted_proxies: str = ""
     durability: Literal["always", "everysec", "none"] = "always"
     server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
@@ -57,6 +64,16 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     batch_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
     lease_seconds: Annotated[float, Meta(ge=0.2, le=60)] = 5.0
     cache_mib: Annotated[int, Meta(ge=1)] = 256
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of CORS_ORIGINS."""
+        return _items(self.cors_origins)
+
+    @property
+    def proxies(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of TRUSTED_PROXIES."""
+        return [ip_network(item) for item in _items(self.trusted_proxies)]
 
     @property
     def embedded(self) -> bool:
@@ -77,6 +94,10 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     def tables_url(self) -> str:
         """Where the tables are: DATABASE_URL, or a SQLite file in DATA_DIR."""
         return self.database_url or f"sqlite:///{os.path.join(self.data_dir, 'penstock.db')}"
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -111,6 +132,13 @@ def _check(settings: Settings) -> None:
             ) from None
         if settings.redis_url.startswith("unix:") and not parsed.get("path"):
             raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {settings.redis_url!r}.")
+    for origin in settings.origins:
+        if origin != "*" and not _is_origin(origin):
+            raise SettingError("CORS_ORIGINS", f"must be * or origins like https://shop.example, with commas. One is {origin!r}.")
+    try:
+        _ = settings.proxies
+    except ValueError as error:
+        raise SettingError("TRUSTED_PROXIES", f"must be addresses or networks, with commas: {error}.") from None
     sources = [name for name in ("jwt_secret", "jwt_public_key_file", "jwt_jwks_url") if getattr(settings, name)]
     if len(sources) > 1:
         raise SettingError(sources[1].upper(), f"cannot be set beside {sources[0].upper()}: one of them says what is believed.")
