@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> Starlette:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety = Safety(log, settings)
                 ring = KeyRing(store)
-                app.state.gate = Gate(settings, ring, tokens)
+                app.state.gate = Gate(settings, log, ring, tokens)
                 async with ring.following() if settings.auth == "keys" else nullcontext():
                     greeting = asyncio.create_task(_greet(app.state.safety, settings))
                     yield

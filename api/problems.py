@@ -13,7 +13,7 @@ from projector import StoreUnavailable
 from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected
 
 log_of_api = logging.getLogger("api")
-HEADERS = {503: {"retry-after": "1"}, 401: {"www-authenticate": 'Bearer realm="penstock"'}}
+HEADERS = {503: {"retry-after": "1"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": 'Bearer realm="penstock"'}}
 
 
 class Problem(Exception):

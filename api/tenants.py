@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 from starlette.concurrency import run_in_threadpool
 
 from api.credentials import ROLES, credential_of, hash_of
+from api.newcomers import Newcomers
 from api.problems import Problem
 from api.tokens import Verifier
 from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, credentials
-from streams import BadTenant, Settings, keys_of
+from streams import BadTenant, Log, Settings, keys_of
 
 TENANT_HEADER = b"x-tenant-id"
 REFRESH_SECONDS = 1.0  # a revoked key stops within two
@@ -97,17 +98,20 @@ class KeyRing:
 class Gate:
     """Lets requests in. In open mode the X-Tenant-ID header alone says who writes and reads."""
 
-    def __init__(self, settings: Settings, ring: KeyRing, tokens: Verifier) -> None:
+    def __init__(self, settings: Settings, log: Log, ring: KeyRing, tokens: Verifier) -> None:
         self._open = settings.auth == "open"
+        self._newcomers = Newcomers(log, settings.new_tenants_per_second)
         self._ring = ring
         self._tokens = tokens
 
     async def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
-        """The tenant that a request may `append` to or `read`. Raises Problem."""
+        """The tenant that a request may `append` to or `read`. Raises Problem, LogUnavailable."""
         named = tenant_named(headers)
         if self._open:
             if named is None:
                 raise Problem(400, "tenant-missing", "one X-Tenant-ID header is needed; there are 0", value=0)
+            if act == "append":
+                await self._newcomers.admit(named)
             return named
         tenant, role = await self._who(headers)
         if act not in ROLES[role]:

@@ -118,6 +118,10 @@ class Log:
         newest = await self.wire.call("XREVRANGE", keys_of(tenant).log, "+", "-", "COUNT", 1)
         return int(newest[0][0].split(b"-")[0]) if newest else 0
 
+    async def holds(self, tenant: str) -> bool:
+        """Whether a tenant has a log. Raises LogUnavailable."""
+        return bool(await self.wire.call("EXISTS", keys_of(tenant).log))
+
     async def survey(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[Survey]:
         """Every tenant that has a log, by name, with what its log says of itself."""
         calls = [([tenants_key(partition)], [log_prefix(partition)]) for partition in partitions]

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     database_url: str = ""
     auth: Literal["open", "keys"] = "open"
     allow_open: bool = False
+    new_tenants_per_second: Positive = 50
     jwt_secret: str = ""
     jwt_public_key_file: str = ""
     jwt_jwks_url: str = ""

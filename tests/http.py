@@ -54,7 +54,8 @@ class Door:
 @asynccontextmanager
 async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator[Door]:
     """The application on a server, with tables in a folder; settings by their upper-case names."""
-    given = {"REDIS_URL": server.url, "DATA_DIR": str(folder)} | {name: str(value) for name, value in settings.items()}
+    many = {"NEW_TENANTS_PER_SECOND": "100000"}  # each test, and each example of a property, has tenants of its own
+    given = many | {"REDIS_URL": server.url, "DATA_DIR": str(folder)} | {name: str(value) for name, value in settings.items()}
     app = create_app(load_settings(given))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:

@@ -22,6 +22,7 @@ WRONG = [
     ("AUTH", "key"),
     ("AUTH", "OPEN"),
     ("ALLOW_OPEN", "maybe"),
+    ("NEW_TENANTS_PER_SECOND", "0"),
     ("CORS_ORIGINS", "shop.example"),
     ("CORS_ORIGINS", "https://shop.example/path"),
     ("CORS_ORIGINS", "https://*.example"),

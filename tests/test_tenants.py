@@ -1,5 +1,6 @@
 """With keys, a request speaks for the key's tenant and does what the key's role allows; nothing else gets in."""
 
+import asyncio
 import base64
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api import newcomers
 from api.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
 from api.tenants import KeyRing
 from projector import ApiKey, SqliteStore, StoreUnavailable, credentials
@@ -284,3 +286,42 @@ async def test_in_open_mode_the_header_alone_says_who_it_is(server: Server, tmp_
         answer = await post(door, {"X-Tenant-ID": "acme", "Authorization": "Bearer whatever"})
 
     assert answer.status_code == 202
+
+
+async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as door:
+        await door.log.append("known", events(1))
+        answers = [await post(door, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
+        begun = {survey.tenant for survey in await door.log.survey()} - {"known"}
+        [first, *_] = sorted(begun)
+        known = [await post(door, {"X-Tenant-ID": tenant}) for tenant in ("known", first, "known")]
+        reads = [await door.get("/api/events", tenant=f"nobody-{i}") for i in range(20)]
+        refused = [answer for answer in answers if answer.status_code != 202]
+
+        assert 5 <= len(begun) <= 8
+        assert len(refused) == 20 - len(begun)
+        for answer in refused:
+            assert_refused(answer, 429, "too-many-new-tenants")
+            assert (answer.json()["limit"], answer.headers["retry-after"]) == (5, "1")
+        assert [answer.status_code for answer in known] == [202, 200, 200]
+        assert {answer.status_code for answer in reads} == {200}
+        assert {survey.tenant for survey in await door.log.survey()} == begun | {"known"}
+
+        await asyncio.sleep(0.5)
+        assert (await post(door, {"X-Tenant-ID": "later"})).status_code == 202
+
+
+async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newcomers, "KNOWN_TENANTS", 10)
+    bounded = newcomers.Newcomers(log, 1_000)
+
+    for i in range(100):
+        await bounded.admit(f"tenant-{i}")
+
+    assert len(bounded._known) == 10
+
+
+async def test_with_keys_anybody_who_has_one_may_begin(server: Server, tmp_path: Path) -> None:
+    secrets = [key_command(tmp_path, "create", f"tenant-{i}").stdout.strip() for i in range(3)]
+    async with opened(server, tmp_path, AUTH="keys", NEW_TENANTS_PER_SECOND=1) as door:
+        assert [(await post(door, {"X-Write-Key": secret})).status_code for secret in secrets] == [202] * 3
