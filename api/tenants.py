@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import threading
 import time
 from collections.abc import AsyncIterator
 
@@ -44,6 +45,7 @@ class KeyRing:
         self._version: int | None = None
         self._keys: dict[bytes, ApiKey] = {}
         self._used_at_us: dict[bytes, int] = {}
+        self._noting = threading.Lock()  # one thread at a time writes; at the end a task's may still run
 
     def find(self, secret: str) -> ApiKey | None:
         """The key that a secret is. Unknown ones take the same work as known ones."""
@@ -62,8 +64,10 @@ class KeyRing:
 
     def note_uses(self) -> None:
         """Keep when keys were used, now or the next time."""
-        used, self._used_at_us = self._used_at_us, {}
-        if used:
+        with self._noting:
+            used, self._used_at_us = self._used_at_us, {}
+            if not used:
+                return
             try:
                 credentials.note_uses(self._store, used)
             except StoreUnavailable as error:

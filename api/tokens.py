@@ -103,13 +103,16 @@ class KeySet:
         self._keys: dict[str | None, tuple[str, Any]] = {}
         self._fetched = self._tried = float("-inf")
         self._fetching = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
 
     async def find(self, key_id: Any) -> tuple[str, Any]:
         """The algorithm and key of that id; without an id, the only one there is. Raises Problem."""
         if type(key_id) is not str and key_id is not None:
             raise refused("kid must be a string")
-        if key_id not in self._keys or time.monotonic() - self._fetched > FRESH_SECONDS:
+        if key_id not in self._keys:
             await self._fetch()
+        elif time.monotonic() - self._fetched > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._fetch())  # nobody waits for it
         if key_id not in self._keys:
             raise refused("no key has this token's kid")
         return self._keys[key_id]

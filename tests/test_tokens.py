@@ -1,5 +1,6 @@
 """A token is believed when a key of ours says so, and says what it must; everything else is 401 in words."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import httpx
@@ -17,11 +18,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api import tokens
+from api.problems import Problem
 from streams import SettingError, load_settings
 from tests.events import body
 from tests.http import Door, opened
+from tests.proxy import until
 from tests.servers import Server
 from tests.test_tenants import assert_refused, key_command
 
@@ -50,6 +55,26 @@ def by_hand(header: dict[str, Any], payload: bytes, sign: Callable[[bytes], byte
     """A token that no library would make."""
     parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
     return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
+
+
+def by_hand_raw(header: bytes, payload: bytes) -> str:
+    """A token of any bytes, signed with our secret."""
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload)]
+    signature = hmac.digest(SECRET.encode(), b".".join(parts), hashlib.sha256)
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+# What a JSON value of a header or a claim may be; no role that there is, so none is to be believed.
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400) | st.just(1e308),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+hostile = _values | st.dictionaries(
+    st.sampled_from(["alg", "typ", "kid", "crit", "b64", "exp", "nbf", "iat", "aud", "iss", "sub", "jti", "tenant"]),
+    _values,
+    max_size=6,
+)
 
 
 def hs256(key: bytes) -> Callable[[bytes], bytes]:
@@ -134,6 +159,30 @@ async def test_a_token_that_is_forged_or_none_is_refused(door: Door, token: str)
     await assert_not_believed(door, token)
 
 
+@given(
+    header=st.one_of(st.binary(max_size=40), hostile.map(lambda value: json.dumps(value).encode())),
+    payload=st.one_of(st.binary(max_size=40), hostile.map(lambda value: json.dumps(value).encode())),
+)
+def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: bytes) -> None:
+    believed = []
+    for key in (SECRET, RSA.public_key()):
+        verifier = tokens.Verifier(load_settings({"AUTH": "keys", "JWT_SECRET": SECRET}))
+        verifier._fixed = ("HS256", SECRET) if key is SECRET else ("RS256", key)
+        for first in (header, b'{"alg":"HS256"}'):
+            with pytest.raises(Problem) as refused:
+                believed.append(asyncio.run(verifier.claims(by_hand_raw(first, payload))))
+            assert (refused.value.status, refused.value.code) == (401, "token-invalid")
+    assert believed == []
+
+
+@pytest.mark.parametrize("part", ["header", "payload"])
+async def test_a_token_nested_deep_is_refused(door: Door, part: str) -> None:
+    deep = b"[" * 2_900
+    token = by_hand_raw(deep, PAYLOAD) if part == "header" else by_hand_raw(b'{"alg":"HS256"}', deep)
+
+    await assert_not_believed(door, token)
+
+
 async def test_a_token_of_a_megabyte_is_refused_before_it_is_read(door: Door) -> None:
     answer = await post(door, signed(claims(filler="x" * 1_000_000)))
 
@@ -192,6 +241,7 @@ class Published:
     def __init__(self) -> None:
         self.keys: list[dict[str, Any]] = []
         self.status, self.asked, self.url = 200, 0, ""
+        self.held = Lock()  # while somebody has it, nothing is answered
 
     def publish(self, *names: tuple[str, str]) -> None:
         """Keys by algorithm and id."""
@@ -209,6 +259,8 @@ def published() -> Iterator[Published]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found.asked += 1
+            with found.held:
+                pass
             self.send_response(found.status)
             self.end_headers()
             self.wfile.write(json.dumps({"keys": found.keys}).encode())
@@ -283,7 +335,22 @@ async def test_the_last_keys_hold_while_the_url_does_not_answer(
         jwks.keys = []
 
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
-    assert jwks.asked == 2
+    await until(lambda: jwks.asked == 2)
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
+
+
+async def test_nobody_with_a_known_key_waits_for_the_url(
+    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jwks.publish(("RS256", "one"))
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+    monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+
+    with jwks.held:
+        for _ in range(5):
+            assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
+        await until(lambda: jwks.asked == 2)
 
 
 async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) -> None:
