@@ -31,6 +31,7 @@ ROUTES = [
     Route("/healthz", healthz, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
 ]
+BUSY_SECONDS = 1.0  # the API writes only when keys were used, which can wait
 EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'
 
 
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
-        with open_store(settings.tables_url, cache_mib=16) as store:
+        with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS) as store:
             async with Log(wire, window_seconds=settings.window_seconds) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety = Safety(log, settings)

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from api.credentials import KEY_ID_LENGTH, ROLES, Role, hash_of, new_key
 from projector import ApiKey, SqliteStore, StoreUnavailable, credentials, open_store
 from streams import BadTenant, SettingError, keys_of, load_settings
+
+BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
 
 
 @click.group()
@@ -47,12 +50,15 @@ def create(tenant: str, role: Role, label: str) -> None:
 @click.argument("tenant", required=False)
 def list_keys(tenant: str | None) -> None:
     """List the keys of TENANT, or of all tenants."""
-    table = Table("tenant", "key", "role", "label", "created", "last used", box=SIMPLE_HEAD)
+    table = Table("tenant", box=SIMPLE_HEAD)
+    table.add_column("key", no_wrap=True)
+    for name in ("role", "label", "created", "last used"):
+        table.add_column(name)
     with _store() as store:
         for one in credentials.load(store)[1]:
             if tenant in (None, one.tenant_id):
                 used = _moment(one.last_used_at_us) if one.last_used_at_us else "never"
-                table.add_row(one.tenant_id, f"{one.key_id}…", one.role, one.label, _moment(one.created_at_us), used)
+                table.add_row(one.tenant_id, f"{one.key_id}…", one.role, escape(one.label), _moment(one.created_at_us), used)
     Console().print(table)
 
 
@@ -70,7 +76,7 @@ def revoke(key_id: str) -> None:
 def _store() -> Iterator[SqliteStore]:
     """The store that the settings name; what is wrong with either ends the command with one sentence."""
     try:
-        with open_store(load_settings().tables_url, cache_mib=8) as store:
+        with open_store(load_settings().tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS) as store:
             yield store
     except (SettingError, StoreUnavailable) as error:
         sys.exit(str(error))

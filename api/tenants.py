@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import hmac
-import threading
+import logging
+import os
 import time
 from collections.abc import AsyncIterator
-
-from starlette.concurrency import run_in_threadpool
 
 from api.credentials import ROLES, credential_of, hash_of
 from api.newcomers import Newcomers
@@ -16,8 +15,10 @@ from api.tokens import Verifier
 from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, credentials
 from streams import BadTenant, Log, Settings, keys_of
 
+log_of_tenants = logging.getLogger("api")
+
 TENANT_HEADER = b"x-tenant-id"
-REFRESH_SECONDS = 1.0  # a revoked key stops within two
+REFRESH_SECONDS = 0.5  # a revoked key stops within two, even when uses are noted meanwhile
 NOTE_USES_SECONDS = 30.0
 _NO_HASH = bytes(32)
 
@@ -45,7 +46,6 @@ class KeyRing:
         self._version: int | None = None
         self._keys: dict[bytes, ApiKey] = {}
         self._used_at_us: dict[bytes, int] = {}
-        self._noting = threading.Lock()  # one thread at a time writes; at the end a task's may still run
 
     def find(self, secret: str) -> ApiKey | None:
         """The key that a secret is. Unknown ones take the same work as known ones."""
@@ -64,39 +64,48 @@ class KeyRing:
 
     def note_uses(self) -> None:
         """Keep when keys were used, now or the next time."""
-        with self._noting:
-            used, self._used_at_us = self._used_at_us, {}
-            if not used:
-                return
-            try:
-                credentials.note_uses(self._store, used)
-            except StoreUnavailable as error:
-                self._used_at_us = used | self._used_at_us
-                if isinstance(error, StoreReplaced):
+        used, self._used_at_us = self._used_at_us, {}
+        if not used:
+            return
+        try:
+            credentials.note_uses(self._store, used)
+        except StoreUnavailable as error:
+            self._used_at_us = used | self._used_at_us
+            if isinstance(error, StoreReplaced) and os.path.exists(self._store.path):  # a projector makes it anew, not we
+                with contextlib.suppress(StoreUnavailable):
                     self._store.reopen()
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Up to date from now to the end; what was used is kept at the end, too. Raises StoreUnavailable at the start."""
-        await run_in_threadpool(self.refresh)
-        task = asyncio.create_task(self._follow())
+        await asyncio.to_thread(self.refresh)
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._follow(stop))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self.note_uses()
+            stop.set()
+            await task  # not cancelled: its thread would go on over connections that are being closed
+            await asyncio.to_thread(self.note_uses)
 
-    async def _follow(self) -> None:
-        """While the tables cannot be read the last keys hold: what comes in must not depend on them. /readyz names it."""
+    async def _follow(self, stop: asyncio.Event) -> None:
+        """Refresh until told to stop, in threads of its own: those of readers may all be taken.
+
+        While the tables cannot be read the last keys hold: what comes in must not depend on them. /readyz names it.
+        """
         noted = time.monotonic()
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            with contextlib.suppress(StoreUnavailable):
-                await run_in_threadpool(self.refresh)
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REFRESH_SECONDS)
+            try:
+                await asyncio.to_thread(self.refresh)
                 if time.monotonic() - noted >= NOTE_USES_SECONDS:
                     noted = time.monotonic()
-                    await run_in_threadpool(self.note_uses)
+                    await asyncio.to_thread(self.note_uses)
+            except StoreUnavailable:
+                pass
+            except Exception:  # whatever it is, a key that is revoked must stop once it is over
+                log_of_tenants.exception("the keys could not be read")
 
 
 class Gate:

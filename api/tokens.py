@@ -2,7 +2,9 @@
 never the token."""
 
 import asyncio
+import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from starlette.concurrency import run_in_threadpool
 
 from api.credentials import ROLES
 from api.problems import Problem
 from streams import BadTenant, SettingError, Settings, keys_of
+
+log_of_tokens = logging.getLogger("api")
 
 SECRET_BYTES = 32  # RFC 7518, 3.2: as long as the hash
 RSA_BITS = 2_048
@@ -102,42 +105,67 @@ class KeySet:
             raise SettingError("JWT_JWKS_URL", f"cannot be used: {error}") from None
         self._keys: dict[str | None, tuple[str, Any]] = {}
         self._fetched = self._tried = float("-inf")
-        self._fetching = asyncio.Lock()
-        self._refreshing: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, key_id: Any) -> tuple[str, Any]:
         """The algorithm and key of that id; without an id, the only one there is. Raises Problem."""
         if type(key_id) is not str and key_id is not None:
             raise refused("kid must be a string")
         if key_id not in self._keys:
-            await self._fetch()
-        elif time.monotonic() - self._fetched > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.create_task(self._fetch())  # nobody waits for it
-        if key_id not in self._keys:
-            raise refused("no key has this token's kid")
-        return self._keys[key_id]
+            if fetching := self._begin_fetch():
+                await asyncio.wait({fetching}, timeout=FETCH_SECONDS)  # its thread may take longer than anybody waits
+        elif time.monotonic() - self._fetched > FRESH_SECONDS:
+            self._begin_fetch()
+        if key_id in self._keys:
+            return self._keys[key_id]
+        if not self._keys:
+            raise Problem(503, "token-keys-unavailable", "the keys that sign tokens could not be fetched yet")
+        raise refused("no key has this token's kid")
+
+    def _begin_fetch(self) -> "asyncio.Task[None] | None":
+        """The one fetch that is under way; begun if none is and the last was long enough ago."""
+        if self._fetching is not None and not self._fetching.done():
+            return self._fetching
+        if time.monotonic() - self._tried < COOL_SECONDS:
+            return None
+        self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
 
     async def _fetch(self) -> None:
-        async with self._fetching:
-            if time.monotonic() - self._tried < COOL_SECONDS:
-                return
-            self._tried = time.monotonic()
-            try:
-                found = jwt.PyJWKSet.from_dict(await run_in_threadpool(self._client.fetch_data))
-            except (jwt.PyJWTError, ValueError):
-                return
-            keys = [(key.key_id, _algorithm_of(key.key), key.key) for key in found.keys if key.public_key_use in ("sig", None)]
-            usable: dict[str | None, tuple[str, Any]] = {key_id: (algorithm, key) for key_id, algorithm, key in keys if algorithm}
+        try:
+            members = (await asyncio.to_thread(self._client.fetch_data)).get("keys")
+            usable = dict(_usable(members if isinstance(members, list) else []))
+            if not usable:
+                raise ValueError("it has no key that we take")
+        except (jwt.PyJWTError, OSError, ValueError, RecursionError) as error:
+            log_of_tokens.warning("JWT_JWKS_URL: %s", error)
+        else:
             if len(usable) == 1:
                 usable[None] = next(iter(usable.values()))
             else:
                 usable.pop(None, None)
             self._keys, self._fetched = usable, time.monotonic()
+        finally:
+            self._tried = time.monotonic()
+
+
+def _usable(members: list[Any]) -> Iterator[tuple[str | None, tuple[str, Any]]]:
+    """The keys of a set that we take, each with its id and algorithm. One that is odd does not spoil the others."""
+    for member in members:
+        try:
+            found = jwt.PyJWK(member)
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+            continue
+        algorithm = _algorithm_of(found.key)
+        key_id = found.key_id
+        if algorithm and found.public_key_use in ("sig", None) and (key_id is None or type(key_id) is str):
+            yield key_id, (algorithm, found.key)
 
 
 def refused(reason: str) -> Problem:
     """The answer to a token that is not to be believed."""
-    return Problem(401, "token-invalid", f"the token is not valid: {reason}")
+    words = reason.encode("ascii", "backslashreplace").decode()  # it may repeat what a header held
+    return Problem(401, "token-invalid", f"the token is not valid: {words}")
 
 
 def _public_key(path: str) -> tuple[str, Any]:

@@ -163,11 +163,15 @@ async def _work(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    replaced = False
     while not stop.is_set():
         try:
             await _apply_until(stop, settings)
-        except StoreReplaced as error:
-            log_of_projector.warning("%s", error)
+        except StoreUnavailable as error:
+            replaced |= isinstance(error, StoreReplaced)
+            if not replaced:
+                raise
+            log_of_projector.warning("%s", error)  # or it is not there whole yet
             with contextlib.suppress(TimeoutError):  # until whoever does it is done: the WAL beside the file goes, too
                 await asyncio.wait_for(stop.wait(), REOPEN_SECONDS)
     return 0

@@ -35,9 +35,10 @@ SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 class SqliteStore:
     """The tables of one database file. One thread writes; any thread reads, over a connection of its own."""
 
-    def __init__(self, path: str, *, cache_mib: int = 256) -> None:
+    def __init__(self, path: str, *, cache_mib: int = 256, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = path
         self._cache_mib = cache_mib
+        self._busy_seconds = busy_seconds  # how long to wait for another that writes
         self._connection: Any = None
         self._readers = threading.local()
         self._opened: list[Any] = []
@@ -54,20 +55,29 @@ class SqliteStore:
             connection.close()
 
     def reopen(self) -> None:
-        """Write from now on to the file that is there now. Raises StoreUnavailable."""
-        if self._connection is not None:
-            self._opened.remove(self._connection)
-            self._connection.close()
+        """Write from now on to the file that is there now. Raises StoreUnavailable, and everything is as it was."""
+        before = self._connection, self._file
         with store_errors():
             self._connection = self._connect(f"file:{quote(self.path)}", self._cache_mib)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._forget(self._connection)
+                self._connection, self._file = before
+                raise
+        if before[0] is not None:
+            self._forget(before[0])
+
+    def _forget(self, connection: Any) -> None:
+        self._opened.remove(connection)
+        connection.close()
 
     def _connect(self, uri: str, cache_mib: int) -> Any:
         connection = pysqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            uri, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-        self._opened.append(connection)
         connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
+        self._opened.append(connection)
         return connection
 
     def _prepare(self) -> None:
@@ -79,8 +89,9 @@ class SqliteStore:
         execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
         execute("PRAGMA legacy_alter_table = ON")
-        with self.transaction():
-            migrations.apply(Database(self._connection))
+        if migrations.pending(Database(self._connection)):  # or a command would wait for whoever writes, only to read
+            with self.transaction():
+                migrations.apply(Database(self._connection))
         [self.tables_id] = execute("SELECT tables_id FROM database_identity").fetchone()
 
     def check_file(self) -> None:
@@ -122,7 +133,7 @@ class SqliteStore:
 
     def _insist(self, statement: str) -> None:
         """Execute a statement, again and again while the database is locked, up to a bound."""
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
                 self._connection.execute(statement)
@@ -139,7 +150,7 @@ class SqliteStore:
         try:
             yield
         finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+            self._connection.execute(f"PRAGMA busy_timeout = {int(self._busy_seconds * 1000)}")
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Execute a statement within the caller's transaction; its cursor."""
@@ -278,10 +289,10 @@ class SqliteStore:
         if identity is None:
             raise StoreReplaced
         if getattr(self._readers, "identity", None) != identity:
+            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
             if hasattr(self._readers, "connection"):
-                self._opened.remove(self._readers.connection)
-                self._readers.connection.close()
-            self._readers.connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
+                self._forget(self._readers.connection)
+            self._readers.connection = connection
             self._readers.identity = identity
         return self._readers.connection
 
@@ -294,8 +305,7 @@ class SqliteStore:
                 connection.execute("BEGIN")
                 yield Tables(connection)
             finally:
-                self._opened.remove(connection)
-                connection.close()
+                self._forget(connection)
 
     @property
     def version_warning(self) -> str | None:

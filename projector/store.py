@@ -34,8 +34,8 @@ class RebuildRunning(Exception):
         super().__init__(self.__doc__)
 
 
-def open_store(url: str, *, cache_mib: int = 256) -> "SqliteStore":
-    """The store that a DATABASE_URL names, to be used as a context manager."""
+def open_store(url: str, *, cache_mib: int = 256, busy_seconds: float = 10.0) -> "SqliteStore":
+    """The store that a DATABASE_URL names, to be used as a context manager. It waits so long for another that writes."""
     from projector.sqlite import SqliteStore
 
-    return SqliteStore(url.removeprefix("sqlite:///"), cache_mib=cache_mib)
+    return SqliteStore(url.removeprefix("sqlite:///"), cache_mib=cache_mib, busy_seconds=busy_seconds)

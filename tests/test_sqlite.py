@@ -59,6 +59,32 @@ def test_nothing_is_written_to_a_file_that_nobody_would_open(store: SqliteStore,
         store.apply([project("acme", 0, [record(1)], 1)])
 
 
+def test_a_file_that_is_no_database_can_be_followed_by_one(store: SqliteStore) -> None:
+    path = Path(store.path)
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    path.write_bytes(b"no database" * 1_000)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            store.reopen()
+        with pytest.raises(StoreUnavailable), store.reading() as connection:
+            connection.execute("SELECT 1 FROM checkpoints")
+        with pytest.raises(StoreReplaced), store.transaction():
+            pass
+    path.unlink()
+    store.reopen()
+
+    assert store.apply([project("acme", 0, [record(1)], 1)]) == [True]
+    assert len(dump(store)["events"]) == 1
+
+
+def test_a_file_that_is_up_to_date_is_opened_while_another_writes(store: SqliteStore) -> None:
+    started = time.monotonic()
+    with store.transaction(), SqliteStore(store.path, busy_seconds=5.0) as other:
+        assert other.tables().checkpoints() == {}
+    assert time.monotonic() - started < 4
+
+
 def test_one_tenant_that_moved_does_not_hold_up_another(store: SqliteStore) -> None:
     store.apply([project("acme", 0, [record(1)], 1)])
 
@@ -106,8 +132,8 @@ def test_anybody_may_open_the_file_while_it_is_written(store: SqliteStore) -> No
     assert seen == "[('page_view', '2026-01-01T10:00:00.000000Z')]\n"
 
 
-def test_a_writer_waits_for_its_turn_and_says_when_it_never_comes(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projector.sqlite.BUSY_SECONDS", 0.2)
+def test_a_writer_waits_for_its_turn_and_says_when_it_never_comes(store: SqliteStore) -> None:
+    store._busy_seconds = 0.2
     blocker = pysqlite3.connect(store.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.concurrency import run_in_threadpool
 
+import api
 from api import newcomers
 from api.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
 from api.tenants import KeyRing
@@ -121,6 +123,31 @@ async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str,
     assert await door.log.survey() == []
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 401, "credential-missing"),
+        ({"X-Tenant-ID": "acme"}, 401, "credential-missing"),
+        ({"X-Tenant-ID": "acme", "Authorization": "Bearer unknown"}, 401, "credential-unknown"),
+        ({"X-Tenant-ID": "acme", "Authorization": "Bearer a.b.c"}, 401, "token-invalid"),
+        ({"X-Tenant-ID": "acme", "Authorization": f"Bearer {KEYS['globex admin']}"}, 403, "tenant-mismatch"),
+    ],
+    ids=range(5),
+)
+async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: dict[str, str], status: int, code: str) -> None:
+    await door.log.append("acme", events(3))
+    await door.project()
+    routes = [route for route in api.ROUTES if route.path not in ("/healthz", "/readyz")]
+    assert len(routes) >= 6
+
+    for route in routes:
+        path = route.path.replace("{position}", "1").replace("{session_id:path}", "S0")
+        for method in (route.methods or set()) - {"HEAD"}:
+            answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
+            assert_refused(answer, status, code)
+    assert [survey.last for survey in await door.log.survey()] == [3]
+
+
 # -- what may it do ------------------------------------------------------------------------------------------------------
 
 ROUTES = {
@@ -198,7 +225,7 @@ def test_a_key_is_made_used_listed_and_revoked_on_every_process(own_server: Serv
 
 
 def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None:
-    secret = key_command(tmp_path, "create", "acme", "--role", "admin").stdout.strip()
+    secret = key_command(tmp_path, "create", "acme", "--role", "admin", "--label", "[/x]").stdout.strip()
     key_command(tmp_path, "create", "globex")
 
     with running(own_server, tmp_path, AUTH="keys") as api:
@@ -206,7 +233,7 @@ def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None
 
     listed = key_command(tmp_path, "list").stdout
     [used, unused] = [line for line in listed.splitlines() if "ps_" in line]
-    assert "never" not in used and "never" in unused
+    assert "never" not in used and "never" in unused and "[/x]" in used
     assert "globex" not in key_command(tmp_path, "list", "acme").stdout
 
 
@@ -252,11 +279,56 @@ def test_the_last_keys_hold_while_the_tables_cannot_be_read(tmp_path: Path) -> N
         with pytest.raises(StoreUnavailable):
             ring.refresh()
         found = ring.find(KEY)
-        ring.note_uses()  # makes a database anew, as a projector would
-        ring.refresh()
+        ring.note_uses()
+        assert not path.exists()  # or an empty database would stand where a backup belongs
+        with SqliteStore(str(path), cache_mib=8):
+            ring.refresh()
 
         assert found is not None and found.tenant_id == "acme"
         assert ring.find(KEY) is None
+
+
+def test_a_key_stops_once_the_tables_can_be_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "tables.db"
+    with SqliteStore(str(path), cache_mib=8) as store:
+        credentials.add(store, kept(KEY, "acme", "write"))
+        ring = KeyRing(store)
+        ring.refresh()
+        for file in tmp_path.glob("tables.db*"):
+            file.unlink()
+        path.write_bytes(b"no database" * 1_000)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                ring.refresh()
+            assert ring.find(KEY) is not None
+            ring.note_uses()
+        path.unlink()
+        with SqliteStore(str(path), cache_mib=8):
+            ring.refresh()
+
+        assert ring.find(KEY) is None
+
+
+async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(door: Door) -> None:
+    busy = [asyncio.create_task(run_in_threadpool(time.sleep, 3.5)) for _ in range(60)]
+    await asyncio.sleep(0.1)
+    credentials.revoke(door.store, KEY[:KEY_ID_LENGTH])
+    await asyncio.sleep(2)
+
+    assert_refused(await post(door, {"X-Write-Key": KEY}), 401, "credential-unknown")
+    await asyncio.gather(*busy)
+
+
+async def test_the_end_does_not_wait_for_somebody_who_writes(server: Server, tmp_path: Path) -> None:
+    add_keys(tmp_path / "penstock.db")
+    with SqliteStore(str(tmp_path / "penstock.db")) as writer:
+        async with opened(server, tmp_path, AUTH="keys") as door:
+            assert (await post(door, {"X-Write-Key": KEY})).status_code == 202
+            held = writer.transaction()
+            held.__enter__()
+            started = time.monotonic()
+        assert time.monotonic() - started < 4
+        held.__exit__(None, None, None)
 
 
 # -- open mode -----------------------------------------------------------------------------------------------------------

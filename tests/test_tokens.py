@@ -148,12 +148,13 @@ PAYLOAD = json.dumps({"tenant": "acme", "role": "admin", "exp": 4_000_000_000}).
         by_hand({"alg": "HS256"}, b"[]", hs256(SECRET.encode())),
         by_hand({"alg": "HS256"}, b"\xff", hs256(SECRET.encode())),
         by_hand({}, PAYLOAD, hs256(SECRET.encode())),
+        by_hand({"alg": "HS256", "crit": ["\ud800"]}, PAYLOAD, hs256(SECRET.encode())),
         signed({"tenant": "acme"}, RSA, "RS256"),
         "..",
         "a.b.c",
         "e30.e30.",
     ],
-    ids=range(13),
+    ids=range(14),
 )
 async def test_a_token_that_is_forged_or_none_is_refused(door: Door, token: str) -> None:
     await assert_not_believed(door, token)
@@ -241,6 +242,8 @@ class Published:
     def __init__(self) -> None:
         self.keys: list[dict[str, Any]] = []
         self.status, self.asked, self.url = 200, 0, ""
+        self.answered = 0
+        self.content: bytes | None = None
         self.held = Lock()  # while somebody has it, nothing is answered
 
     def publish(self, *names: tuple[str, str]) -> None:
@@ -263,7 +266,8 @@ def published() -> Iterator[Published]:
                 pass
             self.send_response(found.status)
             self.end_headers()
-            self.wfile.write(json.dumps({"keys": found.keys}).encode())
+            self.wfile.write(json.dumps({"keys": found.keys}).encode() if found.content is None else found.content)
+            found.answered += 1
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -353,11 +357,52 @@ async def test_nobody_with_a_known_key_waits_for_the_url(
         await until(lambda: jwks.asked == 2)
 
 
+async def test_one_that_waits_for_the_url_does_not_wait_long(
+    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "FETCH_SECONDS", 0.3)
+    jwks.publish(("RS256", "one"))
+    with jwks.held:
+        started = time.monotonic()
+        for _ in range(3):
+            assert_refused(await post(fetching, of_set("RS256", "one")), 503, "token-keys-unavailable")
+        assert 0.9 <= time.monotonic() - started < 2.5
+        assert jwks.asked == 1
+    await until(lambda: jwks.answered == 1)
+
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+
+
+async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(jwks: Published, fetching: Door) -> None:
+    jwks.status = 500
+
+    answer = await post(fetching, of_set("RS256", "one"))
+
+    assert_refused(answer, 503, "token-keys-unavailable")
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: Door) -> None:
+    jwks.publish(("RS256", "one"))
+    odd: list[Any] = [7, {}, {"kty": "oct"}, {"kty": "RSA", "kid": "x"}, {"kty": ["RSA"], "alg": []}]
+    jwks.keys = [*odd, {**jwks.keys[0], "kid": ["x"]}, {**jwks.keys[0], "kid": "enc", "use": "enc"}, *jwks.keys]
+
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+    assert_refused(await post(fetching, of_set("RS256", "enc")), 401, "token-invalid")
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"7", b'{"keys": 7}', b'{"keys": {}}'], ids=range(6))
+async def test_a_url_that_answers_anything_else_is_as_one_that_does_not(jwks: Published, fetching: Door, content: bytes) -> None:
+    jwks.content = content
+
+    assert_refused(await post(fetching, of_set("RS256", "one")), 503, "token-keys-unavailable")
+
+
 async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) -> None:
     secret = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
     jwks.keys = [{"kty": "oct", "k": secret, "kid": "one"}]
 
-    assert_refused(await post(fetching, signed(claims(), SECRET, "HS256", kid="one")), 401, "token-invalid")
+    assert_refused(await post(fetching, signed(claims(), SECRET, "HS256", kid="one")), 503, "token-keys-unavailable")
 
 
 # -- what cannot be used is said at the start ----------------------------------------------------------------------------

@@ -47,7 +47,7 @@ async def test_a_late_duplicate_is_counted_and_changes_nothing(
     assert rows(store, "SELECT event_count FROM event_sessions") == [(1,)]
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced by yesterday's"])
+@pytest.mark.parametrize("how", ["removed", "replaced by yesterday's", "replaced slowly"])
 async def test_a_projector_goes_on_in_the_database_that_is_there_now(server: Server, log: Log, tmp_path: Path, how: str) -> None:
     path, yesterday = tmp_path / "tables.db", tmp_path / "yesterday.db"
     settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{path}"}
@@ -61,6 +61,9 @@ async def test_a_projector_goes_on_in_the_database_that_is_there_now(server: Ser
 
             for file in tmp_path.glob("tables.db*"):
                 file.unlink()
+            if how == "replaced slowly":
+                path.write_bytes(yesterday.read_bytes()[:9_000])  # as `cp` has it in the middle
+                await until(lambda: said_by_all(tmp_path, "malformed"))
             if how != "removed":
                 yesterday.rename(path)
             await log.append("acme", [event(session_id="later", n=i, event_id=str(i)) for i in range(5)])
