@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import sys
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ def main() -> None:
 
 
 SECRETS = ("JWT_SECRET",)
+ADDRESSES = ("REDIS_URL", "DATABASE_URL", "JWT_JWKS_URL")  # which may hold a password
+_user_and_password = re.compile("//[^/?#]*@").sub
 
 
 def settings_or_exit() -> Settings:
@@ -41,6 +44,7 @@ def settings_command(name: str | None) -> None:
     settings = settings_or_exit()
     values = {field.encode_name: getattr(settings, field.name) for field in msgspec.structs.fields(Settings)}
     values |= {key: "***" for key in SECRETS if values[key]}
+    values |= {key: _user_and_password("//***@", values[key]) for key in ADDRESSES}
     if name is None:
         for key, value in values.items():
             print(f"{key}={value}")

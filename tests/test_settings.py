@@ -150,6 +150,13 @@ def test_a_secret_is_not_printed(tmp_path: Path) -> None:
     assert "thirty-two" not in printed
 
 
+@pytest.mark.parametrize("who", [":geheim@", "user:geheim@", "geheim@", "user:ge@heim@"])
+def test_a_password_in_an_address_is_not_printed(tmp_path: Path, who: str) -> None:
+    printed = run("streams", "settings", folder=tmp_path, REDIS_URL=f"redis://{who}localhost:6379/1").stdout
+
+    assert "REDIS_URL=redis://***@localhost:6379/1" in printed
+
+
 def test_the_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.__struct_encode_fields__:
         monkeypatch.delenv(name, raising=False)

@@ -14,7 +14,7 @@ import pytest
 from starlette.concurrency import run_in_threadpool
 
 import api
-from api import newcomers
+from api import newcomers, tenants
 from api.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
 from api.tenants import KeyRing
 from projector import ApiKey, SqliteStore, StoreUnavailable, credentials
@@ -23,6 +23,7 @@ from projector.worker import Worker
 from streams import Log
 from tests.events import body, events
 from tests.http import ROOT, Api, Door, environment, opened, running, wait_until
+from tests.proxy import until
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -244,6 +245,37 @@ def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
         credentials.note_uses(store, {hash_of(KEY): moment_us})
 
     assert [key.last_used_at_us for key in credentials.load(store)[1]] == [7]
+
+
+async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenants, "NOTE_USES_SECONDS", 0)
+    add_keys(tmp_path / "penstock.db")
+    async with opened(server, tmp_path, AUTH="keys") as door:
+        await post(door, {"X-Write-Key": KEY})
+        await until(lambda: [key.role for key in credentials.load(door.store)[1] if key.last_used_at_us] == ["write"])
+
+
+def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
+    credentials.add(store, kept(KEY, "acme", "write"))
+    ring = KeyRing(store)
+    ring.refresh()
+    ring.find(KEY)
+    store._busy_seconds = 0.05
+    with SqliteStore(store.path) as other, other.transaction():
+        ring.note_uses()
+    assert credentials.load(store)[1][0].last_used_at_us is None
+
+    ring.note_uses()
+
+    assert credentials.load(store)[1][0].last_used_at_us is not None
+
+
+def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_path: Path) -> None:
+    with SqliteStore(str(tmp_path / "other.db")) as other:
+        for one in (store, other):
+            credentials.add(one, kept(KEY, "acme", "write"))
+
+        assert credentials.version(store) != credentials.version(other)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(("create", "../acme"), "A-Z"), (("create", "acme", "--role", "all"), "read")])
