@@ -68,7 +68,7 @@ class KeyRing:
         if not used:
             return
         try:
-            credentials.note_uses(self._store, used)
+            credentials.note_uses(self._store, dict(used))  # a request may still write to the one it had found
         except StoreUnavailable as error:
             self._used_at_us = used | self._used_at_us
             if isinstance(error, StoreReplaced) and os.path.exists(self._store.path):  # a projector makes it anew, not we
