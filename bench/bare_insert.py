@@ -16,7 +16,8 @@ import pysqlite3
 
 from bench.rows import Values, transactions
 from bench.workload import tenant_names
-from projector.sqlite import PAGE_BYTES, WAL_PAGES, SqliteStore
+from projector.sqlite import SqliteStore
+from projector.sqlite_file import PAGE_BYTES, WAL_PAGES
 from projector.tables import Tables
 from streams import load_settings
 

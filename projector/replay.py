@@ -19,7 +19,7 @@ import uvloop
 
 from projector.chunk import Chunk, store_rows
 from projector.projection import Batch, project
-from projector.sqlite import store_errors
+from projector.sqlite_file import store_errors
 from projector.store import StoreUnavailable
 from streams import Hole, Log, LogUnavailable, Record, Wire
 

@@ -11,7 +11,7 @@ import pytest
 
 from projector import SqliteStore, StoreUnavailable, open_store
 from projector.projection import project
-from projector.sqlite import SAFE_VERSION
+from projector.sqlite_file import SAFE_VERSION
 from projector.store import OtherProjection, StoreReplaced
 from tests.test_projection import dump, record
 
@@ -145,7 +145,7 @@ def test_a_writer_waits_for_its_turn_and_says_when_it_never_comes(store: SqliteS
 
 
 def test_a_read_that_takes_too_long_is_ended(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projector.sqlite.READ_SECONDS", 0.05)
+    monkeypatch.setattr("projector.sqlite_file.READ_SECONDS", 0.05)
     started = time.monotonic()
 
     with pytest.raises(StoreUnavailable, match="interrupted"), store.reading() as connection:
