@@ -12,9 +12,10 @@ from starlette.types import ASGIApp
 from api.cors import Cors
 from api.health import Safety, healthz, readyz
 from api.ingest import PostEvents
+from api.key_ring import KeyRing
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
-from api.tenants import Gate, KeyRing
+from api.tenants import Gate
 from api.tokens import Verifier
 from projector import open_store
 from streams import Log, Settings, Wire

@@ -14,9 +14,9 @@ import pytest
 from starlette.concurrency import run_in_threadpool
 
 import api
-from api import newcomers, tenants
+from api import key_ring, newcomers
 from api.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
-from api.tenants import KeyRing
+from api.key_ring import KeyRing
 from projector import ApiKey, SqliteStore, StoreUnavailable, credentials
 from projector.rebuild import rebuild, rollback
 from projector.worker import Worker
@@ -248,7 +248,7 @@ def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
 
 
 async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenants, "NOTE_USES_SECONDS", 0)
+    monkeypatch.setattr(key_ring, "NOTE_USES_SECONDS", 0)
     add_keys(tmp_path / "penstock.db")
     async with opened(server, tmp_path, AUTH="keys") as door:
         await post(door, {"X-Write-Key": KEY})

@@ -1,0 +1,88 @@
+"""The key ring: the keys of all tenants in an API process's memory, so that no request waits for a round trip."""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+
+from api.credentials import hash_of
+from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, credentials
+
+log_of_keys = logging.getLogger("api")
+
+REFRESH_SECONDS = 0.5  # a revoked key stops within two, even when uses are noted meanwhile
+NOTE_USES_SECONDS = 30.0
+_NO_HASH = bytes(32)
+
+
+class KeyRing:
+    """The keys as they are in the tables, at most a second old: a task reads them, never a request."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self._version: int | None = None
+        self._keys: dict[bytes, ApiKey] = {}
+        self._used_at_us: dict[bytes, int] = {}
+
+    def find(self, secret: str) -> ApiKey | None:
+        """The key that a secret is. Unknown ones take the same work as known ones."""
+        digest = hash_of(secret)
+        key = self._keys.get(digest)
+        if not hmac.compare_digest(key.key_hash if key else _NO_HASH, digest) or key is None:
+            return None
+        self._used_at_us[digest] = time.time_ns() // 1_000
+        return key
+
+    def refresh(self) -> None:
+        """Read the keys again, if any came or went. Raises StoreUnavailable."""
+        if self._version is None or credentials.version(self._store) != self._version:
+            self._version, keys = credentials.load(self._store)
+            self._keys = {key.key_hash: key for key in keys}
+
+    def note_uses(self) -> None:
+        """Keep when keys were used, now or the next time."""
+        used, self._used_at_us = self._used_at_us, {}
+        if not used:
+            return
+        try:
+            credentials.note_uses(self._store, dict(used))  # a request may still write to the one it had found
+        except StoreUnavailable as error:
+            self._used_at_us = used | self._used_at_us
+            if isinstance(error, StoreReplaced) and os.path.exists(self._store.path):  # a projector makes it anew, not we
+                with contextlib.suppress(StoreUnavailable):
+                    self._store.reopen()
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Up to date from now to the end; what was used is kept at the end, too. Raises StoreUnavailable at the start."""
+        await asyncio.to_thread(self.refresh)
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._follow(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task  # not cancelled: its thread would go on over connections that are being closed
+            await asyncio.to_thread(self.note_uses)
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        """Refresh until told to stop, in threads of its own: those of readers may all be taken.
+
+        While the tables cannot be read the last keys hold: what comes in must not depend on them. /readyz names it.
+        """
+        noted = time.monotonic()
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REFRESH_SECONDS)
+            try:
+                await asyncio.to_thread(self.refresh)
+                if time.monotonic() - noted >= NOTE_USES_SECONDS:
+                    noted = time.monotonic()
+                    await asyncio.to_thread(self.note_uses)
+            except StoreUnavailable:
+                pass
+            except Exception:  # whatever it is, a key that is revoked must stop once it is over
+                log_of_keys.exception("the keys could not be read")
