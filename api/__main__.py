@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from api.app import create_app
 from api.keys import key
 from api.protocol import protocol_of
+from api.tenant import tenant
 from streams import SettingError, Settings, load_settings
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
@@ -22,7 +23,7 @@ DRAIN_SECONDS = 4  # honcho kills after five
 @click.group(invoke_without_command=True)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """The HTTP API, and the keys that it takes. Without a command it serves.
+    """The HTTP API, the keys that it takes, and what tenants may send. Without a command it serves.
 
     Settings come from the environment or .env; README.md lists them.
     """
@@ -48,6 +49,7 @@ def run() -> None:
 
 
 main.add_command(key)
+main.add_command(tenant)
 
 
 def refuse_open_to_all(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -12,9 +12,10 @@ from starlette.types import ASGIApp
 from api.cors import Cors
 from api.health import Safety, healthz, readyz
 from api.ingest import PostEvents
-from api.key_ring import KeyRing
+from api.metrics import Metrics, get_metrics
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
+from api.registry import Registry
 from api.tenants import Gate
 from api.tokens import Verifier
 from projector import open_store
@@ -31,6 +32,7 @@ ROUTES = [
     Route("/api/sessions/{session_id:path}", get_session, methods=["GET"]),
     Route("/healthz", healthz, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
+    Route("/metrics", get_metrics, methods=["GET"]),
 ]
 BUSY_SECONDS = 1.0  # the API writes only when keys were used, which can wait
 EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'
@@ -57,10 +59,10 @@ def create_app(settings: Settings) -> Starlette:
         with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS) as store:
             async with Log(wire, window_seconds=settings.window_seconds) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
-                app.state.safety = Safety(log, settings)
-                ring = KeyRing(store)
-                app.state.gate = Gate(settings, log, ring, tokens)
-                async with ring.following() if settings.auth == "keys" else nullcontext():
+                app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)
+                registry = app.state.registry = Registry(store, settings.limits)
+                app.state.gate = Gate(settings, log, registry, tokens)
+                async with registry.following():
                     greeting = asyncio.create_task(_greet(app.state.safety, settings))
                     yield
                     greeting.cancel()

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.problems import Problem
-from streams import Event, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
+from streams import Event, Limits, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
 
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
-STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422}
+STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422, "limited": 429}
 PAYLOAD_GROWTH = 2  # base64 takes a third more, JSON may escape some of it
 GZIP_WINDOW = 31  # zlib's number for "gzip header and trailer"
 
@@ -48,31 +49,59 @@ class PostEvents:
                 raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
             parsed = [parse(raw, settings.event_limit_bytes) for raw in raws]
         fault_point("after_parse_before_append")
-        receipts = await append(state.log, tenant, parsed)
+        limits = state.registry.limits_of(tenant)
+        appended = await append(state.log, tenant, parsed, limits)
         fault_point("after_append_before_reply")
+        receipts = receipts_of(parsed, appended, limits)
         if raws is None:
-            await _answer(send, STATUS_OF_ONE[receipts[0]["status"]], receipts[0])
+            await _answer(send, STATUS_OF_ONE[receipts[0]["status"]], receipts[0], headers_of(appended, limits))
         else:
-            await _answer(send, status_of_batch(receipts), {"receipts": receipts})
+            await _answer(send, status_of_batch(receipts), {"receipts": receipts}, headers_of(appended, limits))
 
 
-async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
+async def _answer(send: Send, status: int, content: dict[str, Any], more: list[tuple[bytes, bytes]]) -> None:
     body = _encode(content)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def append(log: Log, tenant: str, parsed: Sequence[Event | Rejected]) -> list[dict[str, Any]]:
-    """Append what was parsed; a receipt for each, in the order sent."""
+async def append(log: Log, tenant: str, parsed: Sequence[Event | Rejected], limits: Limits) -> list[Receipt]:
+    """Append the events among what was parsed, and have the others counted; the receipts of the events."""
+    if not parsed:
+        return []
     events = [event for event in parsed if isinstance(event, Event)]
-    receipts = iter(await log.append(tenant, events)) if events else iter(())
-    return [receipt_of(next(receipts)) if isinstance(event, Event) else rejection_of(event) for event in parsed]
+    return await log.append(tenant, events, limits=limits, rejected=len(parsed) - len(events))
 
 
-def receipt_of(receipt: Receipt) -> dict[str, Any]:
+def receipts_of(parsed: Sequence[Event | Rejected], appended: Sequence[Receipt], limits: Limits) -> list[dict[str, Any]]:
+    """A receipt for each of what was parsed, in the order sent."""
+    receipts = iter(appended)
+    return [receipt_of(next(receipts), limits) if isinstance(event, Event) else rejection_of(event) for event in parsed]
+
+
+def receipt_of(receipt: Receipt, limits: Limits) -> dict[str, Any]:
     """The receipt of an event that the log has seen."""
-    return {"status": receipt.status, "event_hash": receipt.event_hash, "position": receipt.position}
+    told = {"status": receipt.status, "event_hash": receipt.event_hash, "position": receipt.position}
+    if receipt.limit:
+        told |= {"reason": receipt.limit, "limit": getattr(limits, receipt.limit)}
+    return told
+
+
+def headers_of(appended: Sequence[Receipt], limits: Limits) -> list[tuple[bytes, bytes]]:
+    """When to send again what was limited, and by what it was; nothing when nothing was."""
+    limited = [receipt for receipt in appended if receipt.limit]
+    if not limited:
+        return []
+    longest = max(limited, key=lambda receipt: receipt.wait_seconds)
+    seconds = b"%d" % max(1, math.ceil(longest.wait_seconds))
+    limit = b"%d" % getattr(limits, longest.limit)
+    return [
+        (b"retry-after", seconds),
+        (b"ratelimit-limit", limit),
+        (b"ratelimit-remaining", b"0"),
+        (b"ratelimit-reset", seconds),
+    ]
 
 
 def rejection_of(error: Rejected) -> dict[str, Any]:
@@ -92,9 +121,11 @@ def rejection_of(error: Rejected) -> dict[str, Any]:
 def status_of_batch(receipts: Sequence[dict[str, Any]]) -> int:
     """The HTTP status of a batch's receipts."""
     statuses = {receipt["status"] for receipt in receipts}
-    if not statuses & {"conflict", "rejected"}:
+    if not statuses & {"conflict", "rejected", "limited"}:
         return 202 if "accepted" in statuses else 200
-    return 207 if statuses & {"accepted", "duplicate"} else 422
+    if statuses & {"accepted", "duplicate"}:
+        return 207
+    return 429 if "limited" in statuses else 422
 
 
 # -- bytes to events ---------------------------------------------------------------------------------------------------

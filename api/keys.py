@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -11,11 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from api.command import moment, opened, tenant_or_exit
 from api.credentials import KEY_ID_LENGTH, ROLES, Role, hash_of, new_key
-from projector import ApiKey, SqliteStore, StoreUnavailable, credentials, open_store
-from streams import BadTenant, SettingError, keys_of, load_settings
-
-BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
+from projector import ApiKey, credentials
 
 
 @click.group()
@@ -36,11 +32,8 @@ def key() -> None:
 def create(tenant: str, role: Role, label: str) -> None:
     """Make a key for TENANT and print it, this once."""
     made = new_key(role)
-    with _store() as store:
-        try:
-            keys_of(tenant)
-        except BadTenant as error:
-            sys.exit(f"{tenant!r}: {error}")
+    tenant_or_exit(tenant)
+    with opened() as (_, store):
         credentials.add(store, ApiKey(tenant, made[:KEY_ID_LENGTH], hash_of(made), role, label, time.time_ns() // 1_000))
     print(made)
     print(f"May {' and '.join(sorted(ROLES[role]))} as {tenant}. Keep it now: only its hash is stored.", file=sys.stderr)
@@ -54,11 +47,11 @@ def list_keys(tenant: str | None) -> None:
     table.add_column("key", no_wrap=True)
     for name in ("role", "label", "created", "last used"):
         table.add_column(name)
-    with _store() as store:
-        for one in credentials.load(store)[1]:
+    with opened() as (_, store):
+        for one in credentials.load(store):
             if tenant in (None, one.tenant_id):
-                used = _moment(one.last_used_at_us) if one.last_used_at_us else "never"
-                table.add_row(one.tenant_id, f"{one.key_id}…", one.role, escape(one.label), _moment(one.created_at_us), used)
+                used = moment(one.last_used_at_us) if one.last_used_at_us else "never"
+                table.add_row(one.tenant_id, f"{one.key_id}…", one.role, escape(one.label), moment(one.created_at_us), used)
     Console().print(table)
 
 
@@ -66,21 +59,7 @@ def list_keys(tenant: str | None) -> None:
 @click.argument("key_id", metavar="KEY")
 def revoke(key_id: str) -> None:
     """Revoke KEY: what `list` shows of it, or all of it."""
-    with _store() as store:
+    with opened() as (_, store):
         if not credentials.revoke(store, key_id[:KEY_ID_LENGTH]):
             sys.exit(f"There is no key {key_id[:KEY_ID_LENGTH]}.")
     print(f"Revoked {key_id[:KEY_ID_LENGTH]}.")
-
-
-@contextmanager
-def _store() -> Iterator[SqliteStore]:
-    """The store that the settings name; what is wrong with either ends the command with one sentence."""
-    try:
-        with open_store(load_settings().tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS) as store:
-            yield store
-    except (SettingError, StoreUnavailable) as error:
-        sys.exit(str(error))
-
-
-def _moment(moment_us: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(moment_us // 1_000_000))

@@ -1,9 +1,9 @@
 """Which tenant a request speaks for, and whether it may do what it asks: by its header, its key, or its token."""
 
 from api.credentials import ROLES, credential_of
-from api.key_ring import KeyRing
 from api.newcomers import Newcomers
 from api.problems import Problem
+from api.registry import Registry
 from api.tokens import Verifier
 from streams import BadTenant, Log, Settings, keys_of
 
@@ -28,10 +28,10 @@ def tenant_named(headers: list[tuple[bytes, bytes]]) -> str | None:
 class Gate:
     """Lets requests in. In open mode the X-Tenant-ID header alone says who writes and reads."""
 
-    def __init__(self, settings: Settings, log: Log, ring: KeyRing, tokens: Verifier) -> None:
+    def __init__(self, settings: Settings, log: Log, registry: Registry, tokens: Verifier) -> None:
         self._open = settings.auth == "open"
         self._newcomers = Newcomers(log, settings.new_tenants_per_second)
-        self._ring = ring
+        self._registry = registry
         self._tokens = tokens
 
     async def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
@@ -58,7 +58,7 @@ class Gate:
         if credential.count(".") == 2:  # no key has a dot
             claims = await self._tokens.claims(credential)
             return claims.tenant, claims.role
-        key = self._ring.find(credential)
+        key = self._registry.find_key(credential)
         if key is None:
             raise Problem(401, "credential-unknown", "this key is unknown or was revoked")
         return key.tenant_id, key.role

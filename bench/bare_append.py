@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
             if isinstance(reply, Exception):
                 self._finished.set_exception(reply)
                 return
-            self.accepted += reply[0::2].count(1)
+            self.accepted += reply[0:-1:2].count(1)
             self.send()
 
 

@@ -120,7 +120,7 @@ def verify_command() -> None:
 @main.command("status")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, for machines.")
 def status_command(as_json: bool) -> None:
-    """Show each tenant's records, rows, sessions and lag, what came twice or was set aside, and what is stuck and why."""
+    """Show each tenant's records, rows, sessions and lag, what the door did not accept, and what is stuck and why."""
 
     async def act(settings: Settings) -> int:
         async with _opened(settings, COMMAND_SECONDS) as (log, store):
@@ -128,7 +128,8 @@ def status_command(as_json: bool) -> None:
         if as_json:
             print(msgspec.json.encode(found).decode())
         else:
-            Console().print(_table(found))
+            for title, columns in TABLES.items():
+                Console().print(_table(title, columns, found))
             for one in found:
                 if one.stuck:
                     print(f"{one.tenant} is stuck: {one.stuck}")
@@ -237,22 +238,34 @@ def _report(verb: str, done: Rebuilt) -> int:
     return 0
 
 
-def _table(found: list[TenantStatus]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+TABLES = {  # in two, so that both fit a terminal of 80 columns
+    "in the tables": {
+        "records": "records",
+        "rows": "rows",
+        "sessions": "sessions",
+        "lag": "lag_records",
+        "lag s": "lag_seconds",
+        "late\nduplicates": "late_duplicates",
+        "quarantined": "quarantined",
+    },
+    "at the door": {
+        "accepted": "records",
+        "duplicate": "duplicate",
+        "conflict": "conflict",
+        "rejected": "rejected",
+        "limited": "limited",
+    },
+}
+
+
+def _table(title: str, columns: dict[str, str], found: list[TenantStatus]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title, title_justify="left", title_style="bold")
     table.add_column("tenant", overflow="fold", min_width=12)
-    for name in ("records", "rows", "sessions", "lag", "lag s", "late\nduplicates", "quarantined"):
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
-        table.add_row(
-            one.tenant,
-            f"{one.records:,}",
-            f"{one.rows:,}",
-            f"{one.sessions:,}",
-            f"{one.lag_records:,}",
-            f"{one.lag_seconds:.1f}",
-            f"{one.late_duplicates:,}",
-            f"{one.quarantined:,}",
-        )
+        values = [getattr(one, field) for field in columns.values()]
+        table.add_row(one.tenant, *(f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in values))
     return table
 
 

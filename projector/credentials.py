@@ -1,13 +1,10 @@
-"""The keys that tenants are spoken for with, in a table of their own that no rebuild touches. Only their hashes are kept.
-
-A version changes with each key that comes or goes, so that a process sees with one small read whether it is up to date. It is
-random: a database that was restored must not have the version of another list of keys.
-"""
+"""The keys that tenants are spoken for with, in a table of their own that no rebuild touches. Only their hashes are kept."""
 
 from collections.abc import Mapping
 
 import msgspec
 
+from projector.access import changed
 from projector.sqlite import SqliteStore
 
 _COLUMNS = "tenant_id, key_id, key_hash, role, label, created_at_us, last_used_at_us"
@@ -30,14 +27,14 @@ def add(store: SqliteStore, key: ApiKey) -> None:
     with store.transaction():
         marks = ", ".join("?" * len(ApiKey.__struct_fields__))
         store.execute(f"INSERT INTO api_keys ({_COLUMNS}) VALUES ({marks})", msgspec.structs.astuple(key))
-        store.execute("UPDATE api_keys_version SET version = random()")
+        changed(store)
 
 
 def revoke(store: SqliteStore, key_id: str) -> bool:
     """Forget a key; whether there was one."""
     with store.transaction():
         found = store.execute("DELETE FROM api_keys WHERE key_id = ?", (key_id,)).rowcount
-        store.execute("UPDATE api_keys_version SET version = random()")
+        changed(store)
     return bool(found)
 
 
@@ -51,15 +48,8 @@ def note_uses(store: SqliteStore, used_at_us: Mapping[bytes, int]) -> None:
             )
 
 
-def version(store: SqliteStore) -> int:
-    """A number that is another after each key that came or went."""
+def load(store: SqliteStore) -> list[ApiKey]:
+    """All keys, by tenant, oldest first."""
     with store.reading() as connection:
-        return int(connection.execute("SELECT version FROM api_keys_version").fetchone()[0])
-
-
-def load(store: SqliteStore) -> tuple[int, list[ApiKey]]:
-    """All keys, by tenant, oldest first, and the version that they are."""
-    with store.reading() as connection:
-        [now] = connection.execute("SELECT version FROM api_keys_version").fetchone()
         rows = connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY tenant_id, created_at_us").fetchall()
-    return int(now), [ApiKey(*row) for row in rows]
+    return [ApiKey(*row) for row in rows]

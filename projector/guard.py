@@ -30,6 +30,16 @@ class LogUnreadable(Exception):
         super().__init__(f"the log of {tenant} cannot be read: {reason}")
 
 
+class LogErased(Exception):
+    """The tenant was erased from the tables, and there is a log of it again: one of a server that was restored."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"{tenant} was erased from these tables, and has a log again: erase it again, or let it begin with "
+            "`python -m api tenant create`"
+        )
+
+
 def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
     """Whether the record at a checkpoint is another than the one that was applied. One that is gone tells nothing."""
     return record is not None and checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest

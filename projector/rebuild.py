@@ -90,9 +90,10 @@ async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = 
 
 
 async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[Survey]:
-    """What the log says of each tenant that it or the tables know, or of those that were named."""
-    surveys = {survey.tenant: survey for survey in await log.survey()}
-    for tenant in store.tables(LIVE).checkpoints():
+    """What the log says of each tenant that it or the tables know, or of those that were named. Who was erased stays so."""
+    live = store.tables(LIVE)
+    surveys = {survey.tenant: survey for survey in await log.survey() if not live.is_erased(survey.tenant)}
+    for tenant in live.checkpoints():
         surveys.setdefault(tenant, Survey(tenant, 0, 0))
     unknown = [tenant for tenant in tenants if tenant not in surveys]
     if unknown:

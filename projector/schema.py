@@ -108,6 +108,18 @@ def create_api_keys(db: Database) -> None:
     db.execute("INSERT INTO api_keys_version VALUES (0)")
 
 
+@migrations()
+def create_tenant_limits(db: Database) -> None:
+    """How much a tenant may send, where that is not what the settings say; and which tenants were erased, by their digests.
+    In no set, either. The version is of all that API processes keep in memory."""
+    db.execute(
+        "CREATE TABLE tenant_limits (tenant_id TEXT NOT NULL PRIMARY KEY, events_per_second INTEGER, bytes_per_second INTEGER, "
+        "events_per_day INTEGER) STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE erased_tenants (tenant_digest TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID")
+    db.execute("ALTER TABLE api_keys_version RENAME TO access_version")
+
+
 def create_set(connection: Any, suffix: str) -> None:
     """Empty tables under a suffix, with the indexes that keep rows unique."""
     [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()

@@ -1,11 +1,12 @@
 """Status: what every tenant's log and tables say, side by side, and what is stuck and why."""
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from projector.guard import disagreements
+from projector.guard import LogErased, disagreements
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Checkpoint
 from projector.worker import group_of
@@ -15,29 +16,30 @@ STUCK_SECONDS = 10.0
 
 
 class TenantStatus(msgspec.Struct, frozen=True):
-    """One tenant: records in its log, rows in its tables, and the distance between them. `stuck` is None when all is well."""
+    """One tenant: records in its log (as many events were accepted), rows in its tables, the distance between them, and what the
+    door did not accept. `sessions` is None when nobody asked for them, `stuck` when all is well."""
 
     tenant: str
     records: int
     rows: int
-    sessions: int
+    sessions: int | None
     lag_records: int
     lag_seconds: float
     late_duplicates: int
     quarantined: int
     stuck: str | None
+    duplicate: int
+    conflict: int
+    rejected: int
+    limited: int
 
 
-async def status(log: Log, store: SqliteStore) -> list[TenantStatus]:
-    """The status of every tenant that the log or the tables know, by name."""
+async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) -> list[TenantStatus]:
+    """What is so of every tenant, by name. To count sessions takes as long as there are many."""
     logs = {survey.tenant: survey for survey in await log.survey()}
-    with store.reading() as connection:
-        checkpoints = store.tables_over(connection).checkpoints()
-        counted = "SELECT tenant_id, count(*) FROM {} GROUP BY tenant_id"
-        sessions = dict(connection.execute(counted.format("event_sessions")).fetchall())
-        quarantined = dict(connection.execute(counted.format("quarantine")).fetchall())
+    checkpoints, quarantined, sessions, erased = await asyncio.to_thread(_of_tables, store, logs, with_sessions)
     surveys = [logs.get(tenant, Survey(tenant, 0, 0)) for tenant in sorted(logs.keys() | checkpoints.keys())]
-    wrong = await disagreements(log, surveys, checkpoints)
+    wrong = await disagreements(log, surveys, checkpoints) | {tenant: LogErased(tenant) for tenant in erased}
     ages = await _ages_seconds(log, surveys, checkpoints)
     found = []
     for survey in surveys:
@@ -49,16 +51,32 @@ async def status(log: Log, store: SqliteStore) -> list[TenantStatus]:
             TenantStatus(
                 tenant=tenant,
                 records=survey.last,
-                sessions=sessions.get(tenant, 0),
+                sessions=sessions.get(tenant, 0) if with_sessions else None,
                 rows=checkpoint.position - checkpoint.late_duplicates - set_aside,
                 lag_records=max(0, survey.last - checkpoint.position),
                 lag_seconds=round(age, 3),
                 late_duplicates=checkpoint.late_duplicates,
                 quarantined=set_aside,
                 stuck=str(wrong[tenant]) if tenant in wrong else waits_for,
+                **msgspec.structs.asdict(survey.counts),
             )
         )
     return found
+
+
+def _of_tables(
+    store: SqliteStore, logs: Iterable[str], with_sessions: bool
+) -> tuple[dict[str, Checkpoint], dict[str, int], dict[str, int], list[str]]:
+    """Checkpoints, how many records are in quarantine and how many sessions there are, by tenant, and who was erased and has a
+    log again; of one snapshot."""
+    counted = "SELECT tenant_id, count(*) FROM {} GROUP BY tenant_id"
+    with store.reading() as connection:
+        tables = store.tables_over(connection)
+        checkpoints = tables.checkpoints()
+        quarantined = dict(connection.execute(counted.format("quarantine")).fetchall())
+        sessions = dict(connection.execute(counted.format("event_sessions")).fetchall()) if with_sessions else {}
+        erased = [tenant for tenant in logs if tenant not in checkpoints and tables.is_erased(tenant)]
+        return checkpoints, quarantined, sessions, erased
 
 
 async def _ages_seconds(log: Log, surveys: Sequence[Survey], checkpoints: Mapping[str, Checkpoint]) -> dict[str, float]:

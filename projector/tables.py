@@ -10,7 +10,7 @@ import pysqlite3
 from projector.chunk import COLUMNS, Stored
 from projector.projection import Batch, EventRow, QuarantineRow, SessionRow, by_session, with_sessions
 from projector.schema import LIVE
-from streams import StoredEvent, fault_point
+from streams import StoredEvent, fault_point, keys_of
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
@@ -72,13 +72,19 @@ class Tables:
         )
         return {tenant: Checkpoint(*checkpoint) for tenant, *checkpoint in rows}
 
+    def is_erased(self, tenant: str) -> bool:
+        """Whether a tenant was erased, and not created again. One that was has no checkpoint: only then is this asked."""
+        row = self._connection.execute("SELECT 1 FROM erased_tenants WHERE tenant_digest = ?", (keys_of(tenant).digest,))
+        return row.fetchone() is not None
+
     def apply(self, batch: Batch, stored: Stored | None = None) -> bool:
-        """Write a batch if it begins behind the checkpoint, and move the checkpoint; False, and nothing, if it does not.
+        """Write a batch if it begins behind the checkpoint, and move the checkpoint; False, and nothing, if it does not, or its
+        tenant was erased.
 
         With `stored`, its rows are in the file that is attached as `chunk`.
         """
         before = self.checkpoint(batch.tenant)
-        if before.position != batch.after:
+        if before.position != batch.after or (before is NOTHING and self.is_erased(batch.tenant)):
             return False
         late, refused = self._insert(batch.tenant, batch.rows) if stored is None else self._take(batch.tenant, stored)
         self._insert_quarantine(batch.quarantined + refused)

@@ -12,10 +12,11 @@ UNKNOWN_RECORDS = 1_000  # of a tenant, until its first batch says how large the
 
 
 class Turn(msgspec.Struct):
-    """A tenant while one projector has it: how far it has come, what is pending, whether it stops here."""
+    """A tenant while one projector has it: how far it has come, whether it was erased, what is pending, whether it stops here."""
 
     taken: Taken
     checkpoint: Checkpoint
+    erased: bool = False
     pending: list[tuple[bytes, int]] = msgspec.field(default_factory=list)
     served: bool = False
     ended: bool = False

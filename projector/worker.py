@@ -6,11 +6,11 @@ import random
 import time
 from collections.abc import Sequence
 
-from projector.guard import LogBehind, LogDiffers, LogUnreadable, differs
+from projector.guard import LogBehind, LogDiffers, LogErased, LogUnreadable, differs
 from projector.projection import Batch, project
 from projector.sqlite import SqliteStore
 from projector.store import OtherProjection, StoreReplaced, StoreUnavailable
-from projector.tables import Checkpoint
+from projector.tables import NOTHING, Checkpoint, Tables
 from projector.turn import READ_AHEAD, Turn, plan
 from streams import (
     PARTITIONS,
@@ -105,9 +105,7 @@ class Worker:
         self._ready |= {partition for partition, tenants in taken.items() if tenants}
         with self._store.reading() as connection:
             tables = self._store.tables_over(connection)
-            return {
-                tenant.tenant: Turn(tenant, tables.checkpoint(tenant.tenant)) for tenants in taken.values() for tenant in tenants
-            }
+            return {one.tenant: _turn(tables, one) for tenants in taken.values() for one in tenants}
 
     async def _batches(self, turns: dict[str, "Turn"], deliveries: dict[str, Delivery]) -> list[Batch]:
         """The batches that what was delivered makes; a tenant whose log cannot go on is stopped, the others go on."""
@@ -120,7 +118,7 @@ class Worker:
                 continue
             try:
                 batch = await self._next_batch(turn, delivery)
-            except (LogBehind, LogDiffers, LogUnreadable, Hole) as error:
+            except (LogBehind, LogDiffers, LogErased, LogUnreadable, Hole) as error:
                 self._stop(tenant, error)
                 turn.ended, turn.delay_seconds = True, STUCK_SECONDS
                 continue
@@ -144,6 +142,8 @@ class Worker:
         """The batch that begins behind the checkpoint, or None when there is none. Raises when the log cannot give it."""
         taken, checkpoint = turn.taken, turn.checkpoint
         after = checkpoint.position
+        if turn.erased and taken.last:
+            raise LogErased(taken.tenant)
         if delivery.error is not None:
             raise LogUnreadable(taken.tenant, delivery.error)
         if taken.last < after:
@@ -281,6 +281,11 @@ class Worker:
             except LogUnavailable:
                 pass
             await asyncio.sleep(random.uniform(0.2, 0.6))
+
+
+def _turn(tables: Tables, taken: Taken) -> Turn:
+    checkpoint = tables.checkpoint(taken.tenant)
+    return Turn(taken, checkpoint, erased=checkpoint is NOTHING and tables.is_erased(taken.tenant))
 
 
 def _first_hole(tenant: str, after: int, records: Sequence[Record]) -> Hole:

@@ -1,6 +1,7 @@
 """The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
 
-from streams.append import LogBusy, LogFull, LogRefused, Receipt
+from streams import erasure
+from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.event import (
     INTEGER_LIMIT,
@@ -18,19 +19,24 @@ from streams.event import (
 )
 from streams.faults import fault_point
 from streams.keys import PARTITIONS, WAKE_CHANNEL, BadTenant, keys_of, leases_key
-from streams.log import Hole, Log, Survey, mean_bytes
+from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
+from streams.log import Counts, Hole, Log, Survey, mean_bytes
 from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
 __all__ = [
     "INTEGER_LIMIT",
+    "LIMIT_NAMES",
+    "NO_LIMITS",
     "PARTITIONS",
     "WAKE_CHANNEL",
     "BadTenant",
     "Consumer",
+    "Counts",
     "Delivery",
     "Event",
     "Hole",
+    "Limits",
     "Log",
     "LogBusy",
     "LogFull",
@@ -45,11 +51,13 @@ __all__ = [
     "StoredEvent",
     "Survey",
     "Taken",
+    "TenantErased",
     "Wanted",
     "Wire",
     "check_event",
     "decode_json",
     "digest_of",
+    "erasure",
     "fault_point",
     "keys_of",
     "leases_key",

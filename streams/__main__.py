@@ -24,7 +24,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-SECRETS = ("JWT_SECRET",)
+SECRETS = ("JWT_SECRET", "METRICS_TOKEN")
 ADDRESSES = ("REDIS_URL", "DATABASE_URL", "JWT_JWKS_URL")  # which may hold a password
 _user_and_password = re.compile("//[^/?#]*@").sub
 

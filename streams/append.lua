@@ -1,12 +1,20 @@
--- append(log, tenants, groups, seen...; tenant, ready prefix, partition, channel, received_at_us, window_ms,
---        then for each event: digest, split, body) -> for each event: outcome, position
+-- append(log, tenants, groups, usage, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
+--        window_ms, rejected, events_per_second, bytes_per_second, events_per_day, then for each event: digest, split, body)
+--   -> for each event: outcome, position or limit; then wait_ms
 --
--- Claim and append, one atomic act. Outcomes: 1 accepted, 2 duplicate, 3 conflict.
+-- Claim and append, one atomic act. Outcomes: 1 accepted, 2 duplicate, 3 conflict, 4 limited, by which of the three limits; 0 is
+-- no limit. wait_ms: when what was limited would fit. `rejected` events were refused before this, and are counted here.
 -- A script isolates but does not roll back, so the log is written first: a claim without its event would tell the
 -- client's retry "duplicate" of something that was never written.
 
-local log, tenants, groups = KEYS[1], KEYS[2], KEYS[3]
-local tenant, ready_prefix, partition, channel, received_at_us, window_ms = unpack(ARGV, 1, 6)
+local log, tenants, groups, usage, erased = unpack(KEYS, 1, 5)
+local tenant, tenant_digest, ready_prefix, partition, channel, received_at_us, window_ms, rejected = unpack(ARGV, 1, 8)
+local limits = {tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])}
+local DAY_MS = 86400000
+
+local last = last_position(log)
+local first = last + 1
+if last == 0 and redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
 
 -- The first event of this name and split, from a value like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8".
 local function find(value, wanted)
@@ -15,27 +23,51 @@ local function find(value, wanted)
   end
 end
 
-local last = last_position(log)
-local first = last + 1
-local answer = {}
+-- What is left: of two buckets that fill with a second's worth in a second, and of the day (UTC).
+local left, now, today
+if limits[1] + limits[2] + limits[3] > 0 then
+  now = now_ms()
+  local kept = redis.call('HMGET', usage, 'events_left', 'bytes_left', 'at_ms', 'today')
+  local at_ms = tonumber(kept[3]) or 0
+  today = math.floor(at_ms / DAY_MS) == math.floor(now / DAY_MS) and tonumber(kept[4]) or 0
+  left = {math.huge, math.huge, limits[3] > 0 and limits[3] - today or math.huge}
+  for i = 1, 2 do
+    if limits[i] > 0 then
+      left[i] = math.min(limits[i], (tonumber(kept[i]) or limits[i]) + math.max(0, now - at_ms) * limits[i] / 1000)
+    end
+  end
+end
 
-for i = 4, #KEYS do
-  local digest, split, body = unpack(ARGV, 7 + (i - 4) * 3, 9 + (i - 4) * 3)
+-- Which limit one more event would pass, the longest wait first. Bytes may be owed: no event is too large for ever.
+local function passed()
+  return left[3] < 1 and 3 or left[1] < 1 and 1 or left[2] <= 0 and 2
+end
+
+local answer = {}
+local counts = {0, 0, 0, 0}
+local over_bytes, over_day = 0, false
+for i = 6, #KEYS do
+  local at = 12 + (i - 6) * 3
+  local digest, split, body = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local value = redis.call('GET', KEYS[i])
-  local position, seen_digest
+  local outcome, position, seen_digest = 1
   if value then position, seen_digest = find(value, split) end
   if position then
-    answer[#answer + 1] = seen_digest == digest and 2 or 3
-    answer[#answer + 1] = position
+    outcome = seen_digest == digest and 2 or 3
+  elseif left and passed() then
+    outcome, position = 4, passed()
+    over_bytes, over_day = over_bytes + #body, position == 3
   else
     last = last + 1
     position = whole(last)
     redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us, 'version', '1')
     local claim = position .. '/' .. digest .. '/' .. split
     redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)
-    answer[#answer + 1] = 1
-    answer[#answer + 1] = position
+    if left then left = {left[1] - 1, left[2] - #body, left[3] - 1} end
   end
+  counts[outcome] = counts[outcome] + 1
+  answer[#answer + 1] = outcome
+  answer[#answer + 1] = position
 end
 
 if last >= first then
@@ -47,4 +79,32 @@ if last >= first then
   end
   if woken then redis.call('PUBLISH', channel, partition) end
 end
+
+-- HDEL first: a server whose memory is full refuses HSET only until a script has written something.
+local function note(...)
+  redis.call('HDEL', usage, '')
+  redis.call(...)
+end
+if counts[2] > 0 then note('HINCRBY', usage, 'duplicate', counts[2]) end
+if counts[3] > 0 then note('HINCRBY', usage, 'conflict', counts[3]) end
+if counts[4] > 0 then note('HINCRBY', usage, 'limited', counts[4]) end
+if tonumber(rejected) > 0 then
+  note('HINCRBY', usage, 'rejected', rejected)
+  if last == 0 then redis.call('SADD', tenants, tenant) end -- or nobody would see the count
+end
+if left and counts[1] > 0 then
+  note('HSET', usage, 'events_left', limits[1] > 0 and string.format('%.3f', left[1]) or '',
+    'bytes_left', limits[2] > 0 and whole(left[2]) or '', 'at_ms', whole(now), 'today', whole(today + counts[1]))
+end
+
+local wait_ms = 0
+if over_day then
+  wait_ms = DAY_MS - now % DAY_MS
+elseif counts[4] > 0 then
+  local over = {counts[4], over_bytes}
+  for i = 1, 2 do
+    if limits[i] > 0 then wait_ms = math.max(wait_ms, (math.min(over[i], limits[i]) - left[i]) * 1000 / limits[i]) end
+  end
+end
+answer[#answer + 1] = math.ceil(wait_ms)
 return answer

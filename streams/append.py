@@ -9,13 +9,16 @@ import msgspec
 
 from streams.event import Event, digest_of, name_of
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+from streams.limits import LIMIT_NAMES, Limits
 from streams.wire import LogUnavailable, Reply, Wire
 
-OUTCOMES = {1: "accepted", 2: "duplicate", 3: "conflict"}
+OUTCOMES = {1: "accepted", 2: "duplicate", 3: "conflict", 4: "limited"}
+LIMITED = 4
 CALL_LIMIT_EVENTS = 500
 CALL_LIMIT_BYTES = 256 * 1024
 FLUSH_LIMIT_BYTES = 4 * 1024 * 1024
 WAITING_LIMIT_BYTES = 64 * 1024 * 1024
+TENANT_WAITING_LIMIT_BYTES = WAITING_LIMIT_BYTES // 4  # so that one who floods leaves room for the others
 ENTRY_OVERHEAD_BYTES = 200
 
 
@@ -30,8 +33,15 @@ class LogRefused(Exception):
     """The server answered an append with an error of its own."""
 
 
+class TenantErased(Exception):
+    """The tenant was erased: nothing is taken for it until it is created again (python -m api tenant create)."""
+
+    def __init__(self) -> None:
+        super().__init__(self.__doc__)
+
+
 class LogBusy(Exception):
-    """More events wait to be appended than this process holds."""
+    """More events wait to be appended than this process holds, or holds of one tenant."""
 
     def __init__(self, limit: int, value: int) -> None:
         super().__init__(self.__doc__)
@@ -40,11 +50,14 @@ class LogBusy(Exception):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """The answer to one event: accepted, duplicate or conflict, with the position of the first event of its name."""
+    """The answer to one event: accepted, duplicate or conflict, with the position of the first event of its name; or limited,
+    by which limit, and after how many seconds it would fit."""
 
     status: str
     event_hash: str
-    position: int
+    position: int | None
+    limit: str = ""
+    wait_seconds: float = 0.0
 
 
 class _Append(msgspec.Struct):
@@ -53,19 +66,23 @@ class _Append(msgspec.Struct):
     tenant: str
     events: Sequence[Event]
     names: list[tuple[str, str]]
+    limits: Limits
+    rejected: int
     size_bytes: int
     deadline: float
     receipts: asyncio.Future[list[Receipt]]
 
 
 class Appender:
-    """Group commit: what waits while a flush is on its way goes out with the next, one script call a tenant."""
+    """Group commit: what waits while a flush is on its way goes out with the next, one script call a tenant; when more waits
+    than goes out at once, the tenants take turns."""
 
     def __init__(self, wire: Wire, *, window_seconds: float) -> None:
         self._wire = wire
         self._window_ms = int(window_seconds * 1000)
-        self._waiting: list[_Append] = []
-        self._waiting_bytes = 0
+        self._waiting: dict[str, list[_Append]] = {}
+        self._waiting_of: dict[str, int] = {}
+        self.waiting_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
 
     async def drain(self) -> None:
@@ -73,13 +90,12 @@ class Appender:
         while self._flushing is not None:
             await asyncio.wait([self._flushing])
 
-    async def append(self, tenant: str, events: Sequence[Event]) -> list[Receipt]:
+    async def append(self, tenant: str, events: Sequence[Event], *, limits: Limits, rejected: int) -> list[Receipt]:
         """See Log.append."""
         keys_of(tenant)
-        size = _size(events)
-        if self._waiting_bytes + size > WAITING_LIMIT_BYTES:
-            raise LogBusy(WAITING_LIMIT_BYTES, self._waiting_bytes + size)
-        calls = [self._enqueue(tenant, part) for part in _parts(events)]
+        self._refuse_flood(tenant, _size(events))
+        parts = _parts(events)
+        calls = [self._enqueue(tenant, part, limits, rejected if part is parts[0] else 0) for part in parts]
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
         if len(calls) == 1:
@@ -92,33 +108,51 @@ class Appender:
             receipts += result
         return receipts
 
-    def _enqueue(self, tenant: str, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+    def _refuse_flood(self, tenant: str, size: int) -> None:
+        """Raises LogBusy when so many bytes more are too many."""
+        if self.waiting_bytes + size > WAITING_LIMIT_BYTES:
+            raise LogBusy(WAITING_LIMIT_BYTES, self.waiting_bytes + size)
+        mine = self._waiting_of.get(tenant, 0)
+        if mine and mine + size > TENANT_WAITING_LIMIT_BYTES:
+            raise LogBusy(TENANT_WAITING_LIMIT_BYTES, mine + size)
+
+    def _enqueue(self, tenant: str, events: Sequence[Event], limits: Limits, rejected: int) -> asyncio.Future[list[Receipt]]:
         size = _size(events)
         loop = asyncio.get_running_loop()
         receipts: asyncio.Future[list[Receipt]] = loop.create_future()
-        self._waiting_bytes += size
+        self.waiting_bytes += size
+        self._waiting_of[tenant] = self._waiting_of.get(tenant, 0) + size
         names = [name_of(tenant, event) for event in events]
-        self._waiting.append(_Append(tenant, events, names, size, loop.time() + self._wire.budget_seconds, receipts))
+        deadline = loop.time() + self._wire.budget_seconds
+        append = _Append(tenant, events, names, limits, rejected, size, deadline, receipts)
+        self._waiting.setdefault(tenant, []).append(append)
         return receipts
 
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                await self._send(self._in_time(self._next()))
+                await self._send([call for call in map(self._in_time, self._next()) if call])
         finally:
             self._flushing = None
 
-    def _next(self) -> list[_Append]:
-        """The appends that go out together: what waits, up to a bound."""
-        size = count = 0
-        for append in self._waiting:
-            if count and size + append.size_bytes > FLUSH_LIMIT_BYTES:
-                break
-            size += append.size_bytes
-            count += 1
-        appends, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._waiting_bytes -= size
-        return appends
+    def _next(self) -> list[list[_Append]]:
+        """The script calls that go out together: what waits, up to a bound, a call of each tenant in turn."""
+        calls: list[list[_Append]] = []
+        size = 0
+        while self._waiting and size < FLUSH_LIMIT_BYTES:
+            tenant = next(iter(self._waiting))
+            waiting = self._waiting.pop(tenant)
+            count = _count_of_call(waiting)
+            calls.append(waiting[:count])
+            taken = sum([append.size_bytes for append in calls[-1]])
+            size += taken
+            self._waiting_of[tenant] -= taken
+            if count < len(waiting):
+                self._waiting[tenant] = waiting[count:]
+            else:
+                del self._waiting_of[tenant]
+        self.waiting_bytes -= size
+        return calls
 
     def _in_time(self, appends: list[_Append]) -> list[_Append]:
         """Those whose callers still wait; one whose time is up was surely not sent."""
@@ -128,33 +162,36 @@ class Appender:
                 append.receipts.set_exception(LogUnavailable("the server did not answer those before in time"))
         return [append for append in appends if not append.receipts.done()]
 
-    async def _send(self, appends: list[_Append]) -> None:
-        if not appends:
+    async def _send(self, calls: list[list[_Append]]) -> None:
+        if not calls:
             return
-        calls = _calls(appends)
-        budget_seconds = appends[0].deadline - asyncio.get_running_loop().time()
+        budget_seconds = min(append.deadline for call in calls for append in call) - asyncio.get_running_loop().time()
         try:
             replies = await self._wire.run("append", [self._script_call(call) for call in calls], budget_seconds=budget_seconds)
         except Exception as error:
-            for append in appends:
-                if not append.receipts.done():
-                    append.receipts.set_exception(error)
+            for call in calls:
+                _fail(call, error)
             return
         for call, reply in zip(calls, replies, strict=True):
             _answer(call, reply)
 
     def _script_call(self, call: list[_Append]) -> tuple[list[str], list[Any]]:
         """The keys and arguments of append.lua for appends of one tenant."""
-        tenant = call[0].tenant
+        tenant, limits = call[0].tenant, call[-1].limits
         keys = keys_of(tenant)
-        names = [keys.log, keys.tenants, keys.groups]
+        names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased]
         arguments: list[Any] = [
             tenant,
+            keys.digest,
             ready_prefix(keys.partition),
             keys.partition,
             WAKE_CHANNEL,
             time.time_ns() // 1000,
             self._window_ms,
+            sum([append.rejected for append in call]),
+            limits.events_per_second,
+            limits.bytes_per_second,
+            limits.events_per_day,
         ]
         for append in call:
             for event, (event_hash, split) in zip(append.events, append.names, strict=True):
@@ -169,8 +206,8 @@ def _size(events: Sequence[Event]) -> int:
 
 
 def _parts(events: Sequence[Event]) -> list[Sequence[Event]]:
-    """Events in parts that one script call may take."""
-    if len(events) == 1:
+    """Events in parts that one script call may take; one without any when there are none, so that refusals are counted."""
+    if len(events) <= 1:
         return [events]
     parts: list[Sequence[Event]] = []
     start = size = 0
@@ -183,38 +220,47 @@ def _parts(events: Sequence[Event]) -> list[Sequence[Event]]:
     return parts
 
 
-def _calls(appends: list[_Append]) -> list[list[_Append]]:
-    """Appends by tenant, in order, each group small enough for one script call."""
-    calls: list[list[_Append]] = []
-    latest: dict[str, tuple[list[_Append], int, int]] = {}
-    for append in appends:
-        call, events, size = latest.get(append.tenant, ([], 0, 0))
-        if not call or events + len(append.events) > CALL_LIMIT_EVENTS or size + append.size_bytes > CALL_LIMIT_BYTES:
-            call, events, size = [], 0, 0
-            calls.append(call)
-        call.append(append)
-        latest[append.tenant] = (call, events + len(append.events), size + append.size_bytes)
-    return calls
+def _count_of_call(waiting: Sequence[_Append]) -> int:
+    """How many appends of a tenant, from the first, one script call may take."""
+    events = size = 0
+    for count, append in enumerate(waiting):
+        events += len(append.events)
+        size += append.size_bytes
+        if count and (events > CALL_LIMIT_EVENTS or size > CALL_LIMIT_BYTES):
+            return count
+    return len(waiting)
 
 
 def _answer(call: list[_Append], reply: Reply) -> None:
     """Give each append of a script call its receipts, or the error that the call met."""
     if isinstance(reply, Exception):
-        error = _refusal(reply)
-        for append in call:
-            if not append.receipts.done():
-                append.receipts.set_exception(error)
+        _fail(call, _refusal(reply))
         return
+    wait_seconds = reply[-1] / 1000
     outcomes = iter(reply)
     for append in call:
-        receipts = [Receipt(OUTCOMES[next(outcomes)], name[0], int(next(outcomes))) for name in append.names]
+        receipts = [_receipt(next(outcomes), next(outcomes), name[0], wait_seconds) for name in append.names]
         if not append.receipts.done():
             append.receipts.set_result(receipts)
+
+
+def _receipt(outcome: int, place: Any, event_hash: str, wait_seconds: float) -> Receipt:
+    if outcome == LIMITED:
+        return Receipt(OUTCOMES[outcome], event_hash, None, LIMIT_NAMES[place - 1], wait_seconds)
+    return Receipt(OUTCOMES[outcome], event_hash, int(place))
+
+
+def _fail(call: list[_Append], error: Exception) -> None:
+    for append in call:
+        if not append.receipts.done():
+            append.receipts.set_exception(error)
 
 
 def _refusal(reply: Exception) -> Exception:
     """The error of a script call; older servers hide OOM in a plain error, so the text decides."""
     text = str(reply)
+    if "ERASED" in text:
+        return TenantErased()
     if "OOM" in text or "maxmemory" in text:
         return LogFull()
     if "MISCONF" in text or "READONLY" in text or "NOREPLICAS" in text:

@@ -110,7 +110,7 @@ class Consumer:
         if want.first:
             commands["head"] = ("XRANGE", log, f"{want.after}-0", f"{want.after}-0")
             if want.taken.delivered < 0:
-                commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{want.after}-0", "MKSTREAM")
+                commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{want.after}-0")
             if want.taken.pending:
                 commands["pending"] = ("XPENDING", log, self._group, "-", "+", PENDING_IDS)
         if not want.is_gap:
@@ -159,8 +159,8 @@ def _says(reply: Reply, *texts: str) -> bool:
 
 def _delivery(want: Wanted, replies: dict[str, Reply]) -> Delivery:
     """What the replies to the commands for one tenant come to."""
-    # OOM: a server whose memory is full makes no group; the log is read without one until it can
-    if not _says(replies.get("create"), "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE"):
+    # OOM: a server whose memory is full makes no group; the log is read without one until it can. A log that is gone gets none
+    if not _says(replies.get("create"), "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE", "requires the key to exist"):
         _value(replies.get("create"))
     for name, reply in replies.items():
         if name != "create" and isinstance(reply, Exception) and not _says(reply, "NOGROUP", "no longer exists"):

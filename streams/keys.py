@@ -2,12 +2,15 @@
 
 {p}:log:TENANT           stream   the tenant's log; entry ids are <position>-0
 {p}:seen:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
-{p}:tenants              set      every tenant that has a log
+{p}:usage:TENANT         hash     what the door counted of the tenant, and what is left of its limits
+{p}:tenants              set      every tenant that has a log, or whose events were all rejected
+{p}:erased               set      digests of tenants that were erased: nothing is taken for them
 {p}:groups               set      groups that a new log gets at its first event
 {p}:ready:GROUP          zset     tenants with records that GROUP has not applied; score = when they may be taken
 {p}:leases:GROUP         hash     tenant -> the projector that has taken it
 """
 
+import hashlib
 import re
 import zlib
 from functools import lru_cache
@@ -30,13 +33,16 @@ class BadTenant(ValueError):
 
 
 class TenantKeys(msgspec.Struct, frozen=True):
-    """The keys of one tenant, and its partition."""
+    """The keys of one tenant, its partition, and the digest that stands for its name where that must not be kept."""
 
     partition: int
     log: str
     seen: str
+    usage: str
     tenants: str
     groups: str
+    erased: str
+    digest: str
 
 
 @lru_cache(maxsize=65_536)
@@ -49,8 +55,11 @@ def keys_of(tenant: str) -> TenantKeys:
         partition=partition,
         log=f"{log_prefix(partition)}{tenant}",
         seen=f"{{{partition}}}:seen:{tenant}:",
+        usage=f"{usage_prefix(partition)}{tenant}",
         tenants=tenants_key(partition),
         groups=groups_key(partition),
+        erased=erased_key(partition),
+        digest=hashlib.sha256(tenant.encode()).hexdigest(),
     )
 
 
@@ -59,8 +68,18 @@ def log_prefix(partition: int) -> str:
     return f"{{{partition}}}:log:"
 
 
+def usage_prefix(partition: int) -> str:
+    """What stands before the tenant in the key of its usage."""
+    return f"{{{partition}}}:usage:"
+
+
+def erased_key(partition: int) -> str:
+    """The set of digests of tenants that were erased."""
+    return f"{{{partition}}}:erased"
+
+
 def tenants_key(partition: int) -> str:
-    """The set of tenants that have a log."""
+    """The set of tenants that the door has heard of."""
     return f"{{{partition}}}:tenants"
 
 
@@ -81,4 +100,9 @@ def ready_key(partition: int, group: str) -> str:
 
 def leases_key(partition: int, group: str) -> str:
     """The hash of who has taken which tenant."""
-    return f"{{{partition}}}:leases:{group}"
+    return leases_prefix(partition) + group
+
+
+def leases_prefix(partition: int) -> str:
+    """What stands before the group in the key of its leases."""
+    return f"{{{partition}}}:leases:"

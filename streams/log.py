@@ -8,7 +8,8 @@ from redis.exceptions import ResponseError
 
 from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
 from streams.event import Event, Record
-from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key
+from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key, usage_prefix
+from streams.limits import NO_LIMITS, Limits
 from streams.wire import LogUnavailable, Wire
 
 PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
@@ -26,12 +27,22 @@ class Hole(Exception):
         self.last = last
 
 
+class Counts(msgspec.Struct, frozen=True):
+    """How many events of a tenant were not accepted, by what they were answered. Counted before the answer."""
+
+    duplicate: int = 0
+    conflict: int = 0
+    rejected: int = 0
+    limited: int = 0
+
+
 class Survey(msgspec.Struct, frozen=True):
-    """What a log says of itself: its last position, and how many records it holds."""
+    """What a log says of itself: its last position, how many records it holds, and what the door did not accept."""
 
     tenant: str
     last: int
     held: int
+    counts: Counts = Counts()
 
     @property
     def has_hole(self) -> bool:
@@ -54,13 +65,21 @@ class Log:
         await self._appender.drain()
         await self.wire.__aexit__()
 
-    async def append(self, tenant: str, events: Sequence[Event]) -> list[Receipt]:
-        """Put events at the end of a tenant's log, each once; a receipt for each, in order.
+    async def append(
+        self, tenant: str, events: Sequence[Event], *, limits: Limits = NO_LIMITS, rejected: int = 0
+    ) -> list[Receipt]:
+        """Put events at the end of a tenant's log, each once and as many as its limits let in; a receipt for each, in order.
+        `rejected` more, which nobody could append, are counted.
 
-        Raises LogUnavailable (some may have been written: appending them again is safe), LogFull, LogRefused, LogBusy.
-        Appends that wait while others are on their way go out together (group commit), so one fsync serves many.
+        Raises LogUnavailable (some may have been written: appending them again is safe), LogFull, LogRefused, LogBusy,
+        TenantErased. Appends that wait while others are on their way go out together (group commit), so one fsync serves many.
         """
-        return await self._appender.append(tenant, events)
+        return await self._appender.append(tenant, events, limits=limits, rejected=rejected)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of events wait in this process to be appended."""
+        return self._appender.waiting_bytes
 
     async def read(self, tenant: str, after: int, *, through: int | None = None) -> AsyncIterator[list[Record]]:
         """Pages of records behind position `after`, up to `through` or the end the log has when it gets there.
@@ -123,14 +142,14 @@ class Log:
         return bool(await self.wire.call("EXISTS", keys_of(tenant).log))
 
     async def survey(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[Survey]:
-        """Every tenant that has a log, by name, with what its log says of itself."""
-        calls = [([tenants_key(partition)], [log_prefix(partition)]) for partition in partitions]
+        """Every tenant that the door has heard of, by name, with what its log says of itself."""
+        calls = [([tenants_key(partition)], [log_prefix(partition), usage_prefix(partition)]) for partition in partitions]
         found = []
         for reply in await self.wire.run("survey", calls):
             if isinstance(reply, Exception):
                 raise LogUnavailable(str(reply))
-            for tenant, last, held in zip(reply[0::3], reply[1::3], reply[2::3], strict=True):
-                found.append(Survey(tenant.decode(), int(last), int(held)))
+            for tenant, last, held, *counts in reply:
+                found.append(Survey(tenant.decode(), int(last), held, Counts(*(int(count or 0) for count in counts))))
         return sorted(found, key=lambda survey: survey.tenant)
 
     async def holes(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:

@@ -11,6 +11,8 @@ from dotenv import dotenv_values
 from msgspec import Meta
 from redis.asyncio.connection import parse_url
 
+from streams.limits import Limits
+
 SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 104 on macOS
 
 
@@ -26,6 +28,7 @@ class SettingError(Exception):
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
@@ -40,6 +43,10 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     auth: Literal["open", "keys"] = "open"
     allow_open: bool = False
     new_tenants_per_second: Positive = 50
+    events_per_second: Count = 0
+    bytes_per_second: Count = 0
+    events_per_day: Count = 0
+    metrics_token: str = ""
     jwt_secret: str = ""
     jwt_public_key_file: str = ""
     jwt_jwks_url: str = ""
@@ -75,6 +82,11 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     def proxies(self) -> list[IPv4Network | IPv6Network]:
         """The networks of TRUSTED_PROXIES."""
         return [ip_network(item) for item in _items(self.trusted_proxies)]
+
+    @property
+    def limits(self) -> Limits:
+        """What a tenant may send that nothing else was said of."""
+        return Limits(self.events_per_second, self.bytes_per_second, self.events_per_day)
 
     @property
     def embedded(self) -> bool:

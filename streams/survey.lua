@@ -1,4 +1,5 @@
--- survey(tenants; log prefix) -> for each tenant of a partition: tenant, last position, records held
+-- survey(tenants; log prefix, usage prefix) -> for each tenant of a partition: tenant, last position, records held, and the
+-- events that were answered duplicate, conflict, rejected, limited (nil for none)
 --
 -- A log without holes holds as many records as its last position says.
 
@@ -6,8 +7,7 @@ local answer = {}
 for _, tenant in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local log = ARGV[1] .. tenant
   local last = last_position(log)
-  answer[#answer + 1] = tenant
-  answer[#answer + 1] = whole(last)
-  answer[#answer + 1] = last > 0 and redis.call('XLEN', log) or 0
+  local counts = redis.call('HMGET', ARGV[2] .. tenant, 'duplicate', 'conflict', 'rejected', 'limited')
+  answer[#answer + 1] = {tenant, whole(last), last > 0 and redis.call('XLEN', log) or 0, unpack(counts)}
 end
 return answer

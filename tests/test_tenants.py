@@ -14,13 +14,13 @@ import pytest
 from starlette.concurrency import run_in_threadpool
 
 import api
-from api import key_ring, newcomers
+from api import newcomers, registry
 from api.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
-from api.key_ring import KeyRing
-from projector import ApiKey, SqliteStore, StoreUnavailable, credentials
+from api.registry import Registry
+from projector import ApiKey, SqliteStore, StoreUnavailable, access, credentials
 from projector.rebuild import rebuild, rollback
 from projector.worker import Worker
-from streams import Log
+from streams import NO_LIMITS, Log
 from tests.events import body, events
 from tests.http import ROOT, Api, Door, environment, opened, running, wait_until
 from tests.proxy import until
@@ -138,7 +138,7 @@ async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str,
 async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: dict[str, str], status: int, code: str) -> None:
     await door.log.append("acme", events(3))
     await door.project()
-    routes = [route for route in api.ROUTES if route.path not in ("/healthz", "/readyz")]
+    routes = [route for route in api.ROUTES if route.path not in ("/healthz", "/readyz", "/metrics")]
     assert len(routes) >= 6
 
     for route in routes:
@@ -244,30 +244,30 @@ def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
     for moment_us in (5, 7, 6):
         credentials.note_uses(store, {hash_of(KEY): moment_us})
 
-    assert [key.last_used_at_us for key in credentials.load(store)[1]] == [7]
+    assert [key.last_used_at_us for key in credentials.load(store)] == [7]
 
 
 async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_ring, "NOTE_USES_SECONDS", 0)
+    monkeypatch.setattr(registry, "NOTE_USES_SECONDS", 0)
     add_keys(tmp_path / "penstock.db")
     async with opened(server, tmp_path, AUTH="keys") as door:
         await post(door, {"X-Write-Key": KEY})
-        await until(lambda: [key.role for key in credentials.load(door.store)[1] if key.last_used_at_us] == ["write"])
+        await until(lambda: [key.role for key in credentials.load(door.store) if key.last_used_at_us] == ["write"])
 
 
 def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
     credentials.add(store, kept(KEY, "acme", "write"))
-    ring = KeyRing(store)
+    ring = Registry(store, NO_LIMITS)
     ring.refresh()
-    ring.find(KEY)
+    ring.find_key(KEY)
     store._busy_seconds = 0.05
     with SqliteStore(store.path) as other, other.transaction():
         ring.note_uses()
-    assert credentials.load(store)[1][0].last_used_at_us is None
+    assert credentials.load(store)[0].last_used_at_us is None
 
     ring.note_uses()
 
-    assert credentials.load(store)[1][0].last_used_at_us is not None
+    assert credentials.load(store)[0].last_used_at_us is not None
 
 
 def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_p
         for one in (store, other):
             credentials.add(one, kept(KEY, "acme", "write"))
 
-        assert credentials.version(store) != credentials.version(other)
+        assert access.version(store) != access.version(other)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(("create", "../acme"), "A-Z"), (("create", "acme", "--role", "all"), "read")])
@@ -304,7 +304,7 @@ def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, c
     path = tmp_path / "tables.db"
     with SqliteStore(str(path), cache_mib=8) as store:
         credentials.add(store, kept(KEY, "acme", "write"))
-        ring = KeyRing(store)
+        ring = Registry(store, NO_LIMITS)
         ring.refresh()
         for file in tmp_path.glob("tables.db*"):
             file.unlink()
@@ -314,14 +314,14 @@ def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, c
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
                 ring.refresh()
-            assert ring.find(KEY) is not None
+            assert ring.find_key(KEY) is not None
         ring.note_uses()
         assert path.exists() == (content is not None)  # or an empty database would stand where a backup belongs
         path.unlink(missing_ok=True)
         with SqliteStore(str(path), cache_mib=8):
             ring.refresh()
 
-        assert ring.find(KEY) is None
+        assert ring.find_key(KEY) is None
 
 
 async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(door: Door) -> None:

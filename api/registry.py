@@ -1,4 +1,4 @@
-"""The key ring: the keys of all tenants in an API process's memory, so that no request waits for a round trip."""
+"""The registry: the keys and limits of all tenants in an API process's memory, so that no request waits for a round trip."""
 
 import asyncio
 import contextlib
@@ -9,25 +9,32 @@ import time
 from collections.abc import AsyncIterator
 
 from api.credentials import hash_of
-from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, credentials
+from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable, access, credentials, limits
+from streams import Limits
 
-log_of_keys = logging.getLogger("api")
+log_of_registry = logging.getLogger("api")
 
 REFRESH_SECONDS = 0.5  # a revoked key stops within two, even when uses are noted meanwhile
 NOTE_USES_SECONDS = 30.0
 _NO_HASH = bytes(32)
 
 
-class KeyRing:
-    """The keys as they are in the tables, at most a second old: a task reads them, never a request."""
+class Registry:
+    """Keys and limits as they are in the tables, at most a second old: a task reads them, never a request."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, defaults: Limits) -> None:
         self._store = store
+        self._defaults = defaults
         self._version: int | None = None
         self._keys: dict[bytes, ApiKey] = {}
+        self._limits: dict[str, Limits] = {}
         self._used_at_us: dict[bytes, int] = {}
 
-    def find(self, secret: str) -> ApiKey | None:
+    def limits_of(self, tenant: str) -> Limits:
+        """What a tenant may send."""
+        return self._limits.get(tenant, self._defaults)
+
+    def find_key(self, secret: str) -> ApiKey | None:
         """The key that a secret is. Unknown ones take the same work as known ones."""
         digest = hash_of(secret)
         key = self._keys.get(digest)
@@ -37,10 +44,14 @@ class KeyRing:
         return key
 
     def refresh(self) -> None:
-        """Read the keys again, if any came or went. Raises StoreUnavailable."""
-        if self._version is None or credentials.version(self._store) != self._version:
-            self._version, keys = credentials.load(self._store)
-            self._keys = {key.key_hash: key for key in keys}
+        """Read keys and limits again, if any changed. Raises StoreUnavailable."""
+        version = access.version(self._store)
+        if version == self._version:
+            return
+        keys, own = credentials.load(self._store), limits.load(self._store)
+        self._keys = {key.key_hash: key for key in keys}
+        self._limits = {tenant: one.over(self._defaults) for tenant, one in own.items()}
+        self._version = version  # asked for first: what changed meanwhile is read again
 
     def note_uses(self) -> None:
         """Keep when keys were used, now or the next time."""
@@ -71,7 +82,7 @@ class KeyRing:
     async def _follow(self, stop: asyncio.Event) -> None:
         """Refresh until told to stop, in threads of its own: those of readers may all be taken.
 
-        While the tables cannot be read the last keys hold: what comes in must not depend on them. /readyz names it.
+        While the tables cannot be read the last keys and limits hold: what comes in must not depend on them. /readyz names it.
         """
         noted = time.monotonic()
         while not stop.is_set():
@@ -85,4 +96,4 @@ class KeyRing:
             except StoreUnavailable:
                 pass
             except Exception:  # whatever it is, a key that is revoked must stop once it is over
-                log_of_keys.exception("the keys could not be read")
+                log_of_registry.exception("keys and limits could not be read")

@@ -1,0 +1,36 @@
+"""What the commands of python -m api share: settings and tables opened, what is wrong with either said in one sentence."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from projector import RebuildRunning, SqliteStore, StoreUnavailable, open_store
+from streams import BadTenant, LogUnavailable, SettingError, Settings, keys_of, load_settings
+
+BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Settings, SqliteStore]]:
+    """The settings and the store that they name; errors that a person can act on end the command with their sentence."""
+    try:
+        settings = load_settings()
+        with open_store(settings.tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS) as store:
+            yield settings, store
+    except (SettingError, StoreUnavailable, LogUnavailable, RebuildRunning) as error:
+        sys.exit(str(error))
+
+
+def tenant_or_exit(tenant: str) -> str:
+    """A tenant's name, or the end of the command."""
+    try:
+        keys_of(tenant)
+    except BadTenant as error:
+        sys.exit(f"{tenant!r}: {error}")
+    return tenant
+
+
+def moment(moment_us: int) -> str:
+    """A time for a person, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(moment_us // 1_000_000))
