@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import msgspec
@@ -99,6 +100,8 @@ class KeySet:
     seconds; while the URL does not answer, the last keys hold."""
 
     def __init__(self, url: str) -> None:
+        if "@" in urlsplit(url).netloc:  # which urllib takes for a part of the host's name, and says in its errors
+            raise SettingError("JWT_JWKS_URL", "cannot be used with a user or password in it.")
         try:
             self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
         except jwt.PyJWTError as error:

@@ -415,6 +415,7 @@ async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) 
         ({"JWT_PUBLIC_KEY_FILE": "/nowhere"}, "JWT_PUBLIC_KEY_FILE"),
         ({"JWT_PUBLIC_KEY_FILE": __file__}, "JWT_PUBLIC_KEY_FILE"),
         ({"JWT_JWKS_URL": "file:///etc/passwd"}, "JWT_JWKS_URL"),
+        ({"JWT_JWKS_URL": "https://user:password@id/keys"}, "JWT_JWKS_URL"),
         ({"JWT_SECRET": SECRET, "JWT_JWKS_URL": "https://id/keys"}, "JWT_JWKS_URL"),
         ({"JWT_SECRET": SECRET, "AUTH": "open"}, "JWT_SECRET"),
     ],
