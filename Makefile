@@ -8,6 +8,7 @@ BIN := .venv/bin
 
 run: .venv/run
 	@port=$$($(BIN)/python -m streams settings PORT) || exit 1; \
+	if [ -t 1 ] && [ "$$($(BIN)/python -m streams settings LOG_FORMAT)" = auto ]; then export LOG_FORMAT=text; fi; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" PORT=$$port $(BIN)/honcho start || [ $$? -eq 130 ]  # 130: Ctrl-C, as it should end
 
 test: .venv/test

@@ -2,7 +2,6 @@
 
 import gc
 import ipaddress
-import logging
 import resource
 import sys
 
@@ -14,7 +13,7 @@ from api.app import create_app
 from api.keys import key
 from api.protocol import protocol_of
 from api.tenant import tenant
-from streams import SettingError, Settings, load_settings
+from streams import SettingError, Settings, configure_logging, load_settings
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
 DRAIN_SECONDS = 4  # honcho kills after five
@@ -27,7 +26,7 @@ def main(context: click.Context) -> None:
 
     Settings come from the environment or .env; README.md lists them.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging()
     if context.invoked_subcommand is None:
         context.invoke(run)
 
@@ -85,6 +84,7 @@ def serve(app: Starlette, settings: Settings) -> None:
         loop="uvloop",
         lifespan="on",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
         headers=SECURITY_HEADERS,

@@ -28,7 +28,7 @@ from projector.status import TenantStatus, status
 from projector.store import OtherProjection, RebuildRunning, StoreReplaced, StoreUnavailable, open_store
 from projector.verify import verify
 from projector.worker import Worker
-from streams import BadTenant, Hole, Log, LogUnavailable, SettingError, Settings, Wire, load_settings
+from streams import BadTenant, Hole, Log, LogUnavailable, SettingError, Settings, Wire, configure_logging, load_settings
 
 log_of_projector = logging.getLogger("projector")
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
@@ -52,7 +52,7 @@ def main() -> None:
 
     Settings come from the environment or .env; README.md lists them.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging()
 
 
 @main.command()
@@ -192,7 +192,7 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
             batch_records=settings.batch_records,
             batch_bytes=settings.batch_bytes,
         )
-        log_of_projector.info("%s applies %s to %s", holder, settings.log_url.partition("@")[2] or settings.log_url, store.path)
+        log_of_projector.info("%s applies %s to %s", holder, settings.log_url, store.path)
         await worker.run(stop)
 
 

@@ -21,6 +21,7 @@ from streams.faults import fault_point
 from streams.keys import PARTITIONS, WAKE_CHANNEL, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
+from streams.logs import configure_logging
 from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
@@ -55,6 +56,7 @@ __all__ = [
     "Wanted",
     "Wire",
     "check_event",
+    "configure_logging",
     "decode_json",
     "digest_of",
     "erasure",

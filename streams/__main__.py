@@ -1,8 +1,6 @@
 """python -m streams: the embedded server, and a log in the terminal."""
 
 import asyncio
-import logging
-import re
 import signal
 import sys
 from datetime import UTC, datetime
@@ -13,20 +11,20 @@ import msgspec
 from streams.event import Record
 from streams.keys import BadTenant
 from streams.log import Hole, Log
+from streams.logs import configure_logging
 from streams.server import BrokenLog, ServerMissing, ServerStarted, serve
-from streams.settings import SettingError, Settings, load_settings
+from streams.settings import SettingError, Settings, load_settings, without_passwords
 from streams.wire import LogUnavailable, Wire
 
 
 @click.group()
 def main() -> None:
     """The log: run the embedded server, follow a tenant's records."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    configure_logging()
 
 
 SECRETS = ("JWT_SECRET", "METRICS_TOKEN")
 ADDRESSES = ("REDIS_URL", "DATABASE_URL", "JWT_JWKS_URL")  # which may hold a password
-_user_and_password = re.compile("//[^/?#]*@").sub
 
 
 def settings_or_exit() -> Settings:
@@ -44,7 +42,7 @@ def settings_command(name: str | None) -> None:
     settings = settings_or_exit()
     values = {field.encode_name: getattr(settings, field.name) for field in msgspec.structs.fields(Settings)}
     values |= {key: "***" for key in SECRETS if values[key]}
-    values |= {key: _user_and_password("//***@", values[key]) for key in ADDRESSES}
+    values |= {key: without_passwords(values[key]) for key in ADDRESSES}
     if name is None:
         for key, value in values.items():
             print(f"{key}={value}")

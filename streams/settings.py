@@ -17,6 +17,8 @@ SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 10
 
 
 _is_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+").fullmatch
+_address = re.compile(r"//\S+").sub
+_password_parameter = re.compile(r"(?<=password=)[^\s&'\"]+").sub
 
 
 class SettingError(Exception):
@@ -72,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     batch_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
     lease_seconds: Annotated[float, Meta(ge=0.2, le=60)] = 5.0
     cache_mib: Annotated[int, Meta(ge=1)] = 256
+    log_format: Literal["auto", "json", "text"] = "auto"
 
     @property
     def origins(self) -> list[str]:
@@ -116,7 +119,7 @@ def _items(text: str) -> list[str]:
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment, then `.env`, then the defaults. Raises SettingError, which names the setting."""
     if environment is None:
-        environment = {**{k: v or "" for k, v in dotenv_values(".env").items()}, **os.environ}
+        environment = _environment()
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         given = environment.get(field.encode_name, "")
@@ -125,6 +128,25 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**values)
     _check(settings)
     return settings
+
+
+def log_format() -> str:
+    """LOG_FORMAT as it is given, or empty: what is needed before settings are loaded, which may fail."""
+    return _environment().get("LOG_FORMAT", "")
+
+
+def without_passwords(text: str) -> str:
+    """The text with the user and password of each URL in it left out."""
+    return _password_parameter("***", _address(lambda found: _without_user(found[0]), text))
+
+
+def _without_user(address: str) -> str:
+    before, _, place = address.rpartition("@")  # a password may hold @ and /, although it should not
+    return f"//***@{place}" if before else address
+
+
+def _environment() -> dict[str, str]:
+    return {**{k: v or "" for k, v in dotenv_values(".env").items()}, **os.environ}
 
 
 def _parse(name: str, given: str, kind: Any) -> Any:
@@ -137,14 +159,14 @@ def _parse(name: str, given: str, kind: Any) -> Any:
 
 def _check(settings: Settings) -> None:
     if settings.redis_url:
+        shown = without_passwords(settings.redis_url)
         try:
             parsed = parse_url(settings.redis_url)
         except ValueError as error:
-            raise SettingError(
-                "REDIS_URL", f"is no redis://, rediss:// or unix:// address ({error}). It is {settings.redis_url!r}."
-            ) from None
+            why = f" ({error})" if shown == settings.redis_url else ""  # which may repeat a part of a password
+            raise SettingError("REDIS_URL", f"is no redis://, rediss:// or unix:// address{why}. It is {shown!r}.") from None
         if settings.redis_url.startswith("unix:") and not parsed.get("path"):
-            raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {settings.redis_url!r}.")
+            raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {shown!r}.")
     for origin in settings.origins:
         if origin != "*" and not _is_origin(origin):
             raise SettingError("CORS_ORIGINS", f"must be * or origins like https://shop.example, with commas. One is {origin!r}.")

@@ -138,7 +138,7 @@ def _pool(url: str, budget_seconds: float) -> ConnectionPool:
         "driver_info": None,
     }
     path = url.removeprefix("unix://")
-    if path != url and not path.startswith("/"):  # from_url drops the first part of a relative path
+    if path != url and not path.startswith("/") and "@" not in path.split("/")[0]:  # from_url drops a relative path's first part
         return ConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **options)
     return ConnectionPool.from_url(url, **options)
 

@@ -76,6 +76,11 @@ class Api:
         """Everything on its stdout and stderr."""
         return self._output.read_text()
 
+    @property
+    def logged(self) -> list[dict[str, Any]]:
+        """What it has logged: every line but those that say what to try."""
+        return logged_in(self.said)
+
     def connect(self, seconds: float = 10.0) -> socket.socket:
         """A bare connection to it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
@@ -114,6 +119,11 @@ def process_of(arguments: tuple[str, ...], folder: Path, output: str, **settings
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def logged_in(said: str) -> list[dict[str, Any]]:
+    """Lines of JSON, parsed; what a command says to people is none."""
+    return [json.loads(line) for line in said.splitlines() if not line.startswith("Try it: ")]
 
 
 def environment(**settings: Any) -> dict[str, str]:

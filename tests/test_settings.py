@@ -52,6 +52,7 @@ WRONG = [
     ("LEASE_SECONDS", "0.1"),
     ("LEASE_SECONDS", "3600"),
     ("CACHE_MIB", "0"),
+    ("LOG_FORMAT", "xml"),
 ]
 
 HALF_CHECKED = [

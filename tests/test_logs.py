@@ -1,0 +1,208 @@
+"""Logs are JSON for machines and text in a terminal; neither holds a password."""
+
+import errno
+import json
+import logging
+import os
+import pty
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.logs import formatter, is_text
+from streams.settings import without_passwords
+from tests.http import ROOT, environment, logged_in, process_of, wait_until
+from tests.servers import Server
+
+CANARY = "canary7f3a"
+
+
+def in_terminal(command: list[str], until: Callable[[str], bool], *, folder: Path, **settings: Any) -> str:
+    """What a command says when it speaks to a terminal, until it has said that; it is ended then."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(command, cwd=folder, env=environment(**settings), stdout=follower, stderr=follower)
+    os.close(follower)
+    said = b""
+    try:
+        while not until(said.decode(errors="replace")):
+            try:
+                chunk = os.read(leader, 65_536)
+            except OSError as error:
+                assert error.errno == errno.EIO  # all that held the terminal have ended
+                break
+            said += chunk
+    finally:
+        process.terminate()
+        process.wait(10)
+        os.close(leader)
+    return said.decode(errors="replace")
+
+
+def are_json(said: str) -> list[bool]:
+    return [line.strip().startswith("{") for line in said.splitlines() if line.strip()]
+
+
+# -- which format ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "terminal", "text"),
+    [
+        *(("auto", True, True), ("auto", False, False), ("", True, True), ("", False, False), ("xml", False, False)),
+        *(("json", True, False), ("json", False, False), ("text", True, True), ("text", False, True)),
+    ],
+)
+def test_a_terminal_gets_text_and_the_setting_has_the_last_word(given: str, terminal: bool, text: bool) -> None:
+    assert is_text(given, terminal) == text
+
+
+@pytest.mark.parametrize(("given", "json_lines"), [({}, False), ({"LOG_FORMAT": "json"}, True)], ids=["auto", "json"])
+def test_in_a_terminal_lines_are_for_people_unless_json_is_set(
+    server: Server, tmp_path: Path, given: dict[str, str], json_lines: bool
+) -> None:
+    command = [sys.executable, "-m", "projector", "run"]
+    settings = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)} | given
+
+    said = in_terminal(command, lambda said: " applies " in said, folder=tmp_path, **settings)
+
+    assert " applies " in said
+    assert set(are_json(said)) == {json_lines}
+
+
+def test_a_format_in_the_file_counts_too(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOG_FORMAT=text\n")
+    with process_of(("-m", "projector", "run"), tmp_path, "out", REDIS_URL=server.url, DATA_DIR=str(tmp_path)):
+        said = wait_until(lambda: " applies " in (text := (tmp_path / "out").read_text()) and text, "it applies")
+
+    assert set(are_json(said)) == {False}
+
+
+@pytest.mark.parametrize("command", ["api", "projector status", "streams settings"])
+def test_a_wrong_format_ends_a_command_with_one_plain_sentence(tmp_path: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=tmp_path, env=environment(LOG_FORMAT="xml"), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Setting LOG_FORMAT ") and done.stderr.count("\n") == 1
+
+
+def test_an_odd_line_in_the_file_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("an odd line\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "streams", "settings"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+    [line] = logged_in(done.stderr)
+
+    assert (line["level"], line["logger"]) == ("warning", "dotenv.main")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "given", "used"),
+    [(True, None, "text"), (True, "json", "json"), (False, None, "unset"), (False, "text", "text")],
+)
+def test_make_run_asks_for_text_in_a_terminal(tmp_path: Path, terminal: bool, given: str | None, used: str) -> None:
+    honcho, python = tmp_path / "honcho", tmp_path / "python"
+    honcho.write_text('#!/bin/sh\necho "LOG_FORMAT is ${LOG_FORMAT:-unset}."\n')
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    for file in (honcho, python):
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/run", "run", f"BIN={tmp_path}"]
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "run").touch()
+    (tmp_path / "pyproject.toml").touch()
+    settings = {"LOG_FORMAT": given} if given else {}
+
+    if terminal:
+        said = in_terminal(command, lambda said: "LOG_FORMAT is" in said and "\n" in said, folder=tmp_path, **settings)
+    else:
+        said = subprocess.run(
+            command, cwd=tmp_path, env=environment(**settings), capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+
+    assert f"LOG_FORMAT is {used}." in said
+
+
+# -- what is in a line -------------------------------------------------------------------------------------------------
+
+
+def record(message: str, *arguments: Any, failed: BaseException | None = None) -> logging.LogRecord:
+    exc_info = (type(failed), failed, failed.__traceback__) if failed else None
+    return logging.LogRecord("projector", logging.WARNING, "x.py", 1, message, arguments, exc_info)
+
+
+def test_a_line_says_when_who_what_and_how_bad() -> None:
+    line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "gone")))
+
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"level": "warning", "logger": "projector", "event": "acme: stopped:\ngone"}
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["json", "text"])
+def test_an_exception_is_there_without_values_of_variables(as_text: bool) -> None:
+    def fail(payload: str) -> None:
+        raise ValueError("it went wrong")
+
+    with pytest.raises(ValueError) as raised:
+        fail(CANARY * 2)
+    line = formatter(as_text=as_text).format(record("oh", failed=raised.value))
+
+    assert "Traceback (most recent call last)" in line and "it went wrong" in line and "in fail" in line
+    assert CANARY * 2 not in line
+    if not as_text:
+        assert "\n" not in line and "Traceback" in json.loads(line)["exception"]
+
+
+URLS = [
+    f"redis://:{CANARY}@localhost:6379/1",
+    f"rediss://user:{CANARY}@localhost",
+    f"redis://user:pass@{CANARY}@localhost",
+    f"redis://:{CANARY}/{CANARY}@localhost",
+    f"unix://user@/run/server.sock?db=0&password={CANARY}",
+    f"unix:///run/server.sock?password={CANARY}&db=0",
+    f"unix://user:{CANARY}@/run/server.sock",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("as_text", [False, True], ids=["json", "text"])
+def test_a_password_in_an_address_is_not_logged(url: str, as_text: bool) -> None:
+    lines = formatter(as_text=as_text).format(record("it applies %s to tables", url, failed=ValueError(f"{url!r} is no address")))
+
+    assert CANARY not in lines
+    assert "***" in lines and "to tables" in lines and "is no address" in lines
+
+
+def test_a_long_line_is_looked_through_quickly() -> None:
+    long = "//a" * 300_000
+
+    started = time.monotonic()
+
+    assert without_passwords(long) == long
+    assert time.monotonic() - started < 5
+
+
+def test_an_address_without_a_password_is_logged_as_it_is() -> None:
+    for url in ("redis://localhost:6379/0", "unix:///run/server.sock?db=1", "sqlite:////data/penstock.db"):
+        assert without_passwords(f"applies {url} as user@host") == f"applies {url} as user@host"
+
+
+@pytest.mark.parametrize("url", [*URLS, f"http://:{CANARY}@localhost", f"redis://:{CANARY}@localhost:port"])
+def test_a_process_that_cannot_use_an_address_does_not_say_its_password(tmp_path: Path, url: str) -> None:
+    with process_of(("-m", "projector", "run"), tmp_path, "out", REDIS_URL=url, DATA_DIR=str(tmp_path), LEASE_SECONDS=0.2):
+        said = wait_until(
+            lambda: any(word in (text := (tmp_path / "out").read_text()) for word in ("waiting: ", "Setting ")) and text,
+            "it says so",
+        )
+
+    assert CANARY not in said
+    assert "Traceback" not in said
