@@ -85,7 +85,7 @@ def serve(app: Starlette, settings: Settings) -> None:
         lifespan="on",
         access_log=False,
         log_config=None,
-        log_level="warning",
+        log_level="error",  # its warnings are about what outsiders send
         server_header=False,
         headers=SECURITY_HEADERS,
         proxy_headers=bool(settings.proxies),

@@ -16,6 +16,7 @@ from api.metrics import Metrics, get_metrics
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
 from api.registry import Registry
+from api.request_ids import RequestIds
 from api.tenants import Gate
 from api.tokens import Verifier
 from projector import open_store
@@ -39,14 +40,16 @@ EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-
 
 
 class App(Starlette):
-    """An application whose answers carry CORS headers whoever gives them, the framework for a bug of ours, too."""
+    """An application whose answers carry CORS headers and a request id whoever gives them, the framework for a bug of ours,
+    too."""
 
     origins: Sequence[str] = ()
+    access_log = False
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's, with CORS around all of it."""
+        """Starlette's, with CORS around all of it, and the request's id around that."""
         stack = super().build_middleware_stack()
-        return Cors(stack, origins=self.origins) if self.origins else stack
+        return RequestIds(Cors(stack, origins=self.origins) if self.origins else stack, access_log=self.access_log)
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -68,7 +71,7 @@ def create_app(settings: Settings) -> Starlette:
                     greeting.cancel()
 
     app = App(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
-    app.origins = settings.origins
+    app.origins, app.access_log = settings.origins, settings.access_log
     return app
 
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from api.problems import Problem, answer
 
 PREFLIGHT_SECONDS = 7_200  # no browser keeps an answer longer
-EXPOSED = ("retry-after", "www-authenticate", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
+EXPOSED = ("retry-after", "www-authenticate", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-request-id")
 
 
 class Cors(CORSMiddleware):

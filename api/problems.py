@@ -85,7 +85,7 @@ async def on_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def on_unknown(request: Request, error: Exception) -> Response:
-    """What nobody foresaw. Starlette raises it again afterwards, so the log has the traceback."""
+    """What nobody foresaw. Starlette raises it again afterwards, so that it is logged with its traceback."""
     return answer(Problem(500, "internal-error", "this should not have happened; the server's log says more"))
 
 

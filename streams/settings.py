@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     lease_seconds: Annotated[float, Meta(ge=0.2, le=60)] = 5.0
     cache_mib: Annotated[int, Meta(ge=1)] = 256
     log_format: Literal["auto", "json", "text"] = "auto"
+    access_log: bool = False
 
     @property
     def origins(self) -> list[str]:

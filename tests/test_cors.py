@@ -95,6 +95,13 @@ async def test_an_error_that_nobody_foresaw_says_so_too(
     assert_may(answer)
 
 
+async def test_a_page_may_read_which_request_it_was(door: Door) -> None:
+    answer = await door.post(body(), headers={"Origin": SHOP})
+
+    assert answer.headers["x-request-id"]
+    assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
 async def test_any_page_may_when_that_is_set(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, CORS_ORIGINS="*") as door:
         assert_may(await preflight(door, OTHER), OTHER)

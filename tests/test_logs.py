@@ -1,6 +1,8 @@
-"""Logs are JSON for machines and text in a terminal; neither holds a password."""
+"""Logs are JSON for machines and text in a terminal; neither holds a key, a token, a password or what a client sent."""
 
+import base64
 import errno
+import gzip
 import json
 import logging
 import os
@@ -13,14 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+import jwt
 import pytest
 
+from api.credentials import KEY_ID_LENGTH, hash_of, new_key
+from projector import ApiKey, SqliteStore, credentials
+from streams import keys_of, load_settings
 from streams.logs import formatter, is_text
 from streams.settings import without_passwords
-from tests.http import ROOT, environment, logged_in, process_of, wait_until
+from tests.events import body
+from tests.http import ROOT, environment, logged_in, process_of, running, wait_until
 from tests.servers import Server
 
 CANARY = "canary7f3a"
+SECRET = f"{CANARY} and more than thirty-two bytes"
 
 
 def in_terminal(command: list[str], until: Callable[[str], bool], *, folder: Path, **settings: Any) -> str:
@@ -206,3 +215,78 @@ def test_a_process_that_cannot_use_an_address_does_not_say_its_password(tmp_path
 
     assert CANARY not in said
     assert "Traceback" not in said
+
+
+# -- nothing that a client sent ----------------------------------------------------------------------------------------
+
+
+def hostile(key: str, token: str) -> list[dict[str, Any]]:
+    """Requests that are refused in many ways, or accepted, each with the canary somewhere; as `httpx.request` takes them."""
+    good = {"Authorization": f"Bearer {key}"}
+    bodies = [
+        b"",
+        f'{{"session_id": "{CANARY}'.encode(),
+        f'["{CANARY}", 1, {{"{CANARY}": NaN}}]'.encode(),
+        CANARY.encode() + b"\xff\0",
+    ]
+    bodies += [
+        json.dumps({"payload": base64.b64encode(CANARY.encode()).decode() + "!"}).encode(),
+        body(session_id=CANARY, n="x" * 70_000),
+    ]
+    bodies += [body(session_id=CANARY), body(session_id=CANARY, more=CANARY), b"[" * 5_000 + CANARY.encode()]
+    posts: list[dict[str, Any]] = [{"method": "POST", "content": content, "headers": good} for content in bodies]
+    posts.append(
+        {"method": "POST", "content": gzip.compress(body(session_id=CANARY))[:-9], "headers": good | {"Content-Encoding": "gzip"}}
+    )
+    posts.append({"method": "POST", "content": b"x", "headers": good | {"Content-Encoding": CANARY, "Content-Type": CANARY}})
+    posts.append({"method": "POST", "content": b"x", "headers": good | {"X-Tenant-ID": CANARY}})
+    credentials_ = [
+        f"Bearer {CANARY}",
+        f"Bearer ps_w_{CANARY}",
+        f"Bearer a.{CANARY}.b",
+        f"Bearer {token}x",
+        f"Digest {CANARY}",
+        f"Basic {CANARY}!",
+    ]
+    reads: list[dict[str, Any]] = [{"method": "GET", "headers": {"Authorization": one}} for one in credentials_]
+    reads.append({"method": "GET", "headers": {"X-Write-Key": CANARY.encode() + b"\xe9"}})
+    reads += [{"method": "GET", "params": {name: CANARY}, "headers": {"Authorization": f"Bearer {token}"}}
+              for name in ("cursor", "limit", "since", "session_id", "event_type", "after", CANARY)]  # fmt: skip
+    return posts + reads
+
+
+RAW = [f"GET /{CANARY}", f"{CANARY} / HTTP/1.1\r\n\r\n", f"GET / HTTP/1.1\r\nAuthorization: {CANARY}\r\n{CANARY}\r\n\r\n",
+       f"GET /?{CANARY} HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: {CANARY}\r\n\r\n", f"GET / HTTP/1.1\r\nX: {CANARY * 5_000}\r\n\r\n"]  # fmt: skip
+
+
+def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Path) -> None:
+    key = new_key("admin")
+    with SqliteStore(load_settings({"DATA_DIR": str(tmp_path)}).tables_url.removeprefix("sqlite:///"), cache_mib=8) as store:
+        credentials.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", CANARY, 0))
+    token = jwt.encode({"tenant": "globex", "role": "admin", "exp": 4_000_000_000, "canary": CANARY}, SECRET)
+    settings = {"AUTH": "keys", "JWT_SECRET": SECRET, "ACCESS_LOG": 1, "REQUEST_SECONDS": 1, "READ_WAIT_SECONDS": 0.2}
+    with running(server, tmp_path, projector=True, **settings) as api:
+        server.client.set(keys_of("globex").log, CANARY)
+        server.client.xadd(keys_of("acme").log, {"event": f'{{"{CANARY}'}, id="1-0")  # what no door let in
+        with httpx.Client(base_url=api.url) as client:
+            answers = [client.request(url="/api/events", **request) for request in hostile(key, token)]
+            answers.append(
+                client.post("/api/events", content=body(session_id=CANARY), headers={"Authorization": f"Bearer {token}"})
+            )
+        for raw in RAW:
+            with api.connect() as connection:
+                connection.sendall(raw.encode())
+                connection.recv(65_536)
+        read = {"Authorization": f"Bearer {key}"}
+        wait_until(lambda: httpx.get(f"{api.url}/api/events?after=2", headers=read).status_code == 200, "it is projected")
+        quarantined = httpx.get(f"{api.url}/api/receipts/1", headers=read).json()
+        said, projector = api.said, (tmp_path / "projector.out").read_text()
+
+    assert quarantined["status"] == "quarantined"
+    statuses = {answer.status_code for answer in answers}
+    assert statuses >= {202, 400, 401, 403, 415, 422, 500}, statuses
+    assert sum("milliseconds" in line for line in logged_in(said)) >= len(answers)
+    assert logged_in(projector)
+    for text in (said, projector, (tmp_path / "api.out").read_text(), (tmp_path / "projector.out").read_text()):
+        for secret in (CANARY, key, token):
+            assert secret not in text

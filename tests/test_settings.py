@@ -53,6 +53,7 @@ WRONG = [
     ("LEASE_SECONDS", "3600"),
     ("CACHE_MIB", "0"),
     ("LOG_FORMAT", "xml"),
+    ("ACCESS_LOG", "maybe"),
 ]
 
 HALF_CHECKED = [
