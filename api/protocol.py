@@ -143,12 +143,24 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a request that came whole still waits for its answer."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
+    def _answered(self) -> bool:
+        """Whether a request that is not here yet has its answer already, or a part of it."""
+        return (
+            self._deadline is not None
+            and self.cycle is not None
+            and self.cycle.scope is self.scope
+            and self.cycle.response_started
+        )
+
     def _refuse(self, status: int, code: str, detail: str, **extra: Any) -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
         if self._unanswered():  # answers go out in order: the earlier request gets its own, then the connection ends
             self.cycle.keep_alive = False
+            return
+        if self._answered():  # two answers to one request would leave a client that counts them out of step
+            self.transport.close()
             return
         body = problem_bytes(status, code, detail, **extra)
         self.transport.write(

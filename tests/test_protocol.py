@@ -123,6 +123,19 @@ def test_a_request_that_stops_half_way_is_answered_408_and_closed_at_the_deadlin
     assert REQUEST_SECONDS * 0.9 < time.monotonic() - started < REQUEST_SECONDS + 1
 
 
+@pytest.mark.parametrize("more", [b"", b"x" * 300_000, b"5\r\nhello\r\nno length\r\n"], ids=["nothing more", "more", "no chunk"])
+def test_a_request_that_was_answered_before_it_was_here_gets_no_second_answer(api: Api, more: bytes) -> None:
+    with api.connect() as connection:
+        kind = b"Transfer-Encoding: chunked" if more.startswith(b"5") else b"Content-Length: 99999999"
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\n" + kind + b"\r\n\r\n")
+        first = one_answer(connection)
+        connection.sendall(more)
+        rest = everything(connection)
+
+    assert answers_in(first)[0][0] == 404
+    assert rest == b""
+
+
 @pytest.mark.parametrize("beginning", [POST + b"X-Slow: ", POST + b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"])
 def test_a_byte_now_and_then_does_not_move_the_deadline(api: Api, beginning: bytes) -> None:
     started = time.monotonic()
