@@ -1,16 +1,19 @@
 """CORS: the pages that may speak to the door from a browser; answers that are errors say so, too."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import Problem, answer
 
 PREFLIGHT_SECONDS = 7_200  # no browser keeps an answer longer
 EXPOSED = ("retry-after", "www-authenticate", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-request-id")
+
+HeaderList = list[tuple[bytes, bytes]]
 
 
 class Cors(CORSMiddleware):
@@ -40,3 +43,30 @@ class Cors(CORSMiddleware):
     @staticmethod
     def _cross(response: Response) -> dict[str, str]:
         return {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+
+
+class CorsHeaders:
+    """What Cors adds to an answer, for answers that no application gives."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._cors = Cors(_bare, origins=origins) if origins else None
+
+    def of(self, asked: HeaderList) -> HeaderList:
+        """The headers that belong to the answer to a request with these headers."""
+        added: HeaderList = []
+
+        async def keep(message: Message) -> None:
+            added.extend(message["headers"])
+
+        if self._cors:
+            with suppress(StopIteration):  # nothing in it waits
+                self._cors({"type": "http", "method": "GET", "headers": asked}, _nothing, keep).send(None)
+        return added
+
+
+async def _bare(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "headers": []})
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from api.problems import problem_bytes
+from api.cors import CorsHeaders
+from api.problems import HEADERS, problem_bytes
+from api.request_ids import HEADER, request_id_of
 from streams import Settings
 
 HEADER_LIMIT_BYTES = 32 * 1024
@@ -24,6 +26,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
         address_limit_connections = settings.address_limit_connections
         proxies = settings.proxies
         connections_of: ClassVar[Counter[str]] = Counter()
+        cors = CorsHeaders(settings.origins)
 
     return Protocol
 
@@ -35,12 +38,14 @@ class BoundedProtocol(HttpToolsProtocol):
     address_limit_connections: ClassVar[int]
     proxies: ClassVar[list[IPv4Network | IPv6Network]]
     connections_of: ClassVar[Counter[str]]
+    cors: ClassVar[CorsHeaders]
     _requests = 0
     _refused = False
 
     def connection_made(self, transport: Any) -> None:
         """Count the connection, start its deadline."""
         super().connection_made(transport)
+        self.headers = []
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
         self._address = self.client[0] if self.client else ""
@@ -163,12 +168,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         body = problem_bytes(status, code, detail, **extra)
-        self.transport.write(
-            STATUS_LINE[status]
-            + b"content-type: application/problem+json\r\ncontent-length: "
-            + str(len(body)).encode()
-            + (b"\r\nretry-after: 1" if status == 503 else b"")
-            + b"\r\nconnection: close\r\n\r\n"
-            + body
-        )
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            *((name.encode(), value.encode()) for name, value in HEADERS.get(status, {}).items()),
+            (b"connection", b"close"),
+            *self.cors.of(self.headers),
+            (HEADER, request_id_of(self.headers).encode()),
+        ]
+        self.transport.write(STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body)
         self.transport.close()

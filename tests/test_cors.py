@@ -9,7 +9,7 @@ import pytest
 
 from streams import keys_of
 from tests.events import body
-from tests.http import Door, opened, running
+from tests.http import Api, Door, opened, running
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +121,59 @@ def test_every_answer_of_the_process_carries_the_security_headers(server: Server
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["referrer-policy"] == "no-referrer"
             assert "server" not in answer.headers
+
+
+LARGE = "x" * 40_000
+REFUSED = {
+    "slow": ("POST /api/events HTTP/1.1\r\nX-Tenant-ID: acme\r\n{}Content-Length: 9\r\n\r\n", 408),
+    "slow head": ("POST /api/events HTTP/1.1\r\nHost: x\r\n{}X-Slow: ", 408),
+    "large": (f"GET / HTTP/1.1\r\nHost: x\r\n{{}}X-Large: {LARGE}\r\n\r\n", 431),
+    "not HTTP": ("GET / HTTP/1.1\r\n{}Host: x\r\nno header\r\n\r\n", 400),
+}
+
+
+def refused(api: Api, raw: str) -> tuple[int, httpx.Headers]:
+    """The status and headers of the only answer to bytes, or to the silence after them."""
+    with api.connect() as connection:
+        connection.sendall(raw.encode())
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+    head, _, rest = received.partition(b"\r\n\r\n")
+    status, *lines = head.split(b"\r\n")
+    headers = httpx.Headers([tuple(line.split(b": ", 1)) for line in lines])
+    assert int(headers["content-length"]) == len(rest)
+    return int(status.split()[1]), headers
+
+
+def test_what_is_refused_before_it_is_a_request_says_to_the_page_what_every_answer_says(server: Server, tmp_path: Path) -> None:
+    with running(server, tmp_path, CORS_ORIGINS=f"{SHOP}, http://localhost:3000", REQUEST_SECONDS=0.5) as api:
+        for origin in (SHOP, OTHER, None):
+            given = f"Origin: {origin}\r\n" if origin else ""
+            usual = httpx.get(f"{api.url}/healthz", headers={"Origin": origin} if origin else {}).headers
+            for name, (raw, status) in REFUSED.items():
+                found, headers = refused(api, raw.format(given))
+
+                assert found == status, name
+                cross = {key: value for key, value in usual.items() if key.startswith("access-control-") or key == "vary"}
+                assert cross == {
+                    key: value for key, value in headers.items() if key.startswith("access-control-") or key == "vary"
+                }
+                assert (headers.get("access-control-allow-origin") == SHOP) == (origin == SHOP)
+
+
+def test_what_is_refused_is_not_taken_for_the_request_before_it(server: Server, tmp_path: Path) -> None:
+    with running(server, tmp_path, CORS_ORIGINS=SHOP) as api, api.connect() as connection:
+        connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: x\r\nOrigin: {SHOP}\r\nX-Request-ID: first\r\n\r\n".encode())
+        first = b""
+        while not first.endswith(b"}"):
+            first += connection.recv(65_536)
+        connection.sendall(b"\0\0\0\r\n\r\n")
+        second = connection.recv(65_536)
+
+    assert SHOP.encode() in first and b"first" in first
+    assert second.startswith(b"HTTP/1.1 400")
+    assert SHOP.encode() not in second and b"first" not in second
 
 
 @pytest.mark.parametrize(("proxies", "served"), [("", 3), ("10.0.0.0/8", 3), ("10.0.0.0/8, 127.0.0.0/8", 6)])

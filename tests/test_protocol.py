@@ -20,6 +20,7 @@ from tests.servers import Server
 REQUEST_SECONDS = 0.7
 ADDRESS_LIMIT = 20
 POST = b"POST /api/events HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n"
+SECURITY = (b"x-content-type-options: nosniff", b"cache-control: no-store", b"referrer-policy: no-referrer")
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -94,6 +95,8 @@ def assert_refused(received: bytes, status: int, code: str) -> dict[str, Any]:
     assert problem["type"].endswith(code)
     assert problem["detail"]
     assert b"application/problem+json" in received
+    assert set(SECURITY) <= set(received.partition(b"\r\n\r\n")[0].split(b"\r\n"))
+    assert re.findall(rb"\r\nx-request-id: ([A-Za-z0-9._-]{1,64})\r\n", received)
     return problem
 
 

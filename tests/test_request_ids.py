@@ -27,6 +27,7 @@ ODD = {
     "65 characters": b"X-Request-ID: " + b"x" * 65 + b"\r\n",
     "two": b"X-Request-ID: one\r\nX-Request-ID: two\r\n",
     "the same twice": b"X-Request-ID: one\r\nx-request-id: one\r\n",
+    "a newline": b"X-Request-ID: one\r\n two\r\n",
     "a header in it": b"X-Request-ID: one%0d%0aSet-Cookie: x\r\n",
     "not ASCII": "X-Request-ID: é\r\n".encode(),
     "latin": "X-Request-ID: é\r\n".encode("latin-1"),
@@ -93,6 +94,20 @@ def test_ids_that_are_made_differ_between_requests_and_processes(server: Server,
     assert len(set(found)) == 10
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"POST /api/events HTTP/1.1\r\n%bX-Tenant-ID: acme\r\nContent-Length: 9\r\n\r\n", id="408"),
+        pytest.param(b"GET / HTTP/1.1\r\n%bX-Large: " + b"x" * 40_000 + b"\r\n\r\n", id="431"),
+        pytest.param(b"GET / HTTP/1.1\r\n%bHost: x\r\nno header\r\n\r\n", id="400"),
+    ],
+)
+def test_what_is_refused_early_has_the_clients_id_too(api: Api, raw: bytes) -> None:
+    with api.connect() as one, api.connect() as other:
+        assert id_in(one, raw % b"X-Request-ID: mine\r\n") == "mine"
+        assert id_in(other, raw % ODD["two"]) not in ("one", "two", "mine")
+
+
 # -- what is logged ----------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +149,15 @@ def test_a_503_is_a_warning_and_nothing_else_is_logged(api: Api) -> None:
 
     assert (line["level"], line["status"], line["code"]) == ("warning", 503, "not-yet-projected")
     assert line["request_id"] == answer.headers["x-request-id"]
+
+
+def test_what_outsiders_send_instead_of_requests_is_not_logged(api: Api) -> None:
+    before = api.said
+    for raw in (b"\0\0\r\n\r\n", b"GET /healthz HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", b"POST"):
+        with api.connect() as connection:
+            id_in(connection, raw)
+
+    assert api.said == before
 
 
 def test_with_an_access_log_every_request_is_a_line(server: Server, tmp_path: Path) -> None:
