@@ -9,18 +9,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.shapes import Failure, Readiness
 from projector import SqliteStore, StoreUnavailable
 from streams import Log, LogUnavailable, Settings
 
 SERVER_CHECK_SECONDS = 60.0
 DISK_CHECK_SECONDS = 1.0
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """One thing that keeps a process from being ready."""
-
-    code: str
-    detail: str
 
 
 async def healthz(request: Request) -> Response:
@@ -32,7 +26,7 @@ async def readyz(request: Request) -> Response:
     """GET /readyz: server reachable, writable and safe; free disk; tables reachable."""
     state = request.app.state
     failures = await state.safety.failures() + disk_failures(state.settings) + await _tables_failures(state.store)
-    body = {"status": "ready" if not failures else "not ready", "failures": failures}
+    body = Readiness("ready" if not failures else "not ready", failures)
     return Response(msgspec.json.encode(body), 503 if failures else 200, media_type="application/json")
 
 

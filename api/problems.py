@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.shapes import ProblemDetails
 from projector import StoreUnavailable
 from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected, TenantErased
 
@@ -43,8 +44,9 @@ TITLES = {404: "not-found", 405: "method-not-allowed"}
 
 def problem_bytes(status: int, code: str, detail: str, **extra: Any) -> bytes:
     """The body of a problem."""
-    problem = {"type": f"urn:penstock:problem:{code}", "code": code, "status": status, "detail": detail}
-    return msgspec.json.encode(problem | extra)
+    return msgspec.json.encode(
+        ProblemDetails(type=f"urn:penstock:problem:{code}", code=code, status=status, detail=detail, **extra)
+    )
 
 
 def answer(problem: Problem) -> Response:

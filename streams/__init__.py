@@ -5,6 +5,7 @@ from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.event import (
     INTEGER_LIMIT,
+    NAME_LIMIT_BYTES,
     Event,
     Record,
     Rejected,
@@ -18,7 +19,7 @@ from streams.event import (
     parse_event,
 )
 from streams.faults import fault_point
-from streams.keys import PARTITIONS, WAKE_CHANNEL, BadTenant, keys_of, leases_key
+from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
 from streams.logs import configure_logging
@@ -28,8 +29,10 @@ from streams.wire import LogUnavailable, Wire
 __all__ = [
     "INTEGER_LIMIT",
     "LIMIT_NAMES",
+    "NAME_LIMIT_BYTES",
     "NO_LIMITS",
     "PARTITIONS",
+    "TENANT_PATTERN",
     "WAKE_CHANNEL",
     "BadTenant",
     "Consumer",

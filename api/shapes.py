@@ -1,0 +1,222 @@
+"""Shapes: what goes in and out of the API as clients see it. The document that /openapi.json serves is made of them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from streams import NAME_LIMIT_BYTES
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_LIMIT_BYTES, description=f"At most {NAME_LIMIT_BYTES} bytes of UTF-8.")]
+Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339, between the years 1 and 9999 in UTC.")]
+Hash = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Position = Annotated[int, Meta(ge=1)]
+Cursor = Annotated[str, Meta(description="The `cursor` of the next page; null on the last.")]
+
+# -- what goes in --------------------------------------------------------------------------------------------------------
+
+
+class Event(Struct, kw_only=True):
+    """What a client says happened. Every other member is one of its properties; in none of them may a NUL character, an
+    integer past 64 bits or a key that stands twice be, and nesting ends at 100 levels."""
+
+    session_id: Name
+    event_type: Name
+    timestamp: Annotated[Moment, Meta(examples=["2026-01-01T10:00:00Z"])]
+    event_id: Annotated[Name | None, Meta(description="Names the event; without it its session, type and time do.")] = None
+
+
+class WrappedEvent(Struct):
+    """An event as base64 of its JSON, standard or URL-safe, padded or not."""
+
+    payload: Annotated[
+        str,
+        Meta(
+            examples=[
+                "eyJzZXNzaW9uX2lkIjoiUzEyMyIsImV2ZW50X3R5cGUiOiJwYWdlX3ZpZXciLCJ0aW1lc3RhbXAiOiIyMDI2LTAxLTAxVDEwOjAwOjAwWiJ9"
+            ],
+            extra_json_schema={"format": "payload", "contentEncoding": "base64", "contentMediaType": "application/json"},
+        ),
+    ]
+
+
+# -- receipts ------------------------------------------------------------------------------------------------------------
+
+
+class Accepted(Struct, tag_field="status", tag="accepted"):
+    """The event is in the log, at this position."""
+
+    event_hash: Hash
+    position: Position
+
+
+class Duplicate(Struct, tag_field="status", tag="duplicate"):
+    """The event was accepted before, at this position."""
+
+    event_hash: Hash
+    position: Position
+
+
+class Conflict(Struct, tag_field="status", tag="conflict"):
+    """An event of this name but with other content was accepted before, at this position; nothing was written."""
+
+    event_hash: Hash
+    position: Position
+
+
+class Rejected(Struct, tag_field="status", tag="rejected"):
+    """The event cannot be stored: the field, empty for the event as a whole, and the reason."""
+
+    event_hash: None
+    position: None
+    field: str
+    reason: str
+    limit: int | UnsetType = UNSET
+    value: int | UnsetType | None = UNSET
+
+
+class Limited(Struct, tag_field="status", tag="limited"):
+    """The tenant sends more than it may: the limit that was passed. The same event may be sent again later."""
+
+    event_hash: Hash
+    position: None
+    reason: Literal["events_per_second", "bytes_per_second", "events_per_day"]
+    limit: int
+
+
+Receipt = Accepted | Duplicate | Conflict | Rejected | Limited
+
+
+class Receipts(Struct):
+    """A receipt for each event of a batch, in the order sent."""
+
+    receipts: list[Receipt]
+
+
+# -- what became of an event ---------------------------------------------------------------------------------------------
+
+Others = Annotated[
+    "list[Outcome] | UnsetType",
+    Meta(description="Only by event_hash: other events whose names have this hash."),
+]
+
+
+class Queued(Struct, kw_only=True, tag_field="status", tag="queued"):
+    """The event is in the log and not yet in the tables."""
+
+    event_hash: Hash | None
+    position: Position
+    others: Others = UNSET
+
+
+class Projected(Struct, kw_only=True, tag_field="status", tag="projected"):
+    """The event is in the tables."""
+
+    event_hash: Hash
+    position: Position
+    others: Others = UNSET
+
+
+class LateDuplicate(Struct, kw_only=True, tag_field="status", tag="late_duplicate"):
+    """The event came again after the window: the tables have it once, from `first_position`."""
+
+    event_hash: Hash | None
+    position: Position
+    first_position: Position | UnsetType | None = UNSET
+    others: Others = UNSET
+
+
+class Quarantined(Struct, kw_only=True, tag_field="status", tag="quarantined"):
+    """The record could not become a row; it is kept, with the reason."""
+
+    event_hash: Hash | None
+    position: Position
+    reason: str
+    detail: str
+    others: Others = UNSET
+
+
+Outcome = Queued | Projected | LateDuplicate | Quarantined
+
+# -- rows ----------------------------------------------------------------------------------------------------------------
+
+
+class EventRow(Struct):
+    """An event in the tables. `timestamp` is as it was sent, `timestamp_utc` the same moment in UTC."""
+
+    position: Position
+    event_hash: Hash
+    event_id: str | None
+    session_id: str
+    event_type: str
+    timestamp: str
+    timestamp_utc: Moment
+    received_at: Moment
+    properties: dict[str, Any]
+
+
+class SessionRow(Struct):
+    """A session in the tables: what its events add up to."""
+
+    session_id: str
+    started_at: Moment
+    last_event_at: Moment
+    event_count: Annotated[int, Meta(ge=1)]
+    first_event_type: str
+    last_event_type: str
+
+
+class EventsPage(Struct):
+    """A page of events, newest first by event time, then position."""
+
+    events: list[EventRow]
+    next: Cursor | None
+
+
+class SessionsPage(Struct):
+    """A page of sessions, the one with the newest event first."""
+
+    sessions: list[SessionRow]
+    next: Cursor | None
+
+
+class SessionWithEvents(SessionRow):
+    """A session, and a page of its events, newest first."""
+
+    events: list[EventRow]
+    next: Cursor | None
+
+
+# -- the process ---------------------------------------------------------------------------------------------------------
+
+
+class ProblemDetails(Struct, kw_only=True):
+    """Why a request was not answered as asked (RFC 9457). `code` is stable; `limit` and `value` where one was passed."""
+
+    type: str
+    code: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: str
+    parameter: str | UnsetType = UNSET
+    limit: float | UnsetType = UNSET
+    value: float | str | UnsetType = UNSET
+
+
+class Failure(Struct, frozen=True):
+    """One thing that keeps a process from being ready."""
+
+    code: str
+    detail: str
+
+
+class Readiness(Struct):
+    """Whether the process may be given events, and each thing that is wrong."""
+
+    status: Literal["ready", "not ready"]
+    failures: list[Failure]
+
+
+class Alive(Struct):
+    """The process answers."""
+
+    status: Literal["ok"]
