@@ -13,6 +13,7 @@ from api.cors import Cors
 from api.health import Safety, healthz, readyz
 from api.ingest import PostEvents
 from api.metrics import Metrics, get_metrics
+from api.openapi import document_of, openapi
 from api.problems import HANDLERS
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
 from api.registry import Registry
@@ -32,6 +33,7 @@ ROUTES = [
     Route("/api/sessions", get_sessions, methods=["GET"]),
     Route("/api/sessions/{session_id:path}", get_session, methods=["GET"]),
     Route("/healthz", healthz, methods=["GET"]),
+    Route("/openapi.json", openapi, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", get_metrics, methods=["GET"]),
 ]
@@ -72,6 +74,7 @@ def create_app(settings: Settings) -> Starlette:
 
     app = App(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
     app.origins, app.access_log = settings.origins, settings.access_log
+    app.state.document = document_of(ROUTES, settings)
     return app
 
 
