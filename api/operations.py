@@ -206,6 +206,17 @@ OPERATIONS: dict[str, Operation] = {
             503: Answer("It may not, for these reasons.", {JSON: (shapes.Readiness,)}, {"Retry-After": False}),
         },
     ),
+    "GET /metrics": Operation(
+        name="metrics",
+        summary="Figures of every tenant, of the server and of this process, for Prometheus. With AUTH=keys for METRICS_TOKEN.",
+        answers={200: Answer("Prometheus' text format.", {"text/plain": (str,)})},
+        codes={
+            400: ("credential-ambiguous",),
+            401: ("credential-missing", "credential-invalid", "credential-unknown"),
+            403: ("metrics-closed",),
+            503: ("log-unavailable", "tables-unavailable"),
+        },
+    ),
     "GET /openapi.json": Operation(
         name="openapi",
         summary="This document.",
