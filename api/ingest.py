@@ -1,11 +1,14 @@
 """The door: a body becomes events, events become receipts. Good events pass whatever the others are."""
 
+import asyncio
 import base64
 import binascii
+import io
 import math
 import re
 import zlib
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -20,10 +23,13 @@ NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422, "limited": 429}
 PAYLOAD_GROWTH = 2  # base64 takes a third more, JSON may escape some of it
 GZIP_WINDOW = 31  # zlib's number for "gzip header and trailer"
+TURN_BYTES = 64 * 1024  # parsed before other requests get their turn
+TURN_TOKENS = 10_000  # the same where only brackets and commas are looked at
 
 _encode = msgspec.json.Encoder().encode
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_structure = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]').finditer
+# Possessive, and a string without an end goes to the end: whatever stands there is looked at once.
+_structure = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[\]{},]', re.DOTALL).finditer
 _url_safe = bytes.maketrans(b"-_", b"+/")
 
 
@@ -40,14 +46,14 @@ class PostEvents:
         tenant = await state.gate.admit(scope["headers"], "append")
         headers = joined(scope["headers"])
         body = await read_body(receive, headers, settings.request_limit_bytes)
-        raws = split_body(body, headers.get(b"content-type", b""))
+        limit = settings.request_limit_events
+        raws = await split_body(body, headers.get(b"content-type", b""), limit + 1)
         if raws is None:
             parsed = [parse(body, settings.event_limit_bytes, whole_body=True)]
+        elif len(raws) > limit:
+            raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
         else:
-            if len(raws) > settings.request_limit_events:
-                limit = settings.request_limit_events
-                raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
-            parsed = [parse(raw, settings.event_limit_bytes) for raw in raws]
+            parsed = await parse_all(raws, settings.event_limit_bytes)
         fault_point("after_parse_before_append")
         limits = state.registry.limits_of(tenant)
         appended = await append(state.log, tenant, parsed, limits)
@@ -131,26 +137,29 @@ def status_of_batch(receipts: Sequence[dict[str, Any]]) -> int:
 # -- bytes to events ---------------------------------------------------------------------------------------------------
 
 
-def split_body(body: bytes, content_type: bytes) -> list[bytes] | None:
-    """The events' JSON texts of a batch; None when the body is one event."""
+async def split_body(body: bytes, content_type: bytes, most: int) -> list[bytes] | None:
+    """The events' JSON texts of a batch, the first `most` of them; None when the body is one event."""
     if content_type.partition(b";")[0].strip().lower() in NDJSON:
-        return [line for line in body.split(b"\n") if line.strip()]
+        lines = (line.removesuffix(b"\n") for line in io.BytesIO(body) if line.strip())
+        return list(islice(lines, most))
     if body.lstrip()[:1] != b"[":
         return None
     try:
-        return [bytes(item) for item in _raw_items(body)]
+        return [bytes(item) for item in islice(_raw_items(body), most)]
     except RecursionError:
-        return _split_deep(body)
+        return await _split_deep(body, most)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Problem(400, "not-json", f"the body is not a JSON array: {error}") from None
 
 
-def _split_deep(body: bytes) -> list[bytes]:
+async def _split_deep(body: bytes, most: int) -> list[bytes]:
     """The items of an array of which one is nested too deep for the parser; each is parsed on its own."""
     items: list[bytes] = []
     depth = 0
     start = body.index(b"[") + 1
-    for token in _structure(body):
+    for number, token in enumerate(_structure(body), 1):
+        if number % TURN_TOKENS == 0:
+            await asyncio.sleep(0)
         if token[0] in (b"[", b"{"):
             depth += 1
         elif token[0] in (b"]", b"}"):
@@ -160,9 +169,24 @@ def _split_deep(body: bytes) -> list[bytes]:
             start = token.end()
         if depth == 0:
             break
+        if len(items) == most:
+            return items
     if depth or body[start:].strip():
         raise Problem(400, "not-json", "the body is not a JSON array")
     return items
+
+
+async def parse_all(raws: Sequence[bytes], limit_bytes: int) -> list[Event | Rejected]:
+    """A batch's events; what others wait for goes on in between."""
+    parsed: list[Event | Rejected] = []
+    since_turn = 0
+    for raw in raws:
+        parsed.append(parse(raw, limit_bytes))
+        since_turn += len(raw)
+        if since_turn > TURN_BYTES:
+            await asyncio.sleep(0)
+            since_turn = 0
+    return parsed
 
 
 def parse(raw: bytes, limit_bytes: int, *, whole_body: bool = False) -> Event | Rejected:
@@ -207,7 +231,10 @@ def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by name; several of one name as HTTP says, with a comma between."""
     found = dict(headers)
     if len(found) < len(headers):
-        found = {name: b",".join([value for key, value in headers if key == name]) for name in found}
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            values.setdefault(name, []).append(value)
+        found = {name: b",".join(several) for name, several in values.items()}
     return found
 
 

@@ -1,10 +1,12 @@
 """The door gives a receipt for each event, accepts the good ones whatever the bad ones are, and lets nothing in that a table cannot hold."""
 
+import asyncio
 import base64
 import gzip
 import hashlib
 import itertools
 import json
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from api.ingest import read_body
+from api.ingest import joined, read_body
 from tests.events import body
 from tests.http import Door, opened
 from tests.servers import Server
@@ -532,6 +534,45 @@ async def test_an_array_whose_one_event_is_nested_too_deep_still_accepts_the_oth
     answer = await door.post(array(body(session_id="A"), event_with(deep(5_000)), body(session_id="B")))
 
     assert statuses(answer) == ["accepted", "rejected", "accepted"]
+
+
+DEEP = b"[" * 3_000
+ENDLESS = {
+    "a string without an end": DEEP + b'"' + b'\\"' * 25_000,
+    "a string without an end that ends in a backslash": DEEP + b'"' + b'\\"' * 25_000 + b"\\",
+    "as many items as bytes": DEEP + b"]" * 3_000 + b"," * 3_000_000,
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_what_stands_behind_something_too_deep_is_looked_at_once(door: Door, what: str) -> None:
+    started = time.monotonic()
+
+    answer = await door.post(b"[" + ENDLESS[what])
+
+    assert answer.status_code in (400, 413)
+    assert time.monotonic() - started < 0.7
+
+
+async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Door) -> None:
+    heavy = event_with("[" + ",".join(["[]"] * 21_000) + "]")  # each needs the closer look
+    posting = asyncio.create_task(door.post(array(*[heavy] * 80)))
+    longest = 0.0
+    while not posting.done():
+        started = time.monotonic()
+        await asyncio.sleep(0)
+        longest = max(longest, time.monotonic() - started)
+
+    assert statuses(await posting) == ["accepted"] + ["duplicate"] * 79
+    assert longest < 0.3
+
+
+def test_thousands_of_headers_are_joined_at_once() -> None:
+    headers = [(b"x-%d" % i, b"") for i in range(10_000)] + [(b"x-1", b"b")]
+    started = time.monotonic()
+
+    assert joined(headers)[b"x-1"] == b",b"
+    assert time.monotonic() - started < 0.3
 
 
 @pytest.mark.parametrize(
