@@ -40,7 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
     connections_of: ClassVar[Counter[str]]
     cors: ClassVar[CorsHeaders]
     _requests = 0
-    _refused = False
+    _refused = _in_body = False
 
     def connection_made(self, transport: Any) -> None:
         """Count the connection, start its deadline."""
@@ -79,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A request's first byte."""
         super().on_message_begin()
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
+        self._in_body = False
         self._requests += 1
         self._arm()
 
@@ -88,12 +89,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
-        super().on_header(name, value)
+        """A header; behind a chunked body a trailer, which says nothing about who sends what (RFC 9110, 6.5.1)."""
+        if not self._in_body:
+            super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """All headers; a request that was refused meanwhile goes no further."""
+        self._in_body = True
         if not self._refused:
             super().on_headers_complete()
 

@@ -274,6 +274,21 @@ def test_a_chunked_and_packed_body_is_accepted(api: Api) -> None:
     assert status == 202
 
 
+@pytest.mark.parametrize("trailer", [b"X-Tenant-ID: other", b"Content-Encoding: br", b"Authorization: Bearer x", b"Expect: x"])
+def test_a_trailer_says_nothing(api: Api, trailer: bytes) -> None:
+    raw = body(session_id="trailer")
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(raw), raw, trailer)
+    with api.connect() as connection:
+        connection.sendall(POST + chunked)
+        [(status, receipt)] = answers_in(one_answer(connection))
+    with api.connect() as connection:
+        connection.sendall(POST.replace(b"X-Tenant-ID: acme\r\n", b"") + chunked)
+        [(nobody, problem)] = answers_in(one_answer(connection))
+
+    assert (status, receipt["status"]) in ((202, "accepted"), (200, "duplicate"))
+    assert (nobody, problem["code"]) == (400, "tenant-missing")
+
+
 # -- rude --------------------------------------------------------------------------------------------------------------
 
 SMUGGLED = b"POST /api/events HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: smuggled\r\nContent-Length: 2\r\n\r\n[]"
