@@ -97,8 +97,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """All headers; a request that was refused meanwhile goes no further."""
         self._in_body = True
-        if not self._refused:
-            super().on_headers_complete()
+        upgrade = self.parser.should_upgrade()  # the parser takes no body then, and drops what follows
+        if upgrade and self._has_body():
+            self._refuse(400, "upgrade-unsupported", "a request with a body cannot ask for another protocol")
+        if self._refused:
+            return
+        super().on_headers_complete()
+        if upgrade:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -147,18 +153,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def _expire(self) -> None:
         self._refuse(408, "request-too-slow", "seconds to receive a request", limit=self.request_seconds)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Asking for another protocol is nothing to warn of: the answer comes in this one."""
+
+    def _has_body(self) -> bool:
+        """Whether the request announces a body."""
+        return any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in self.headers)
+
+    def _half_answered(self) -> bool:
+        """Whether the answer has begun to a request whose body still comes: it was refused by its headers alone."""
+        return self.cycle is not None and self.cycle.more_body and self.cycle.response_started
+
     def _unanswered(self) -> bool:
         """Whether a request that came whole still waits for its answer."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
-
-    def _answered(self) -> bool:
-        """Whether a request that is not here yet has its answer already, or a part of it."""
-        return (
-            self._deadline is not None
-            and self.cycle is not None
-            and self.cycle.scope is self.scope
-            and self.cycle.response_started
-        )
 
     def _refuse(self, status: int, code: str, detail: str, **extra: Any) -> None:
         if self._refused or self.transport.is_closing():
@@ -167,7 +175,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unanswered():  # answers go out in order: the earlier request gets its own, then the connection ends
             self.cycle.keep_alive = False
             return
-        if self._answered():  # two answers to one request would leave a client that counts them out of step
+        if self._half_answered():  # a second answer would be taken for that of the client's next request
             self.transport.close()
             return
         body = problem_bytes(status, code, detail, **extra)

@@ -351,6 +351,49 @@ def test_headers_that_are_too_large_do_not_spill_their_body_into_the_request_bef
     assert answer.json()["status"] == "accepted"  # the first body alone is no JSON, so nothing of it was taken
 
 
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["at once", "body later"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_a_body_is_never_lost_or_taken_for_a_request_when_another_protocol_is_asked_for(
+    api: Api, protocol: bytes, split: bool
+) -> None:
+    raw = post_of(SMUGGLED, b"Connection: Upgrade", b"Upgrade: " + protocol)
+    head, end, rest = raw.partition(b"\r\n\r\n")
+    said = api.said
+    with api.connect() as connection:
+        connection.sendall(head + end)
+        time.sleep(0.05 if split else 0)
+        with suppress(OSError):
+            connection.sendall(rest)
+
+        assert_refused(everything(connection), 400, "upgrade-unsupported")
+    assert api.said == said
+
+
+def test_another_protocol_is_not_spoken_and_nothing_behind_the_question_is_answered(api: Api) -> None:
+    with api.connect() as connection:
+        connection.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(UPGRADE) + b"\r\n\r\n") + GET)
+        found = answers_in(everything(connection))
+
+    assert found == [(200, {"status": "ok"})]
+
+
+@pytest.mark.parametrize("behind", [b"", b"no chunk"], ids=["nothing", "garbage"])
+def test_who_is_refused_before_the_body_gets_no_second_answer_for_it(api: Api, behind: bytes) -> None:
+    head = b"Transfer-Encoding: chunked\r\nX-Tenant-ID: twice\r\n\r\n5\r\nhello\r\n"
+    with api.connect() as connection:
+        connection.sendall(POST + head)
+        refused = one_answer(connection)
+        with suppress(OSError):
+            connection.sendall(behind)
+        rest = everything(connection)
+
+    assert_refused(refused, 400, "tenant-ambiguous")
+    assert rest == b""
+
+
 # -- many --------------------------------------------------------------------------------------------------------------
 
 
