@@ -1,8 +1,6 @@
 """A client that is slow, large, rude or gone holds nothing up: the real process answers it, closes and serves the rest."""
 
 import gzip
-import json
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -16,12 +14,10 @@ import pytest
 from tests.events import body
 from tests.http import Api, running, wait_until
 from tests.servers import Server
+from tests.sockets import GET, POST, answers_in, assert_refused, everything, one_answer, post_of
 
 REQUEST_SECONDS = 0.7
 ADDRESS_LIMIT = 20
-POST = b"POST /api/events HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n"
-SECURITY = (b"x-content-type-options: nosniff", b"cache-control: no-store", b"referrer-policy: no-referrer")
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -49,55 +45,6 @@ def nothing_stays(api: Api) -> Iterator[None]:
     assert wait_until(lambda: httpx.get(f"{api.url}/healthz").status_code == 200, "it answers others")
     assert "Traceback" not in api.said
     assert "Exception in ASGI" not in api.said
-
-
-def post_of(raw: bytes, *headers: bytes) -> bytes:
-    """A POST of a body with its length."""
-    return POST + b"".join(header + b"\r\n" for header in headers) + b"Content-Length: %d\r\n\r\n" % len(raw) + raw
-
-
-def everything(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    received = b""
-    while chunk := connection.recv(65_536):
-        received += chunk
-    return received
-
-
-def one_answer(connection: socket.socket) -> bytes:
-    """The next response, whole, of a connection that stays open."""
-    received = b""
-    while not (b"\r\n\r\n" in received and received.count(b"}")):
-        chunk = connection.recv(65_536)
-        assert chunk, f"closed behind {received!r}"
-        received += chunk
-    return received
-
-
-def answers_in(received: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """Status and JSON of each response in the bytes."""
-    found = []
-    while received:
-        head, _, rest = received.partition(b"\r\n\r\n")
-        status = int(head.split(b" ")[1])
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        size = int(length[1]) if length else 0
-        if status != 100:
-            found.append((status, json.loads(rest[:size])))
-        received = rest[size:]
-    return found
-
-
-def assert_refused(received: bytes, status: int, code: str) -> dict[str, Any]:
-    """One problem and no more; its members."""
-    [(found, problem)] = answers_in(received)
-    assert (found, problem["status"], problem["code"]) == (status, status, code)
-    assert problem["type"].endswith(code)
-    assert problem["detail"]
-    assert b"application/problem+json" in received
-    assert set(SECURITY) <= set(received.partition(b"\r\n\r\n")[0].split(b"\r\n"))
-    assert re.findall(rb"\r\nx-request-id: ([A-Za-z0-9._-]{1,64})\r\n", received)
-    return problem
 
 
 # -- slow --------------------------------------------------------------------------------------------------------------
