@@ -15,6 +15,8 @@ from api.request_ids import HEADER, request_id_of
 from streams import Settings
 
 HEADER_LIMIT_BYTES = 32 * 1024
+LINGER_SECONDS = 1.0  # for the rest of what is refused
+LINGER_BYTES = 1024 * 1024
 CHUNK_OVERHEAD = 8  # bytes on the wire a byte of body, at most: chunks of one byte
 
 
@@ -66,6 +68,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
+        if self._refused:
+            self._raw_bytes += len(data)
+            if self._raw_bytes > LINGER_BYTES:
+                self.transport.close()
         if self._refused or self.transport.is_closing():
             return
         before = self._requests
@@ -189,4 +195,9 @@ class BoundedProtocol(HttpToolsProtocol):
             (HEADER, request_id_of(self.headers).encode()),
         ]
         self.transport.write(STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body)
-        self.transport.close()
+        if status in (400, 431):  # refused while sending: closed at once, what still comes would reset the answer away
+            self.transport.write_eof()
+            self._disarm()
+            self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
