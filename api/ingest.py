@@ -198,7 +198,7 @@ def parse(raw: bytes, limit_bytes: int, *, whole_body: bool = False) -> Event | 
     except Rejected as error:
         if whole_body and error.limit is None:
             raise Problem(400, "not-json", f"the body {error.reason}") from None
-        return error
+        return error.with_traceback(None)  # or a batch of them keeps all that was looked at
     try:
         wrapped = type(members) is dict and "payload" in members and "session_id" not in members
         event = payload_of(members["payload"]) if wrapped else raw
@@ -206,7 +206,7 @@ def parse(raw: bytes, limit_bytes: int, *, whole_body: bool = False) -> Event | 
             raise _too_large(limit_bytes, len(event))
         return parse_event(event) if wrapped else check_event(members, raw)
     except Rejected as error:
-        return error
+        return error.with_traceback(None)
 
 
 def _too_large(limit_bytes: int, value: int) -> Rejected:

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from api.ingest import joined, read_body
+from api.ingest import joined, parse_all, read_body
+from streams import Rejected
 from tests.events import body
 from tests.http import Door, opened
 from tests.servers import Server
@@ -565,6 +566,13 @@ async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Doo
 
     assert statuses(await posting) == ["accepted"] + ["duplicate"] * 79
     assert longest < 0.3
+
+
+async def test_a_rejected_event_does_not_keep_what_was_looked_at() -> None:
+    [early, late] = await parse_all([b"[", event_with('{"a": 1, "a": 2}')], 65_536)
+
+    assert isinstance(early, Rejected) and isinstance(late, Rejected)
+    assert early.__traceback__ is late.__traceback__ is None
 
 
 def test_thousands_of_headers_are_joined_at_once() -> None:
