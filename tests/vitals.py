@@ -28,7 +28,8 @@ READERS = 40  # threads that may read tables at once, each with its connection
 
 @contextmanager
 def healthy(folder: Path, **settings: Any) -> Iterator[Api]:
-    """A process with its projector that must be as well at the end as at the beginning, with lag 0 and nothing quarantined."""
+    """A process with its projector that must be as well at the end as at the beginning, with lag 0 and nothing quarantined.
+    Its server is in the folder `server`, its data in `api`."""
     server = Server("valkey", folder / "server").start()
     try:
         with running(server, folder / "api", projector=True, **settings) as api:
@@ -70,14 +71,16 @@ def unharmed(api: Api) -> Iterator[None]:
 
 
 @contextmanager
-def others_served(api: Api) -> Iterator[None]:
+def others_served(api: Api, **headers: str) -> Iterator[None]:
     """Meanwhile each event that another client posts, from another address, is accepted within a second."""
     stop, slowest, answers = Event(), [0.0], []
     numbers = count()
 
     def post() -> None:
         transport = httpx.HTTPTransport(local_address=OTHER_ADDRESS)
-        with httpx.Client(transport=transport, base_url=api.url, headers={"X-Tenant-ID": "others"}, timeout=20) as client:
+        with httpx.Client(
+            transport=transport, base_url=api.url, headers=headers or {"X-Tenant-ID": "others"}, timeout=20
+        ) as client:
             while not stop.wait(0.02):
                 started = time.monotonic()
                 answers.append(client.post("/api/events", content=body(event_id=f"{started}-{next(numbers)}")).status_code)
