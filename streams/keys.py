@@ -45,7 +45,7 @@ class TenantKeys(msgspec.Struct, frozen=True):
     digest: str
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)  # 700 bytes for the longest names, in every process
 def keys_of(tenant: str) -> TenantKeys:
     """The keys of one tenant. Raises BadTenant before any key is built from a name that could reach another's."""
     if _tenant(tenant) is None:
