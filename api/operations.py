@@ -59,7 +59,7 @@ PROBLEMS: dict[int, tuple[str, tuple[str, ...]]] = {
     503: ("Not now; the same may be sent again.", ("Retry-After",)),
 }
 CODES_OF_ALL: dict[int, tuple[str, ...]] = {
-    400: ("not-http",),
+    400: ("not-http", "upgrade-unsupported"),
     408: ("request-too-slow",),
     431: ("headers-too-large",),
     500: ("internal-error",),

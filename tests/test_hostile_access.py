@@ -28,6 +28,8 @@ ACTS = {
     "GET /api/sessions": "read",
     "GET /api/sessions/{session_id:path}": "read",
     "GET /healthz": None,
+    "GET /metrics": "operate",
+    "GET /openapi.json": None,
     "GET /readyz": None,
 }
 WHO = ["none", "revoked", *ROLES]
@@ -55,6 +57,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with published() as jwks:
         jwks.publish(("RS256", "one"))
         settings = {"JWT_JWKS_URL": jwks.url, "JWT_AUDIENCE": STATED["aud"], "JWT_ISSUER": STATED["iss"], "JWT_LEEWAY_SECONDS": 1}
+        settings["METRICS_TOKEN"] = "whoever operates this"
         with healthy(folder, AUTH="keys", **settings) as api:
             for tenant in ("acme", "globex"):
                 answer = asked(api, "POST", "/api/events", ("Authorization", f"Bearer {KEYS[tenant, 'admin']}"), content=EVENT)
@@ -97,7 +100,7 @@ def outcome(act: str | None, who: str, named: str) -> tuple[int, str | None]:
     """Status and code that a request to a route gets."""
     if act is None:
         return 200, None
-    if who in ("none", "revoked"):
+    if who in ("none", "revoked") or act == "operate":  # which no key of a tenant may
         return 401, "credential-missing" if who == "none" else "credential-unknown"
     if act not in ROLES[who]:
         return 403, "role-insufficient"

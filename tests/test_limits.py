@@ -1,16 +1,25 @@
 """A tenant appends what its limits let in and no more; what is refused is told when it would fit; all that is refused is counted."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import Counts, Limits, Log, Wire, keys_of
+from streams import Counts, Event, Limits, Log, LogBusy, Wire, keys_of, name_of
+from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
 from streams.limits import LIMIT_NAMES
-from tests.events import event, events
+from tests.events import body, event, events
+from tests.http import Door, environment, opened
+from tests.proxy import Proxy
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +38,7 @@ def pass_time(server: Server, tenant: str, seconds: float) -> None:
     server.client.hset(usage, "at_ms", int(float(server.client.hget(usage, "at_ms"))) - int(seconds * 1000))
 
 
-def many(count: int, begin: int = 0) -> list:  # type: ignore[type-arg]
+def many(count: int, begin: int = 0) -> list[Event]:
     return [event(event_id=f"e{number}") for number in range(begin, begin + count)]
 
 
@@ -235,3 +244,145 @@ async def test_never_more_is_accepted_than_the_limits_say_nor_less_when_it_fits(
 
 def test_the_limits_names_are_in_the_order_of_the_script() -> None:
     assert LIMIT_NAMES == ("events_per_second", "bytes_per_second", "events_per_day")
+
+
+# -- at the door -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path, EVENTS_PER_DAY=3) as door:
+        yield door
+
+
+def members(count: int, begin: int = 0) -> list[dict[str, Any]]:
+    return [json.loads(body(event_id=f"e{number}")) for number in range(begin, begin + count)]
+
+
+async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(door: Door) -> None:
+    await door.post(members(3))
+
+    answer = await door.post(members(1, begin=3)[0])
+
+    event_hash, _ = name_of("acme", event(event_id="e3"))
+    assert answer.status_code == 429
+    assert answer.json() == {
+        "status": "limited", "event_hash": event_hash, "position": None, "reason": "events_per_day", "limit": 3,
+    }  # fmt: skip
+    seconds = int(answer.headers["retry-after"])
+    assert 1 <= seconds <= DAY_SECONDS
+    assert answer.headers["ratelimit-limit"] == "3"
+    assert answer.headers["ratelimit-remaining"] == "0"
+    assert int(answer.headers["ratelimit-reset"]) == seconds
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "receipts"),
+    [
+        (members(5), 207, ["accepted"] * 3 + ["limited"] * 2),
+        ([*members(3), {}], 207, ["accepted"] * 3 + ["rejected"]),
+        ([*members(3), *members(3)], 202, ["accepted"] * 3 + ["duplicate"] * 3),
+        ([*members(3, begin=-3), *members(2)], 207, ["accepted"] * 3 + ["limited"] * 2),
+    ],
+    ids=range(4),
+)
+async def test_of_a_batch_goes_in_what_fits(door: Door, sent: list[Any], status: int, receipts: list[str]) -> None:
+    answer = await door.post(sent)
+
+    assert answer.status_code == status
+    assert [receipt["status"] for receipt in answer.json()["receipts"]] == receipts
+    assert ("retry-after" in answer.headers) == ("limited" in receipts)
+
+
+async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_help(door: Door) -> None:
+    await door.post(members(3))
+
+    answers = [await door.post(sent) for sent in (members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2))]
+
+    assert [answer.status_code for answer in answers] == [429, 429, 422, 200]
+
+
+async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(own_server: Server, tmp_path: Path) -> None:
+    def tenant(*arguments: str) -> subprocess.CompletedProcess[str]:
+        given = environment(DATA_DIR=tmp_path, COLUMNS="160", EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000)
+        run = [sys.executable, "-m", "api", "tenant", *arguments]
+        return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=20)
+
+    async with opened(own_server, tmp_path, EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000) as door:
+        said = await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "2", "--events-per-second", "none")
+        await asyncio.sleep(2)
+        acme, globex = await door.post(members(7)), await door.post(members(7), tenant="globex")
+        shown = await asyncio.to_thread(tenant, "show")
+        await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "default", "--events-per-second", "default")
+        await asyncio.sleep(2)
+        again = await door.post(members(7))
+
+    assert said.returncode == 0, said.stderr
+    assert [receipt["status"] for receipt in acme.json()["receipts"]].count("accepted") == 2
+    assert [receipt["status"] for receipt in globex.json()["receipts"]].count("accepted") == 5
+    assert [receipt["status"] for receipt in again.json()["receipts"]].count("accepted") == 3
+    assert [line.split() for line in shown.stdout.splitlines() if "acme" in line] == [["acme", "none", "none", "2"]]
+    assert [line.split() for line in shown.stdout.splitlines() if "others" in line] == [["(others)", "1,000", "none", "5"]]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("set", "acme"), ("set", "acme", "--events-per-day", "-1"), ("set", "a/b", "--events-per-day", "1")]
+)
+def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    run = [sys.executable, "-m", "api", "tenant", *arguments]
+    done = subprocess.run(run, cwd=tmp_path, env=environment(DATA_DIR=tmp_path), capture_output=True, text=True, timeout=20)
+
+    assert done.returncode > 0 and "Traceback" not in done.stderr
+    assert done.stderr.strip()
+
+
+# -- one who floods ----------------------------------------------------------------------------------------------------------
+
+
+class Sent(Wire):
+    """A wire that notes which tenants' calls go out together, and accepts everything."""
+
+    def __init__(self) -> None:
+        super().__init__("unix:///nowhere")
+        self.flushes: list[list[str]] = []
+
+    async def run(self, name: str, calls: Any, *, budget_seconds: float | None = None) -> list[Any]:
+        self.flushes.append([arguments[0] for _, arguments in calls])
+        await asyncio.sleep(0)
+        return [[1, b"1"] * (len(keys) - 5) + [0] for keys, _ in calls]
+
+
+async def test_tenants_take_turns_in_what_goes_out() -> None:
+    large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(200)]  # 12 MB, three flushes
+    async with Log(Sent()) as log:
+        flood = asyncio.create_task(log.append("flood", large))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(log.append(f"other-{number}", many(1))) for number in range(5)]
+        await asyncio.gather(flood, *others)
+        flushes = log.wire.flushes  # type: ignore[attr-defined]
+
+    first = next(number for number, flush in enumerate(flushes) if "other-0" in flush)
+    assert first <= 1 and len(flushes) >= 3
+    assert set(flushes[first][:6]) == {"flood", *(f"other-{number}" for number in range(5))}
+
+
+async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_to_others(server: Server) -> None:
+    large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(90)]  # 5.4 MB
+    async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=1.0)) as log:
+        await log.append("warm", [event()])
+        proxy.black_hole = True
+        waiting = [asyncio.create_task(log.append("flood", large)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            waiting.append(asyncio.create_task(log.append("flood", large)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(LogBusy) as busy:
+            await log.append("flood", large)
+        other = asyncio.create_task(log.append("other", large))
+        await asyncio.sleep(0.05)
+
+        assert not other.done()  # it waits for the server as all do, but it was let in
+        assert busy.value.limit == TENANT_WAITING_LIMIT_BYTES
+        assert log.waiting_bytes < WAITING_LIMIT_BYTES / 2
+        await asyncio.gather(*waiting, other, return_exceptions=True)
+    assert log.waiting_bytes == 0

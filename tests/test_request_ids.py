@@ -185,7 +185,7 @@ def test_with_an_access_log_every_request_is_a_line(server: Server, tmp_path: Pa
 # -- errors that nobody foresaw ----------------------------------------------------------------------------------------
 
 BUGS = """
-import api.app, api.ingest
+import api.app, api.ingest, api.operations
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
@@ -196,6 +196,7 @@ async def half(request):
     return StreamingResponse(chunks())
 
 api.app.ROUTES.append(Route("/half", half))
+api.operations.OPERATIONS["GET /half"] = api.operations.OPERATIONS["GET /healthz"]
 api.ingest.parse = None
 from api.__main__ import main
 main([])
