@@ -6,6 +6,7 @@ pysqlite3 brings a SQLite that is new enough; many systems' own can corrupt a WA
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ READ_SECONDS = 5.0
 SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
+class _Connection(pysqlite3.Connection):  # type: ignore[misc]
+    """A connection that may be referred to weakly."""
+
+
 class SqliteFile:
     """One database file. One thread writes; any thread reads, over a connection of its own."""
 
@@ -34,7 +39,7 @@ class SqliteFile:
         self._busy_seconds = busy_seconds  # how long to wait for another that writes
         self._connection: Any = None
         self._readers = threading.local()
-        self._opened: list[Any] = []
+        self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()  # a thread's ends with the thread
         self._file: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
@@ -43,7 +48,7 @@ class SqliteFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for connection in self._opened:
+        for connection in list(self._opened):
             connection.close()
 
     def reopen(self) -> None:
@@ -61,15 +66,21 @@ class SqliteFile:
             self._forget(before[0])
 
     def _forget(self, connection: Any) -> None:
-        self._opened.remove(connection)
+        self._opened.discard(connection)
         connection.close()
 
     def _connect(self, uri: str, cache_mib: int) -> Any:
         connection = pysqlite3.connect(
-            uri, uri=True, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=256
+            uri,
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            factory=_Connection,
         )
         connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
-        self._opened.append(connection)
+        self._opened.add(connection)
         return connection
 
     def _prepare(self) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,3 +193,18 @@ def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> Non
     assert len({identity for identity, _ in answers}) == 1
     with open_store(url) as store:
         assert dump(store)["events"] == []
+
+
+def test_threads_that_read_and_end_leave_no_file_open(store: SqliteStore) -> None:
+    def read() -> None:
+        with store.reading() as connection:
+            connection.execute("SELECT count(*) FROM events").fetchone()
+
+    def threads(count: int) -> int:
+        for _ in range(count):
+            thread = threading.Thread(target=read)
+            thread.start()
+            thread.join()
+        return len(os.listdir("/proc/self/fd"))
+
+    assert threads(1) >= threads(30)
