@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from api.body import Intake
 from api.cors import Cors
 from api.health import Safety, healthz, readyz
 from api.ingest import PostEvents
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> Starlette:
 
     app = App(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
     app.origins, app.access_log = settings.origins, settings.access_log
+    app.state.intake = Intake(settings.request_limit_bytes)
     app.state.document = document_of(ROUTES, settings)
     return app
 

@@ -6,23 +6,21 @@ import binascii
 import io
 import math
 import re
-import zlib
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import msgspec
 from starlette.datastructures import State
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from api.body import Held, joined, read_body
 from api.problems import Problem
 from streams import Event, Limits, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
 
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422, "limited": 429}
 PAYLOAD_GROWTH = 2  # base64 takes a third more, JSON may escape some of it
-GZIP_WINDOW = 31  # zlib's number for "gzip header and trailer"
 TURN_BYTES = 64 * 1024  # parsed before other requests get their turn
 TURN_TOKENS = 10_000  # the same where only brackets and commas are looked at
 
@@ -42,10 +40,16 @@ class PostEvents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. What it raises becomes an answer in the table of problems."""
         state: State = scope["app"].state
-        settings: Settings = state.settings
         tenant = await state.gate.admit(scope["headers"], "append")
+        with Held(state.intake) as held:
+            await self._take(scope, receive, send, tenant, held)
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send, tenant: str, held: Held) -> None:
+        """Answer a request that was let in."""
+        state: State = scope["app"].state
+        settings: Settings = state.settings
         headers = joined(scope["headers"])
-        body = await read_body(receive, headers, settings.request_limit_bytes)
+        body = await read_body(receive, headers, settings.request_limit_bytes, held)
         limit = settings.request_limit_events
         raws = await split_body(body, headers.get(b"content-type", b""), limit + 1)
         if raws is None:
@@ -222,61 +226,3 @@ def payload_of(payload: Any) -> bytes:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raise Rejected("payload", "is not base64") from None
-
-
-# -- the body ----------------------------------------------------------------------------------------------------------
-
-
-def joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by name; several of one name as HTTP says, with a comma between."""
-    found = dict(headers)
-    if len(found) < len(headers):
-        values: dict[bytes, list[bytes]] = {}
-        for name, value in headers:
-            values.setdefault(name, []).append(value)
-        found = {name: b",".join(several) for name, several in values.items()}
-    return found
-
-
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int) -> bytes:
-    """The body, unpacked; refused as soon as it is known to be too large. Raises ClientDisconnect, too."""
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise _body_too_large(limit_bytes, int(declared))
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        size, more = size + len(chunks[-1]), message.get("more_body", False)
-        if size > limit_bytes:
-            raise _body_too_large(limit_bytes, size)
-    body = b"".join(chunks)
-    encoding = headers.get(b"content-encoding", b"").strip().lower()
-    return unpack(body, encoding, limit_bytes) if encoding not in (b"", b"identity") else body
-
-
-def unpack(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
-    """A gzip body, unpacked up to the limit. Anything else than one gzip member is refused."""
-    if encoding != b"gzip":
-        named = encoding.decode("latin-1")
-        raise Problem(415, "encoding-unsupported", f"Content-Encoding may be gzip or identity, not {named!r}", value=named)
-    unpacker = zlib.decompressobj(GZIP_WINDOW)
-    try:
-        unpacked = unpacker.decompress(body, limit_bytes + 1)
-    except zlib.error as error:
-        raise Problem(400, "not-gzip", f"the body is not gzip: {error}") from None
-    if len(unpacked) > limit_bytes:
-        raise _body_too_large(limit_bytes, len(unpacked))
-    if not unpacker.eof:
-        raise Problem(400, "not-gzip", "the gzip body is cut short")
-    if unpacker.unused_data:
-        raise Problem(415, "encoding-unsupported", "the gzip body has more than one member")
-    return unpacked
-
-
-def _body_too_large(limit_bytes: int, value: int) -> Problem:
-    detail = f"a request may hold {limit_bytes} bytes, unpacked"
-    return Problem(413, "request-too-large", detail, limit=limit_bytes, value=value)

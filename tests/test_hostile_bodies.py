@@ -5,7 +5,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -315,3 +317,25 @@ def test_a_tenth_of_a_request_each_on_many_connections_is_refused_at_the_deadlin
 
     for answer in received:
         assert_refused(answer, 408, "request-too-slow")
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------
+
+
+def test_large_bodies_of_many_connections_are_bounded_together_and_keep_no_small_one_out(tmp_path: Path) -> None:
+    half = POST + b"Content-Length: 5000000\r\n\r\n" + b" " * 4_900_000
+    with healthy(tmp_path, REQUEST_SECONDS=20) as api, others_served(api), at_most(api, 240), ExitStack() as stack:
+        connections = [stack.enter_context(api.connect(20)) for _ in range(60)]  # 280 MiB, of which 128 may be held
+        refused = []
+        for connection in connections:
+            with suppress(OSError):  # one that was refused while it sent
+                connection.sendall(half)
+        for connection in connections:
+            connection.settimeout(0.05)
+            with suppress(OSError):
+                if received := connection.recv(65_536):
+                    refused.append(received)
+
+        assert 20 < len(refused) < 60
+        for received in refused:
+            assert received.startswith(b"HTTP/1.1 503") and b"overloaded" in received and b"retry-after" in received.lower()

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from api.ingest import joined, parse_all, read_body
+from api.body import Held, Intake, joined, read_body
+from api.ingest import parse_all
 from streams import Rejected
 from tests.events import body
 from tests.http import Door, opened
@@ -82,7 +83,7 @@ async def test_a_body_whose_sender_went_away_is_no_body() -> None:
         return next(messages)
 
     with pytest.raises(ClientDisconnect):
-        await read_body(receive, {}, 100)
+        await read_body(receive, {}, 100, Held(Intake(100)))
 
 
 # -- what may be sent --------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def unharmed(api: Api) -> Iterator[None]:
     yield
     assert api.process.poll() is None, api.said
     assert "Traceback" not in api.said and "Exception in ASGI" not in api.said, api.said[-5_000:]
-    wait_until(lambda: open_files(api) <= files, f"it has {files} files open, as before")
+    wait_until(lambda: open_files(api) <= files, f"it has {files} files open, as before; it has {open_files(api)}")
     wait_until(lambda: memory_mib(api) < memory + GROWTH_LIMIT_MIB, f"it has about {memory} MiB, as before")
 
 
