@@ -26,6 +26,7 @@ EVENT_COLUMNS = (
 )
 SESSION_COLUMNS = "first_position, session_id, started_at_us, last_event_at_us, event_count, first_event_type, last_event_type"
 PROPERTIES = EVENT_COLUMNS.split(", ").index("properties")
+COUNTED = ("duplicate", "conflict", "rejected", "limited")
 WAL_LIMIT_BYTES = 96 * 1024 * 1024
 FILES_LIMIT = 60
 MEMORY_LIMIT_KIB = 150 * 1024
@@ -38,7 +39,12 @@ def check(system: System, journal: Journal) -> int:
     logs = read_logs(system.client)
     folds = {tenant: fold(tenant, log) for tenant, log in logs.items()}
     problems = [iter(system.ended_alone), log_problems(logs, journal), receipt_problems(logs, folds, journal)]
-    problems += [seen_problems(system.client, logs), group_problems(system.client), process_problems(system)]
+    problems += [
+        seen_problems(system.client, logs),
+        count_problems(system.client, logs, journal),
+        group_problems(system.client),
+        process_problems(system),
+    ]
     with system.snapshot() as connection:
         problems += [table_problems(connection, tenant, log, folds[tenant]) for tenant, log in logs.items()]
         problems += [stranger_problems(connection, set(logs))]
@@ -143,6 +149,20 @@ def receipt_problems(logs: dict[str, list[Entry]], folds: dict[str, Fold], journ
             yield f"{receipt.tenant}: {receipt.status} at {receipt.position}, which is {content!r}, for {receipt.content!r}"
         if rows_of_names[receipt.tenant][name] != 1:
             yield f"{receipt.tenant}: {receipt.status} {name} has {rows_of_names[receipt.tenant][name]} rows"
+
+
+def count_problems(client: redis.Redis, logs: dict[str, list[Entry]], journal: Journal) -> Iterator[str]:
+    """Counts below what clients were told, or above what they sent. As many were accepted as the log has records."""
+    for tenant, sent in journal.sends.items():
+        if not tenant:
+            continue
+        [usage] = [client.hgetall(key) for key in client.scan_iter(match=f"*:usage:{tenant}", count=10_000)] or [{}]
+        counted = {outcome: int(usage.get(outcome.encode(), 0)) for outcome in COUNTED}
+        for outcome, count in counted.items():
+            if count < journal.told[tenant, outcome]:
+                yield f"{tenant}: counted {count} {outcome}, and clients were told so {journal.told[tenant, outcome]} times"
+        if (total := sum(counted.values()) + len(logs.get(tenant, []))) > sent:
+            yield f"{tenant}: counted {counted} and {len(logs.get(tenant, []))} accepted, {total}, of {sent} that were sent"
 
 
 def seen_problems(client: redis.Redis, logs: dict[str, list[Entry]]) -> Iterator[str]:

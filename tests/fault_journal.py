@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 # "acme" + "2S0" and "acme2" + "S0" join to one text: names must not cross tenants either.
 TENANTS = ("acme", "acme2", "acme-eu", "b", "Shop-7.x")
+LIMITED, LIMIT = "b", 30  # this one may send so many events a second
 
 Members = dict[str, Any]
 
@@ -64,6 +65,8 @@ class Journal:
         self.sent: dict[str, list[Members]] = defaultdict(list)
         self.receipts: list[Receipt] = []
         self.statuses: Counter[int] = Counter()
+        self.sends: Counter[str] = Counter()  # events that were sent, each as often as it was
+        self.told: Counter[tuple[str, str]] = Counter()  # events by tenant and by what they were answered
         self.forgettings = 0  # how often `seen` keys were deleted: so often may one event get a new position
 
     def attempt(self, tenant: str, events: Sequence[Members]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from tests import fault_data, fault_processes, fault_tables
+from tests import fault_data, fault_erasure, fault_processes, fault_tables
 from tests.fault_scene import Scene
 from tests.fault_system import PROJECTORS
 
@@ -60,6 +60,7 @@ KINDS: dict[str, Kind] = {
     "destroy-groups": Kind(fault_data.destroy_groups, ()),
     "destroy-groups-and-die": Kind(fault_data.destroy_groups_and_die, (PROJECTION,)),
     "refuse-xadd": Kind(fault_data.refuse_xadd, (SERVER,)),
+    "erase": Kind(fault_erasure.erase, (TABLES,)),
     "rebuild": Kind(fault_tables.rebuild, (TABLES,)),
     "rebuild-overtaken": Kind(fault_tables.rebuild_overtaken, (TABLES,)),
     "rebuild-tenant": Kind(fault_tables.rebuild_tenant, (TABLES,)),
@@ -77,4 +78,4 @@ KINDS: dict[str, Kind] = {
     },
     **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS}
+POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, "during_erasure"}

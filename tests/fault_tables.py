@@ -21,7 +21,7 @@ REFUSED = ("Refused", "Traceback", "differences")
 
 async def rebuild(scene: Scene, *options: str) -> None:
     """A rebuild under load, to its end."""
-    await to_the_end(scene.system, "rebuild", *options)
+    await to_the_end(scene.system, "projector", "rebuild", *options)
 
 
 async def rebuild_overtaken(scene: Scene) -> None:
@@ -34,7 +34,7 @@ async def rebuild_overtaken(scene: Scene) -> None:
 
 async def _overtake(scene: Scene) -> bool:
     """One rebuild, to its end; whether it could be stopped between its last look and its swap."""
-    rebuilding = asyncio.create_task(to_the_end(scene.system, "rebuild"))
+    rebuilding = asyncio.create_task(to_the_end(scene.system, "projector", "rebuild"))
     filled = False
     while not (filled or rebuilding.done()):
         async with write_lock(scene.system) as connection:
@@ -86,14 +86,14 @@ async def roll_back(scene: Scene) -> None:
     if scene.rng.random() < 0.5:
         await scene.system.command("projector", "rollback", kill_after=scene.rng.uniform(0.15, 0.4))
         await rebuild(scene)
-    await to_the_end(scene.system, "rollback")
+    await to_the_end(scene.system, "projector", "rollback")
 
 
 async def to_the_end(system: System, *words: str) -> None:
-    """Run a projector command until it succeeds. Raises Violation when it is refused or never does."""
+    """Run a command until it succeeds. Raises Violation when it is refused or never does."""
     deadline = time.monotonic() + 40
     while True:
-        status, said = await system.command("projector", *words)
+        status, said = await system.command(*words)
         if status == 0:
             return
         if status not in (1, 137) or any(word in said for word in REFUSED) or time.monotonic() > deadline:

@@ -21,7 +21,7 @@ from tests.fault_clients import Client, EventMaker
 from tests.fault_environment import Violation, fault_points, remove
 from tests.fault_fold import log_keys
 from tests.fault_invariants import check, digest_of_tables
-from tests.fault_journal import TENANTS, Journal
+from tests.fault_journal import LIMIT, LIMITED, TENANTS, Journal
 from tests.fault_kinds import KINDS, POINTS, Kind
 from tests.fault_scene import Scene
 from tests.fault_system import NAMES, System
@@ -55,6 +55,7 @@ class Run:
         supervising = asyncio.create_task(self.system.supervise())
         self.watcher = Watcher(self.system)
         version = await self.system.ask(lambda client: client.info("server"))
+        await to_the_end(self.system, "api", "tenant", "set", LIMITED, "--events-per-second", str(LIMIT))
         print(f"server {version.get('valkey_version') or version['redis_version']}, in {self.system.folder}", flush=True)
         try:
             for number, names in zip(numbers, decks, strict=True):
@@ -142,8 +143,8 @@ class Run:
     async def _compare_with_rebuilt(self) -> None:
         """The product's own commands find nothing, and a rebuild gives the same tables."""
         before = digest_of_tables(self.system)
-        await to_the_end(self.system, "verify")
-        await to_the_end(self.system, "rebuild")
+        await to_the_end(self.system, "projector", "verify")
+        await to_the_end(self.system, "projector", "rebuild")
         after = digest_of_tables(self.system)
         if before != after:
             raise Violation(f"a rebuild gives other tables: {before}, then {after}")

@@ -58,7 +58,7 @@ MUTANTS = [
         "the checkpoint is not compared",
         "pause-in-hand",
         "sessions that count",
-        (("projector/tables.py", "if before.position != batch.after:", "if before.position < 0:"),),
+        (("projector/tables.py", "if before.position != batch.after or ", "if before.position < 0 or "),),
     ),
     Mutant(
         "a late duplicate is not counted as one",
@@ -79,7 +79,7 @@ MUTANTS = [
         "a lost group is made again at the end of the log",
         "destroy-groups-and-die",
         "acknowledged, but not in the tables",
-        (("streams/consumer.py", 'f"{want.after}-0", "MKSTREAM"', '"$", "MKSTREAM"'),),
+        (("streams/consumer.py", 'self._group, f"{want.after}-0")', 'self._group, "$")'),),
     ),
     Mutant(
         "sessions are written in a transaction of their own",
@@ -110,6 +110,21 @@ MUTANTS = [
         (
             ("projector/schema.py", "(tenant_id, timestamp_us, event_hash, split)", "(tenant_id, timestamp_us, event_hash)"),
             ("projector/tables.py", "event_hash = ? AND split = ?", "event_hash = ? AND ? <> ''"),
+        ),
+    ),
+    Mutant(
+        "duplicates are not counted",
+        "none",
+        "counted 0 duplicate",
+        (("streams/append.lua", "if counts[2] > 0 then", "if false then"),),
+    ),
+    Mutant(
+        "the tables forget who was erased",
+        "erase",
+        "was erased|who has no log",
+        (
+            ("projector/erasure.py", '        store.execute("INSERT OR IGNORE INTO erased_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
+            ("streams/erase.lua", "redis.call('SADD', erased, tenant_digest)\n", ""),
         ),
     ),
     Mutant(
