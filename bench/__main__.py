@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from bench.door import batch, single
+from bench.flood import flood
 from bench.footprint import idle, memory
 from bench.latency import latency
 from bench.report import table_of
@@ -16,7 +17,7 @@ from bench.system import end_on_signals
 from bench.tables import drain, rebuild
 
 PLAIN_WIDTH = 160
-FIGURES = {measure.__name__: measure for measure in (single, batch, drain, rebuild, latency, memory, idle, scale)}
+FIGURES = {measure.__name__: measure for measure in (single, batch, drain, rebuild, latency, flood, memory, idle, scale)}
 
 
 @click.command()

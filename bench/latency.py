@@ -11,7 +11,8 @@ from bench.report import Figure
 from bench.system import Failed, System
 
 Say = Callable[[str], None]
-Seen = Sequence[tuple[str, int, float]]
+Posted = Sequence[tuple[str, int, float, float]]
+Moved = Sequence[tuple[str, int, float]]
 RATE = 1_000
 TENANTS = 1_000
 MARGIN_SECONDS = 8.0
@@ -48,7 +49,7 @@ def latency(say: Say, *, quick: bool) -> list[Figure]:
     ]
 
 
-def waits_ms(posted: Seen, moved: Seen) -> list[float]:
+def waits_ms(posted: Posted, moved: Moved) -> list[float]:
     """From each event's 202 to the first look that found its tenant's checkpoint there; sorted."""
     positions: defaultdict[str, list[int]] = defaultdict(list)
     times: defaultdict[str, list[float]] = defaultdict(list)
@@ -56,7 +57,7 @@ def waits_ms(posted: Seen, moved: Seen) -> list[float]:
         positions[tenant].append(position)
         times[tenant].append(when)
     waits = []
-    for tenant, position, when in posted:
+    for tenant, position, when, _ in posted:
         found = bisect_left(positions[tenant], position)
         if found == len(positions[tenant]):
             raise Failed(f"the event at position {position} of {tenant} was not seen in the tables")

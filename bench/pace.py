@@ -1,4 +1,4 @@
-"""A process that posts single events at a steady rate, whatever the answers take, and notes when each 202 came."""
+"""A process that posts single events at a steady rate, whatever the answers take, and notes what each waited for."""
 
 import asyncio
 import json
@@ -17,29 +17,31 @@ CONNECTIONS = 64
 GRACE_SECONDS = 2.0
 
 
-async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[tuple[str, int, float]]:
-    """The tenant, position and time of each 202."""
-    seen: list[tuple[str, int, float]] = []
-    waiting: deque[tuple[str, bytes]] = deque()
-    busy: dict[Connection, str] = {}
+async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[tuple[str, int | None, float, float]]:
+    """Of each event the tenant, the position, when it was answered, and when it was due to be sent."""
+    seen: list[tuple[str, int | None, float, float]] = []
+    waiting: deque[tuple[str, bytes, float]] = deque()
+    busy: dict[Connection, tuple[str, float]] = {}
 
     def answered(connection: Connection, status: int, body: bytes) -> None:
-        seen.append((busy.pop(connection), json.loads(body)["position"], time.monotonic()))
+        tenant, due = busy.pop(connection)
+        seen.append((tenant, json.loads(body).get("position"), time.monotonic(), due))
         idle.append(connection)
         send()
 
     def send() -> None:
         while waiting and idle:
             connection = idle.pop()
-            busy[connection], request = waiting.popleft()
+            tenant, request, due = waiting.popleft()
+            busy[connection] = tenant, due
             connection.post(request)
 
     idle = await connect(plan["port"], CONNECTIONS, answered)
-    for i, request in enumerate(requests):
+    for i, (tenant, request) in enumerate(requests):
         due = plan["begin"] + i / plan["rate"]
         if (left := due - time.monotonic()) > 0:
             await asyncio.sleep(left)
-        waiting.append(request)
+        waiting.append((tenant, request, due))
         send()
     await asyncio.sleep(GRACE_SECONDS)
     return seen
@@ -49,9 +51,9 @@ def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
     """Requests to tenants at random; a second's first goes to a tenant that nobody has heard of."""
     chance = random.Random(plan["seed"])
     count = int(plan["seconds"] * plan["rate"])
-    known = tenant_names(plan["tenants"])
+    known = tenant_names(plan["tenants"], prefix=plan.get("prefix", "tenant"))
     new = tenant_names(count // plan["rate"] + 1, prefix="new")
-    streams = {tenant: bodies(tenant, 1_000, seed=plan["seed"]) for tenant in known + new}
+    streams = {tenant: bodies(tenant, max(1_000, 2 * count // plan["tenants"]), seed=plan["seed"]) for tenant in known + new}
     requests = []
     for i in range(count):
         if plan["newcomers"] and i % plan["rate"] == 0:
