@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
         with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS) as store:
-            async with Log(wire, window_seconds=settings.window_seconds) as log:
+            async with Log(wire, window_seconds=settings.window_seconds, archive_url=settings.archive) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)
                 registry = app.state.registry = Registry(store, settings.limits)

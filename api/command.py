@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from projector import RebuildRunning, SqliteStore, StoreUnavailable, open_store
-from streams import BadTenant, LogUnavailable, SettingError, Settings, keys_of, load_settings
+from streams import ArchiveUnavailable, BadTenant, LogUnavailable, SettingError, Settings, keys_of, load_settings
 
 BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
 
@@ -18,7 +18,7 @@ def opened() -> Iterator[tuple[Settings, SqliteStore]]:
         settings = load_settings()
         with open_store(settings.tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS) as store:
             yield settings, store
-    except (SettingError, StoreUnavailable, LogUnavailable, RebuildRunning) as error:
+    except (SettingError, StoreUnavailable, LogUnavailable, ArchiveUnavailable, RebuildRunning) as error:
         sys.exit(str(error))
 
 

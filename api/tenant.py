@@ -112,9 +112,9 @@ def erase(name: str, yes: bool) -> None:
 
 def _erase(settings: Settings, store: SqliteStore, name: str) -> dict[str, int]:
     """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
-    log = _ask(settings, lambda wire: log_erasure.erase(wire, name))
+    log = _ask(settings, lambda wire: log_erasure.erase(wire, name, settings.archive))
     rows = erasure.erase(store, name)
-    return {"records of the log": log.records, "claims on names": log.claims} | {
+    return {"records of the log": log.records, "claims on names": log.claims, "files of the archive": log.files} | {
         f"rows of {table}": count for table, count in sorted(rows.items())
     }
 

@@ -156,7 +156,7 @@ def _run(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
 @contextlib.asynccontextmanager
 async def _opened(settings: Settings, budget_seconds: float) -> AsyncIterator[tuple[Log, SqliteStore]]:
     with open_store(settings.tables_url, cache_mib=settings.cache_mib) as store:
-        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds)) as log:
+        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
             yield log, store
 
 

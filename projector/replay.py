@@ -47,6 +47,7 @@ class Order(msgspec.Struct, frozen=True):
     """What a replaying process is told; its files are `folder`/1, 2, 3, …"""
 
     url: str
+    archive_url: str
     budget_seconds: float
     spans: list[Span]
     accept_loss: bool
@@ -59,6 +60,7 @@ class Lost(msgspec.Struct, frozen=True, tag=True):
     tenant: str
     first: int
     last: int
+    reason: str
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
@@ -124,7 +126,8 @@ async def _by_processes(log: Log, shares: Sequence[list[Span]], folder: str, acc
     receiving = []
     try:
         for number, share in enumerate(shares):
-            order = Order(log.wire.url, log.wire.budget_seconds, share, accept_loss, str(Path(folder, str(number))))
+            place = str(Path(folder, str(number)))
+            order = Order(log.wire.url, log.archive_url, log.wire.budget_seconds, share, accept_loss, place)
             with store_errors():
                 os.makedirs(order.folder)
             receiving.append(asyncio.create_task(_receive(order, chunks)))
@@ -160,7 +163,7 @@ async def _receive(order: Order, chunks: "asyncio.Queue[Chunk | None]") -> None:
                 size += await child.stdout.readexactly(FRAME_BYTES - len(size))
             frame = _decode(await child.stdout.readexactly(int.from_bytes(size, "big")))
             if isinstance(frame, Lost):
-                raise Hole(frame.tenant, frame.first, frame.last)
+                raise Hole(frame.tenant, frame.first, frame.last, frame.reason)
             if isinstance(frame, Broken):
                 raise LogUnavailable(frame.reason)
             if isinstance(frame, Unstored):
@@ -241,11 +244,11 @@ async def _serve() -> None:
                 await asyncio.sleep(PAUSE_SECONDS)
         await asyncio.gather(*sending)
 
-    async with Log(Wire(order.url, budget_seconds=order.budget_seconds)) as log:
+    async with Log(Wire(order.url, budget_seconds=order.budget_seconds), archive_url=order.archive_url) as log:
         try:
             await store_and_send()
         except Hole as hole:
-            send(Lost(hole.tenant, hole.first, hole.last))
+            send(Lost(hole.tenant, hole.first, hole.last, hole.reason))
         except LogUnavailable as error:
             send(Broken(str(error)))
         except StoreUnavailable as error:

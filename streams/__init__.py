@@ -23,6 +23,7 @@ from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, ke
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
 from streams.logs import configure_logging
+from streams.manifest import ArchiveUnavailable
 from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
@@ -34,6 +35,7 @@ __all__ = [
     "PARTITIONS",
     "TENANT_PATTERN",
     "WAKE_CHANNEL",
+    "ArchiveUnavailable",
     "BadTenant",
     "Consumer",
     "Counts",

@@ -1,19 +1,20 @@
 """python -m streams: the embedded server, and a log in the terminal."""
 
 import asyncio
-import signal
 import sys
 from datetime import UTC, datetime
 
 import click
 import msgspec
 
+from streams.archive_commands import archive, verify
+from streams.command import settings_or_exit, wait_for_signal
 from streams.event import Record
 from streams.keys import BadTenant
 from streams.log import Hole, Log
 from streams.logs import configure_logging
 from streams.server import BrokenLog, ServerMissing, ServerStarted, serve
-from streams.settings import SettingError, Settings, load_settings, without_passwords
+from streams.settings import SettingError, Settings, without_passwords
 from streams.wire import LogUnavailable, Wire
 
 
@@ -24,15 +25,7 @@ def main() -> None:
 
 
 SECRETS = ("JWT_SECRET", "METRICS_TOKEN")
-ADDRESSES = ("REDIS_URL", "DATABASE_URL", "JWT_JWKS_URL")  # which may hold a password
-
-
-def settings_or_exit() -> Settings:
-    """The settings; ends the process with one sentence when one cannot be used."""
-    try:
-        return load_settings()
-    except SettingError as error:
-        sys.exit(str(error))
+ADDRESSES = ("REDIS_URL", "DATABASE_URL", "ARCHIVE_URL", "JWT_JWKS_URL")  # which may hold a password
 
 
 @main.command("settings")
@@ -64,17 +57,9 @@ def serve_command() -> None:
         if settings.embedded:
             asyncio.run(serve(settings, say=lambda line: print(line, flush=True)))
         else:
-            asyncio.run(_wait_for_signal())
+            asyncio.run(wait_for_signal("REDIS_URL is set; no embedded server is started"))
     except (ServerMissing, ServerStarted, BrokenLog, SettingError) as error:
         sys.exit(str(error))
-
-
-async def _wait_for_signal() -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    print("REDIS_URL is set; no embedded server is started", flush=True)
-    await stop.wait()
 
 
 @main.command()
@@ -92,7 +77,7 @@ def tail(tenant: str, after: int | None, follow: bool) -> None:
 
 
 async def _tail(settings: Settings, tenant: str, after: int | None, follow: bool) -> None:
-    async with Log(Wire(settings.log_url, budget_seconds=settings.append_seconds)) as log:
+    async with Log(Wire(settings.log_url, budget_seconds=settings.append_seconds), archive_url=settings.archive) as log:
         position = max(0, await log.last_position(tenant) - 10) if after is None else after
         while True:
             async for page in log.read(tenant, position):
@@ -108,6 +93,10 @@ def line_of(record: Record) -> str:
     """A record as one line for a person."""
     received = datetime.fromtimestamp(record.received_at_us / 1_000_000, UTC).isoformat(timespec="milliseconds")
     return f"{record.position}\t{received}\t{record.body.decode(errors='replace')}"
+
+
+main.add_command(archive)
+main.add_command(verify)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 {p}:seen:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
 {p}:usage:TENANT         hash     what the door counted of the tenant, and what is left of its limits
 {p}:tenants              set      every tenant that has a log, or whose events were all rejected
+{p}:archiving:TENANT     string   who archives the tenant's log now; a lease
 {p}:erased               set      digests of tenants that were erased: nothing is taken for them
 {p}:groups               set      groups that a new log gets at its first event
 {p}:ready:GROUP          zset     tenants with records that GROUP has not applied; score = when they may be taken
@@ -39,6 +40,7 @@ class TenantKeys(msgspec.Struct, frozen=True):
     log: str
     seen: str
     usage: str
+    archiving: str
     tenants: str
     groups: str
     erased: str
@@ -56,6 +58,7 @@ def keys_of(tenant: str) -> TenantKeys:
         log=f"{log_prefix(partition)}{tenant}",
         seen=f"{{{partition}}}:seen:{tenant}:",
         usage=f"{usage_prefix(partition)}{tenant}",
+        archiving=f"{{{partition}}}:archiving:{tenant}",
         tenants=tenants_key(partition),
         groups=groups_key(partition),
         erased=erased_key(partition),

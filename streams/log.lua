@@ -20,3 +20,20 @@ end
 local function whole(number)
   return string.format('%.0f', number)
 end
+
+-- low_water(log) -> through which position every group of a log has acknowledged; 0 without groups, which may have been lost
+local function low_water(log)
+  local groups = redis.call('XINFO', 'GROUPS', log)
+  local through = #groups > 0 and last_position(log) or 0
+  for _, info in ipairs(groups) do
+    local field = {}
+    for i = 1, #info, 2 do field[info[i]] = info[i + 1] end
+    local delivered = tonumber(string.match(field['last-delivered-id'], '^%d+'))
+    if field['pending'] > 0 then
+      local pending = redis.call('XPENDING', log, field['name'])
+      delivered = math.min(delivered, tonumber(string.match(pending[2], '^%d+')) - 1)
+    end
+    through = math.min(through, delivered)
+  end
+  return through
+end

@@ -1,6 +1,8 @@
 """The log: events go to the end of their tenant's stream, each once, and are read again from any position."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, Self
 
 import msgspec
@@ -10,6 +12,7 @@ from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
 from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key, usage_prefix
 from streams.limits import NO_LIMITS, Limits
+from streams.manifest import ArchiveUnavailable, DamagedArchive
 from streams.wire import LogUnavailable, Wire
 
 PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
@@ -20,11 +23,13 @@ SAMPLE_RECORDS = 64
 class Hole(Exception):
     """Records are missing from a log: those from `first` to `last`, both included."""
 
-    def __init__(self, tenant: str, first: int, last: int) -> None:
-        super().__init__(f"the log of {tenant} misses the records at positions {first} to {last}")
+    def __init__(self, tenant: str, first: int, last: int, reason: str = "") -> None:
+        why = f": {reason}" if reason else ""
+        super().__init__(f"the log of {tenant} misses the records at positions {first} to {last}{why}")
         self.tenant = tenant
         self.first = first
         self.last = last
+        self.reason = reason
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -37,24 +42,27 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a log says of itself: its last position, how many records it holds, and what the door did not accept."""
+    """What a log says of itself: its last position, how many records the server holds, how many left it for the archive, and
+    what the door did not accept."""
 
     tenant: str
     last: int
     held: int
     counts: Counts = Counts()
+    archived: int = 0
 
     @property
     def has_hole(self) -> bool:
         """Whether a record between 1 and the last is missing."""
-        return self.held != self.last
+        return self.held != self.last - self.archived
 
 
 class Log:
-    """The logs of all tenants on one server."""
+    """The logs of all tenants: their live part on one server, what has left it in an archive, if there is one."""
 
-    def __init__(self, wire: Wire, *, window_seconds: float = 86_400.0) -> None:
+    def __init__(self, wire: Wire, *, window_seconds: float = 86_400.0, archive_url: str = "") -> None:
         self.wire = wire
+        self.archive_url = archive_url
         self._appender = Appender(wire, window_seconds=window_seconds)
 
     async def __aenter__(self) -> Self:
@@ -85,8 +93,9 @@ class Log:
         """Pages of records behind position `after`, up to `through` or the end the log has when it gets there.
 
         Pages are bounded in records and bytes. So much is asked for as would be a page if records are like the last ones: to
-        have a script count bytes costs the server ten times the read. Raises Hole when a page does not begin at the next
-        position, after it has given the records before the hole; LogUnavailable.
+        have a script count bytes costs the server ten times the read. What is missing before or between them is looked for in the
+        archive. Raises Hole when a page does not begin at the next position, after it has given the records before the hole;
+        LogUnavailable.
         """
         position, wanted = after, PAGE_RECORDS
         while through is None or position < through:
@@ -96,12 +105,41 @@ class Log:
                 yield page
                 position = page[-1].position
                 wanted = max(1, min(PAGE_RECORDS, PAGE_BYTES // mean_bytes(page[-SAMPLE_RECORDS:])))
-            if len(whole) < len(records):
-                raise Hole(tenant, position + 1, records[len(whole)].position - 1)
-            if not records:
-                break
-        if through is not None and position < through:
-            raise Hole(tenant, position + 1, through)
+            if records and len(whole) == len(records):
+                continue
+            until = records[len(whole)].position - 1 if records else through
+            if until is None and position:
+                return
+            if until is not None and through is not None:
+                until = min(until, through)
+            async with aclosing(self._archived(tenant, position, until)) as pages:
+                async for page in pages:
+                    yield page
+                    position = page[-1].position
+            if until is None:
+                return
+            if position < until:
+                raise Hole(tenant, position + 1, until)
+
+    async def _archived(self, tenant: str, after: int, through: int | None) -> AsyncGenerator[list[Record], None]:
+        """Pages of archived records behind a position. Raises Hole for what is damaged, LogUnavailable."""
+        if not self.archive_url:
+            return
+        from streams.archive import Archive  # not above: pyarrow takes half a second to load
+
+        position = after
+        try:
+            pages = (await asyncio.to_thread(Archive, self.archive_url)).read(tenant, after)
+            while (records := await asyncio.to_thread(next, pages, None)) is not None:
+                for page in _pages([record for record in records if through is None or record.position <= through]):
+                    yield page
+                    position = page[-1].position
+                if position == through:
+                    return
+        except DamagedArchive as error:
+            raise Hole(tenant, position + 1, error.last or through or position + 1, str(error)) from error
+        except ArchiveUnavailable as error:
+            raise LogUnavailable(f"the archive: {error}") from error
 
     async def find(self, tenant: str, position: int) -> Record | None:
         """The record at a position, or None. Raises LogUnavailable."""
@@ -109,7 +147,8 @@ class Log:
         return record
 
     async def find_each(self, places: Sequence[tuple[str, int]]) -> list[Record | None]:
-        """The record at each of some places, (tenant, position), or None; in few round trips. Raises LogUnavailable."""
+        """The record at each of some places, (tenant, position), or None; in few round trips, where it is not archived.
+        Raises LogUnavailable."""
         found: list[Record | None] = []
         for begin in range(0, len(places), PAGE_RECORDS):
             some = places[begin : begin + PAGE_RECORDS]
@@ -118,7 +157,20 @@ class Log:
                 if isinstance(reply, ResponseError):
                     raise LogUnavailable(str(reply)) from reply
                 found.append(record_of(reply[0]) if reply else None)
+        if self.archive_url:
+            for number, (tenant, position) in enumerate(places):
+                if found[number] is None and position:
+                    found[number] = await self._find_archived(tenant, position)
         return found
+
+    async def _find_archived(self, tenant: str, position: int) -> Record | None:
+        try:
+            async with aclosing(self._archived(tenant, position - 1, position)) as pages:
+                async for page in pages:
+                    return page[0] if page[0].position == position else None
+        except Hole:
+            pass  # a damaged archive is named by whoever reads on
+        return None
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
         try:
@@ -148,8 +200,9 @@ class Log:
         for reply in await self.wire.run("survey", calls):
             if isinstance(reply, Exception):
                 raise LogUnavailable(str(reply))
-            for tenant, last, held, *counts in reply:
-                found.append(Survey(tenant.decode(), int(last), held, Counts(*(int(count or 0) for count in counts))))
+            for tenant, last, held, archived, *counts in reply:
+                counted = Counts(*(int(count or 0) for count in counts))
+                found.append(Survey(tenant.decode(), int(last), held, counted, int(archived or 0)))
         return sorted(found, key=lambda survey: survey.tenant)
 
     async def holes(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:

@@ -13,10 +13,12 @@ from redis.asyncio.connection import parse_url
 
 from streams.limits import Limits
 
+TOKEN_CHARACTERS = 16
 SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 104 on macOS
 
 
 _is_origin = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+").fullmatch
+_is_archive = re.compile(r"(file:///|s3://|gs://)\S+").fullmatch
 _address = re.compile(r"//\S+").sub
 _password_parameter = re.compile(r"(?<=password=)[^\s&'\"]+").sub
 
@@ -66,6 +68,9 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     event_limit_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] = 64 * 1024
     request_limit_events: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
     request_limit_bytes: Annotated[int, Meta(ge=1024, le=256 * 1024 * 1024)] = 5 * 1024 * 1024
+    archive_url: str = ""
+    hot_seconds: Annotated[float, Meta(ge=0)] = 86_400.0
+    hot_records: Positive = 1_000_000
     append_seconds: Seconds = 2.0
     request_seconds: Seconds = 30.0
     read_wait_seconds: Annotated[float, Meta(ge=0, le=60)] = 5.0
@@ -106,6 +111,13 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     def log_url(self) -> str:
         """Where the log is: REDIS_URL, or the embedded server's socket."""
         return self.redis_url or f"unix://{self.socket_path}"
+
+    @property
+    def archive(self) -> str:
+        """Where the archive is: ARCHIVE_URL, or a directory in DATA_DIR; empty for `none`."""
+        if self.archive_url == "none":
+            return ""
+        return self.archive_url or f"file://{os.path.abspath(os.path.join(self.data_dir, 'archive'))}"
 
     @property
     def tables_url(self) -> str:
@@ -180,6 +192,13 @@ def _check(settings: Settings) -> None:
         raise SettingError(sources[1].upper(), f"cannot be set beside {sources[0].upper()}: one of them says what is believed.")
     if sources and settings.auth == "open":
         raise SettingError(sources[0].upper(), "is set and AUTH is open: nobody would look at a token. Set AUTH=keys.")
+    if settings.metrics_token and settings.auth == "open":
+        raise SettingError("METRICS_TOKEN", "is set and AUTH is open: everybody may read /metrics. Set AUTH=keys.")
+    if settings.metrics_token and len(settings.metrics_token) < TOKEN_CHARACTERS:
+        raise SettingError("METRICS_TOKEN", f"must have {TOKEN_CHARACTERS} characters or more.")
+    if settings.archive_url not in ("", "none") and not _is_archive(settings.archive_url):
+        shown = without_passwords(settings.archive_url)
+        raise SettingError("ARCHIVE_URL", f"must begin with file:///, s3:// or gs://, or be none. It is {shown!r}.")
     path = settings.tables_url.removeprefix("sqlite:///")
     if path in ("", ":memory:", settings.tables_url):
         raise SettingError("DATABASE_URL", f"must be sqlite:/// and a file's path. It is {settings.tables_url!r}.")

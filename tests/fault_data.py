@@ -75,6 +75,14 @@ async def destroy_groups_and_die(scene: Scene) -> None:
         scene.system.release(one, other)
 
 
+async def archive(scene: Scene) -> None:
+    """What is cold leaves the server, by an archiver that dies, and then by another."""
+    point = scene.rng.choice(("after_archive_before_trim", "between_trims"))
+    await scene.system.command("streams", "archive", "--once", fault_at=point)
+    await scene.system.ask(lambda client: _delete(client, "*:archiving:*"))  # as its lease would end
+    await scene.system.command("streams", "archive", "--once")
+
+
 async def refuse_xadd(scene: Scene) -> None:
     """XADD is refused for a moment, inside of scripts too; every other command works."""
     for client in scene.clients:

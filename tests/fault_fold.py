@@ -3,11 +3,14 @@
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
+from pyarrow import parquet
 
 from tests.fault_environment import Violation
 from tests.fault_journal import Members, content_of, identity
@@ -40,17 +43,35 @@ def log_keys(client: redis.Redis) -> dict[str, bytes]:
     return {key.split(b":", 2)[2].decode(): key for key in client.scan_iter(match="*:log:*", count=10_000)}
 
 
-def read_logs(client: redis.Redis) -> dict[str, list[Entry]]:
+def read_logs(client: redis.Redis, archive: Path) -> dict[str, list[Entry]]:
     """Every tenant's log. Raises Violation when an entry is not what the contract says."""
     logs = {}
     for tenant, key in sorted(log_keys(client).items()):
         entries = client.xrange(key)
-        if [entry_id for entry_id, _ in entries] != [b"%d-0" % position for position in range(1, len(entries) + 1)]:
-            raise Violation(f"{tenant}: positions are not 1, 2, 3, …")
         if any(set(fields) != {b"event", b"received_at_us", b"version"} for _, fields in entries):
             raise Violation(f"{tenant}: an entry has other fields than event, received_at_us, version")
-        logs[tenant] = [Entry(int(i[:-2]), int(fields[b"received_at_us"]), fields[b"event"]) for i, fields in entries]
+        live = [Entry(int(i.split(b"-")[0]), int(fields[b"received_at_us"]), fields[b"event"]) for i, fields in entries]
+        log = {entry.position: entry for entry in archived(archive / f"tenant={tenant}")}
+        if wrong := [entry for entry in live if log.setdefault(entry.position, entry) != entry]:
+            raise Violation(f"{tenant}: the archive has {log[wrong[0].position]}, the server {wrong[0]}")
+        logs[tenant] = [log[position] for position in sorted(log)]
+        if [entry.position for entry in logs[tenant]] != list(range(1, len(log) + 1)):
+            raise Violation(f"{tenant}: positions are not 1, 2, 3, …")
     return logs
+
+
+def archived(folder: Path) -> Iterator[Entry]:
+    """The records that a tenant's manifest names."""
+    if not (folder / "manifest.json").exists():
+        return
+    for segment in json.loads((folder / "manifest.json").read_text())["segments"]:
+        file = folder / f"{segment['first']:020}-{segment['last']:020}.parquet"
+        for row in parquet.ParquetFile(file).read().to_pylist():
+            names = ("event_id", "event_type", "properties", "session_id", "timestamp")
+            texts = {name: json.dumps(row[name], ensure_ascii=False) for name in names if row[name] is not None}
+            members = (f'"{name}":{row[name] if name == "properties" else text}' for name, text in texts.items())
+            received_at_us = (row["received_at"] - EPOCH) // timedelta(microseconds=1)
+            yield Entry(row["position"], received_at_us, f"{{{','.join(members)}}}".encode())
 
 
 @cache

@@ -36,7 +36,7 @@ SHOWN = 4  # of each kind
 
 def check(system: System, journal: Journal) -> int:
     """All invariants of a quiet point; how many records there are. Raises Violation with what does not hold."""
-    logs = read_logs(system.client)
+    logs = read_logs(system.client, system.data / "archive")
     folds = {tenant: fold(tenant, log) for tenant, log in logs.items()}
     problems = [iter(system.ended_alone), log_problems(logs, journal), receipt_problems(logs, folds, journal)]
     problems += [

@@ -59,6 +59,7 @@ KINDS: dict[str, Kind] = {
     "forget-seen": Kind(fault_data.forget_seen, ()),
     "destroy-groups": Kind(fault_data.destroy_groups, ()),
     "destroy-groups-and-die": Kind(fault_data.destroy_groups_and_die, (PROJECTION,)),
+    "archive": Kind(fault_data.archive, ()),
     "refuse-xadd": Kind(fault_data.refuse_xadd, (SERVER,)),
     "erase": Kind(fault_erasure.erase, (TABLES,)),
     "rebuild": Kind(fault_tables.rebuild, (TABLES,)),
@@ -78,4 +79,5 @@ KINDS: dict[str, Kind] = {
     },
     **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, "during_erasure"}
+COMMAND_POINTS = ("during_erasure", "after_archive_before_trim", "between_trims")
+POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *COMMAND_POINTS}

@@ -48,6 +48,7 @@ class System:
             "CACHE_MIB": "16",
             "BATCH_RECORDS": "40",  # so that a backlog spans several batches, and a turn several transactions
             "FREE_DISK_BYTES": "0",
+            "HOT_SECONDS": "0",  # so that an archiver leaves nothing but the newest
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.held: set[str] = set()  # processes that the supervisor leaves dead for now

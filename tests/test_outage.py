@@ -100,9 +100,21 @@ async def test_what_only_the_log_knows_is_answered_503_without_it(own_server: Se
 async def test_what_is_wrong_with_a_request_is_said_without_the_server(own_server: Server, door: Door) -> None:
     own_server.kill()
 
-    answers = [await door.post(content) for content in (b"no json", b"{}", b"[{}, 1]", b"[]")]
+    answers = [await door.post(content) for content in (b"no json", b"[1", b"[]")]
 
-    assert [answer.status_code for answer in answers] == [400, 422, 422, 200]
+    assert [answer.status_code for answer in answers] == [400, 400, 200]
+
+
+async def test_an_event_is_rejected_only_when_that_can_be_counted(own_server: Server, door: Door) -> None:
+    own_server.kill()
+    away = [await door.post(content) for content in (b"{}", b"[{}, 1]")]
+    own_server.start()
+    back = [await door.post(content) for content in (b"{}", b"[{}, 1]")]
+
+    assert [answer.status_code for answer in away] == [503, 503]
+    assert [answer.status_code for answer in back] == [422, 422]
+    [survey] = await door.log.survey()
+    assert survey.counts.rejected == 3
 
 
 async def test_a_server_whose_memory_is_full_is_answered_log_full_and_nothing_is_half_claimed(

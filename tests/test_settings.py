@@ -23,6 +23,14 @@ WRONG = [
     ("AUTH", "OPEN"),
     ("ALLOW_OPEN", "maybe"),
     ("NEW_TENANTS_PER_SECOND", "0"),
+    ("EVENTS_PER_SECOND", "-1"),
+    ("BYTES_PER_SECOND", "1MB"),
+    ("EVENTS_PER_DAY", "0.5"),
+    ("ARCHIVE_URL", "/var/archive"),
+    ("ARCHIVE_URL", "file://archive"),
+    ("ARCHIVE_URL", "ftp://host/archive"),
+    ("HOT_SECONDS", "-1"),
+    ("HOT_RECORDS", "0"),
     ("CORS_ORIGINS", "shop.example"),
     ("CORS_ORIGINS", "https://shop.example/path"),
     ("CORS_ORIGINS", "https://*.example"),
@@ -135,8 +143,20 @@ def test_a_setting_that_cannot_work_is_refused_at_the_start(name: str, value: st
         load_settings({name: value})
 
 
+@pytest.mark.parametrize(
+    "given", [{"AUTH": "keys", "METRICS_TOKEN": "too short"}, {"METRICS_TOKEN": "long enough, but AUTH is open"}]
+)
+def test_a_token_for_metrics_that_protects_nothing_is_refused_and_not_shown(given: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match=r"^Setting METRICS_TOKEN ") as refused:
+        load_settings(given)
+
+    assert given["METRICS_TOKEN"] not in str(refused.value)
+
+
 def test_every_setting_is_checked() -> None:
-    unbounded = {"HOST"} | {name for name in Settings.__struct_encode_fields__ if name.startswith("JWT_")}  # by the API
+    unbounded = {"HOST", "METRICS_TOKEN"} | {
+        name for name in Settings.__struct_encode_fields__ if name.startswith("JWT_")
+    }  # by the API
 
     assert {name for name, _ in WRONG} | unbounded == set(Settings.__struct_encode_fields__)
 

@@ -1,0 +1,229 @@
+"""The archive: the part of each log that has left memory, as sealed segments in a directory or a bucket.
+
+tenant=acme/00000000000000000001-00000000000000100000.parquet   a segment: positions 1 to 100,000
+tenant=acme/manifest.json                                       which segments there are; replaced as a whole
+
+A segment is written whole, synced and read back before the manifest names it, and removed after the manifest does not any more.
+Nothing else is believed: a file that no manifest names does not exist.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from pyarrow import fs
+
+from streams.event import Record
+from streams.keys import keys_of
+from streams.manifest import (
+    ArchiveMoved,
+    ArchiveUnavailable,
+    DamagedArchive,
+    Manifest,
+    Segment,
+    kept_of,
+    parse_manifest,
+)
+from streams.segments import BadSegment, pack, unpack
+
+MANIFEST, BEFORE = "manifest.json", "manifest.before.json"
+TRIES = 10  # of a reader, while segments that it was to read next were merged
+
+
+class Archive:
+    """The segments behind a URL: file:///…, s3://…, gs://…. Its methods wait for files; call them in a thread."""
+
+    def __init__(self, url: str) -> None:
+        with _unavailable():
+            self._files, self._root = fs.FileSystem.from_uri(url)
+        self._is_local = isinstance(self._files, fs.LocalFileSystem)
+
+    # -- manifests ---------------------------------------------------------------------------------------------------
+
+    def manifest(self, tenant: str) -> Manifest:
+        """A tenant's manifest; one without segments when there is none. Raises DamagedArchive, ArchiveUnavailable."""
+        return self._manifest(tenant)[0]
+
+    def _manifest(self, tenant: str) -> tuple[Manifest, bytes]:
+        path = self._path(tenant, MANIFEST)
+        raw = self._get(path)
+        if raw is None:
+            return Manifest(tenant), b""
+        return parse_manifest(raw, tenant, path), raw
+
+    def tenants(self) -> list[str]:
+        """Every tenant that has an archive, by name."""
+        with _unavailable():
+            found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        names = (info.base_name.removeprefix("tenant=") for info in found if info.base_name.startswith("tenant="))
+        return sorted(name for name in names if self._get(self._path(name, MANIFEST)) is not None)
+
+    # -- segments ----------------------------------------------------------------------------------------------------
+
+    def add(self, tenant: str, records: Sequence[Record]) -> Manifest:
+        """Archive records that follow what is archived; the manifest that names them. Small segments before them are taken
+        into theirs, each record not more often than its tenant's archive doubles.
+
+        Raises ArchiveMoved, DamagedArchive, ArchiveUnavailable: then the archive is as it was, but for a file that no
+        manifest names and the next try writes again.
+        """
+        manifest, raw = self._manifest(tenant)
+        if records[0].position != manifest.through + 1:
+            raise ArchiveMoved(f"the archive of {tenant} ends at {manifest.through}, the records begin at {records[0].position}")
+        kept = kept_of(manifest.segments, len(records), sum(len(record.body) for record in records))
+        small = manifest.segments[kept:]
+        merged = [record for one in small for page in self._unpacked(tenant, one, 0) for record in page]
+        segment = self._write(tenant, [*merged, *records])
+        following = Manifest(tenant, [*manifest.segments[:kept], segment], hashlib.sha256(raw).hexdigest() if raw else "")
+        self._replace(tenant, raw, following)
+        for old in small:
+            self._remove(self._path(tenant, old.name))
+        return following
+
+    def _write(self, tenant: str, records: Sequence[Record]) -> Segment:
+        """Write a segment and read it back."""
+        packed = pack(records)
+        digest = hashlib.sha256(packed).hexdigest()
+        body_bytes = sum(len(record.body) for record in records)
+        segment = Segment(records[0].position, records[-1].position, len(packed), body_bytes, digest)
+        self._put(self._path(tenant, segment.name), packed)
+        if [record for page in self._unpacked(tenant, segment, 0) for record in page] != list(records):
+            raise DamagedArchive(self._path(tenant, segment.name), "does not give the records back that were put into it")
+        return segment
+
+    def _replace(self, tenant: str, before: bytes, manifest: Manifest) -> None:
+        """Replace a manifest, if it is still the one it was."""
+        path = self._path(tenant, MANIFEST)
+        if (self._get(path) or b"") != before:
+            raise ArchiveMoved(f"the manifest of {tenant} is another than it was")
+        if before:
+            self._put(self._path(tenant, BEFORE), before)
+        self._put(path, msgspec.json.format(msgspec.json.encode(manifest)))
+
+    def read(self, tenant: str, after: int) -> Iterator[list[Record]]:
+        """Pages of a tenant's archived records behind a position. Raises DamagedArchive, ArchiveUnavailable."""
+        position = after
+        for left in reversed(range(TRIES)):
+            manifest = self.manifest(tenant)
+            try:
+                for segment in manifest.segments:
+                    if segment.last > position:
+                        for page in self._unpacked(tenant, segment, position):
+                            yield page
+                            position = page[-1].position
+                return
+            except DamagedArchive:
+                if not left or self.manifest(tenant) == manifest:  # a segment that was taken into a larger one is gone
+                    raise
+
+    def _unpacked(self, tenant: str, segment: Segment, after: int) -> Iterator[list[Record]]:
+        """The records of a segment, checked against its digest."""
+        path = self._path(tenant, segment.name)
+        raw = self._get(path)
+        if raw is None:
+            raise DamagedArchive(path, f"is missing; it held the records {segment.first} to {segment.last}", segment.last)
+        if len(raw) != segment.size_bytes or hashlib.sha256(raw).hexdigest() != segment.sha256:
+            raise DamagedArchive(path, f"is damaged; it held the records {segment.first} to {segment.last}", segment.last)
+        expected = max(after + 1, segment.first)
+        try:
+            for page in unpack(io.BytesIO(raw), after):
+                if page[0].position != expected or page[-1].position != expected + len(page) - 1:
+                    raise DamagedArchive(path, f"misses the record {expected}", segment.last)
+                expected += len(page)
+                yield page
+        except BadSegment as error:
+            raise DamagedArchive(path, str(error), segment.last) from error
+        if expected != segment.last + 1:
+            raise DamagedArchive(path, f"misses the records {expected} to {segment.last}", segment.last)
+
+    # -- proof and removal -------------------------------------------------------------------------------------------
+
+    def problems(self, tenant: str) -> Iterator[str]:
+        """What is wrong with a tenant's archive, one sentence each: its manifest, the one before it, each segment."""
+        try:
+            manifest = self.manifest(tenant)
+        except DamagedArchive as error:
+            yield str(error)
+            return
+        before = self._get(self._path(tenant, BEFORE))
+        if manifest.before and (before is None or hashlib.sha256(before).hexdigest() != manifest.before):
+            yield f"{self._path(tenant, BEFORE)}: is not the manifest that the one in force followed"
+        for segment in manifest.segments:
+            try:
+                for _ in self._unpacked(tenant, segment, 0):
+                    pass
+            except DamagedArchive as error:
+                yield str(error)
+
+    def remove(self, tenant: str) -> int:
+        """Remove a tenant's archive, the manifest first; how many files."""
+        with _unavailable():
+            found = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
+        paths = sorted((info.path for info in found if info.type is fs.FileType.File), key=lambda path: MANIFEST not in path)
+        for path in paths:
+            self._remove(path)
+        if paths and self._is_local:
+            os.rmdir(self._path(tenant))
+        return len(paths)
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def _path(self, tenant: str, *names: str) -> str:
+        keys_of(tenant)
+        return "/".join((self._root.rstrip("/"), f"tenant={tenant}", *names))
+
+    def _get(self, path: str) -> bytes | None:
+        """A file's bytes, None when there is none."""
+        try:
+            with _unavailable(), self._files.open_input_stream(path) as stream:
+                return bytes(stream.readall())
+        except FileNotFoundError:
+            return None
+
+    def _put(self, path: str, content: bytes) -> None:
+        """Write a file, whole or not at all; on disk when this returns."""
+        with _unavailable():
+            if self._is_local:
+                _put_locally(path, content)
+                return
+            with self._files.open_output_stream(path) as stream:
+                stream.write(content)
+
+    def _remove(self, path: str) -> None:
+        with _unavailable(), contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(path)
+
+
+def _put_locally(path: str, content: bytes) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = f"{path}.tmp"  # one archiver at a time has this tenant
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    """Errors of files and buckets as ours; that a file is not there passes."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ArchiveUnavailable(str(error)) from error
