@@ -17,9 +17,7 @@ import msgspec
 import uvloop
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from projector import rebuild as rebuilding
 from projector.rebuild import NothingToRollBack, RebuildRefused, Rebuilt, SwapTooSlow
@@ -28,7 +26,7 @@ from projector.status import TenantStatus, status
 from projector.store import OtherProjection, RebuildRunning, StoreReplaced, StoreUnavailable, open_store
 from projector.verify import verify
 from projector.worker import Worker
-from streams import BadTenant, Hole, Log, LogUnavailable, SettingError, Settings, Wire, configure_logging, load_settings
+from streams import BadTenant, Hole, Log, LogUnavailable, Progress, SettingError, Settings, Wire, configure_logging, load_settings
 
 log_of_projector = logging.getLogger("projector")
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
@@ -78,7 +76,7 @@ def rebuild(tenants: tuple[str, ...], accept_loss: bool) -> None:
 
     async def act(settings: Settings) -> int:
         async with _opened(settings, COMMAND_SECONDS) as (log, store):
-            with _progress("rebuilding") as progress:
+            with Progress("rebuilding") as progress:
                 done = await rebuilding.rebuild(log, store, tenants=tenants, accept_loss=accept_loss, progress=progress)
         return _report("rebuilt", done)
 
@@ -91,7 +89,7 @@ def rollback() -> None:
 
     async def act(settings: Settings) -> int:
         async with _opened(settings, COMMAND_SECONDS) as (log, store):
-            with _progress("catching up") as progress:
+            with Progress("catching up") as progress:
                 done = await rebuilding.rollback(log, store, progress=progress)
         return _report("rolled back", done)
 
@@ -194,42 +192,6 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
         )
         log_of_projector.info("%s applies %s to %s", holder, settings.log_url, store.path)
         await worker.run(stop)
-
-
-class _Rate(ProgressColumn):
-    """Records a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} records/s")
-
-
-class _progress:
-    """A bar in a terminal, plain lines elsewhere; called with records done and records in all."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._bar: Progress | None = None
-        self._said = -1
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task(self._title, total=None)
-            self._bar.start()
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def _show(self, done: int, total: int) -> None:
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=total)
-        elif done * 10 // max(total, 1) > self._said:
-            self._said = done * 10 // max(total, 1)
-            print(f"{self._title}: {done} of {total} records", file=sys.stderr, flush=True)
 
 
 def _report(verb: str, done: Rebuilt) -> int:

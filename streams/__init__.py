@@ -24,6 +24,7 @@ from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
 from streams.logs import configure_logging
 from streams.manifest import ArchiveUnavailable
+from streams.progress import Progress
 from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
@@ -48,6 +49,7 @@ __all__ = [
     "LogFull",
     "LogRefused",
     "LogUnavailable",
+    "Progress",
     "Receipt",
     "Record",
     "Rejected",
