@@ -1,4 +1,4 @@
-"""python -m streams: the embedded server, and a log in the terminal."""
+"""python -m streams: the embedded server, a log in the terminal and in files."""
 
 import asyncio
 import sys
@@ -15,13 +15,18 @@ from streams.log import Hole, Log
 from streams.logs import configure_logging
 from streams.server import BrokenLog, ServerMissing, ServerStarted, serve
 from streams.settings import SettingError, Settings, without_passwords
+from streams.transfer_commands import export_command, import_command
 from streams.wire import LogUnavailable, Wire
 
 
 @click.group()
 def main() -> None:
-    """The log: run the embedded server, follow a tenant's records."""
+    """The log: run the embedded server, follow a tenant's records, move them."""
     configure_logging()
+
+
+main.add_command(export_command)
+main.add_command(import_command)
 
 
 SECRETS = ("JWT_SECRET", "METRICS_TOKEN")

@@ -234,7 +234,7 @@ def _count_of_call(waiting: Sequence[_Append]) -> int:
 def _answer(call: list[_Append], reply: Reply) -> None:
     """Give each append of a script call its receipts, or the error that the call met."""
     if isinstance(reply, Exception):
-        _fail(call, _refusal(reply))
+        _fail(call, refusal_of(reply))
         return
     wait_seconds = reply[-1] / 1000
     outcomes = iter(reply)
@@ -256,7 +256,7 @@ def _fail(call: list[_Append], error: Exception) -> None:
             append.receipts.set_exception(error)
 
 
-def _refusal(reply: Exception) -> Exception:
+def refusal_of(reply: Exception) -> Exception:
     """The error of a script call; older servers hide OOM in a plain error, so the text decides."""
     text = str(reply)
     if "ERASED" in text:

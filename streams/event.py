@@ -193,8 +193,8 @@ def _needs_a_closer_look(properties: dict[str, Any], raw: bytes, body: bytes) ->
 
 def _look_closer(raw: bytes) -> None:
     """Refuse duplicate keys, NUL, integers past 64 bits and deep nesting."""
-    if _depth(raw) > DEPTH_LIMIT:
-        raise Rejected("", f"is nested deeper than {DEPTH_LIMIT} levels", limit=DEPTH_LIMIT, value=_depth(raw))
+    if depth_of(raw) > DEPTH_LIMIT:
+        raise Rejected("", f"is nested deeper than {DEPTH_LIMIT} levels", limit=DEPTH_LIMIT, value=depth_of(raw))
     waiting = [json.loads(raw, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)]
     while waiting:
         value = waiting.pop()
@@ -221,7 +221,7 @@ def _no_constant(name: str) -> NoReturn:
     raise Rejected("", f"holds {name}, which is not JSON")
 
 
-def _depth(raw: bytes) -> int:
+def depth_of(raw: bytes) -> int:
     """The deepest nesting of a valid JSON text."""
     deepest = depth = 0
     for token in re.findall(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', raw):

@@ -1,0 +1,46 @@
+-- restore(log, tenants, groups, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, first, records,
+--         then for each record: received_at_us, version, body; then for each seen key: position, digest, split, remaining_ms)
+--   -> the last position that the log had; the records were written if `first` is the next, and nothing was otherwise
+--
+-- Records get the positions they had elsewhere, one atomic act for all, and the claims on their names that still hold there.
+-- The log is written first, for the reason that append gives.
+
+local log, tenants, groups, erased = unpack(KEYS, 1, 4)
+local tenant, tenant_digest, ready_prefix, partition, channel, first, records = unpack(ARGV, 1, 7)
+
+local last = last_position(log)
+if last + 1 ~= tonumber(first) then return whole(last) end
+if last == 0 and redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
+
+-- Whether a value like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8" has a claim of that split.
+local function claimed(value, wanted)
+  for split in string.gmatch(value, '%d+/%x+/([^ ]+)') do
+    if split == wanted then return true end
+  end
+end
+
+for i = 1, tonumber(records) do
+  local at = 5 + i * 3
+  redis.call('XADD', log, whole(last + i) .. '-0', 'event', ARGV[at + 2], 'received_at_us', ARGV[at], 'version', ARGV[at + 1])
+end
+
+local claims = 7 + records * 3
+for i = 5, #KEYS do
+  local at = claims + (i - 5) * 4
+  local position, digest, split, remaining_ms = unpack(ARGV, at + 1, at + 4)
+  local value = redis.call('GET', KEYS[i])
+  if not value or not claimed(value, split) then
+    local claim = position .. '/' .. digest .. '/' .. split
+    local longest = math.max(tonumber(remaining_ms), value and redis.call('PTTL', KEYS[i]) or 0)
+    redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', whole(longest))
+  end
+end
+
+redis.call('SADD', tenants, tenant)
+local woken = false
+for _, group in ipairs(redis.call('SMEMBERS', groups)) do
+  if last == 0 then redis.pcall('XGROUP', 'CREATE', log, group, '0') end
+  if redis.call('ZADD', ready_prefix .. group, 'NX', whole(now_ms()), tenant) == 1 then woken = true end
+end
+if woken then redis.call('PUBLISH', channel, partition) end
+return whole(last)

@@ -1,0 +1,129 @@
+"""python -m streams export and import: a log moves to another installation."""
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any, BinaryIO
+
+import click
+from redis.exceptions import ResponseError
+
+from streams.append import LogBusy, LogFull, LogRefused, TenantErased
+from streams.command import settings_or_exit
+from streams.keys import BadTenant
+from streams.log import Hole, Log
+from streams.progress import Progress
+from streams.restore import LogDiffers, LogEndsBefore, Restore
+from streams.settings import Settings
+from streams.transfer import LINE_LIMIT_BYTES, BadLine, export, lines_of
+from streams.transfer_file import OtherFile, resumed, written_whole
+from streams.wire import LogUnavailable, Wire
+
+ENDS = (
+    BadLine, BadTenant, Hole, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
+    OtherFile, ResponseError, TenantErased,
+)  # fmt: skip
+
+
+@click.command("export")
+@click.argument("tenant")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Begin behind this position.")
+@click.option("--out", default="-", metavar="FILE", help="Where to; - is the terminal or a pipe, and the default.")
+def export_command(tenant: str, after: int, out: str) -> None:
+    """Write a tenant's log as lines of JSON: a header, then every record with its position.
+
+    FILE is there when all of it is, or not at all. With --after N, a FILE that is there must end at N, and is gone on with.
+    """
+    _ended_by(_export(settings_or_exit(), tenant, after, out))
+
+
+async def _export(settings: Settings, tenant: str, after: int, out: str) -> None:
+    async with _log_of(settings) as log:
+        last = await log.last_position(tenant)
+        if not last:
+            sys.exit(f"There is no log of {tenant}.")
+        if after > last:
+            sys.exit(f"The log of {tenant} ends at position {last}; there is nothing behind {after}.")
+        begun = time.monotonic()
+        with _opened_to_write(out, tenant, after) as file, Progress("exporting") as show:
+            async for position, lines in export(log, tenant, after, last):
+                file.write(lines)
+                show(position - after, last - after)
+            file.flush()
+        print(f"exported: the log of {tenant} up to position {last}, {last - after} records, {_in(begun)}", file=sys.stderr)
+
+
+def _opened_to_write(out: str, tenant: str, after: int) -> contextlib.AbstractContextManager[BinaryIO]:
+    if out == "-":
+        return contextlib.nullcontext(sys.stdout.buffer)
+    there = os.path.exists(out)
+    if there and not stat.S_ISREG(os.stat(out).st_mode):
+        return open(out, "wb")
+    return resumed(out, tenant, after) if there and after else written_whole(out)
+
+
+@click.command("import")
+@click.argument("file", default="-")
+@click.option("--tenant", help="Whose log it must be.")
+@click.option("--wait", type=click.FloatRange(min=0), default=60.0, help="Seconds to wait for a server that is away or full.")
+def import_command(file: str, tenant: str | None, wait: float) -> None:
+    """Put a log that was exported into this installation.
+
+    Interrupt it at any moment and start it again: what is there already is compared. The log keeps its tenant and positions,
+    and nobody else may append to it meanwhile.
+    """
+    _ended_by(_restore(settings_or_exit(), file, tenant, wait))
+
+
+async def _restore(settings: Settings, path: str, tenant: str | None, wait_seconds: float) -> None:
+    begun = time.monotonic()
+    async with _log_of(settings) as log:
+        restore = Restore(log, window_seconds=settings.window_seconds, wait_seconds=wait_seconds)
+        try:
+            with _opened_to_read(path) as file, Progress("importing") as show:
+                await restore.run(lines_of(file, LINE_LIMIT_BYTES), tenant=tenant, show=show)
+        except ENDS as error:
+            sys.exit(f"{_said(error)}.{_so_far(restore)}")
+        upto = f"the log of {restore.tenant} up to position {restore.position}"
+        print(f"imported: {upto}, {restore.written} records written, {restore.compared} were there, {_in(begun)}")
+
+
+def _so_far(restore: Restore) -> str:
+    if not restore.tenant:
+        return " Nothing was written."
+    upto = f"Up to position {restore.position} the log of {restore.tenant} is as in the file"
+    return f" {upto}; {restore.written or 'no'} records were written."
+
+
+def _log_of(settings: Settings) -> Log:
+    return Log(Wire(settings.log_url, budget_seconds=settings.append_seconds), window_seconds=settings.window_seconds)
+
+
+def _opened_to_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    return contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb", buffering=256 * 1024)
+
+
+def _in(begun: float) -> str:
+    return f"in {time.monotonic() - begun:.1f} s"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return str(error).rstrip(".")
+
+
+def _ended_by(act: Coroutine[Any, Any, None]) -> None:
+    """Run a command; what is wrong with file or surroundings ends it with one sentence."""
+    try:
+        asyncio.run(act)
+    except BrokenPipeError:
+        raise  # click ends without a word for a reader that went away
+    except ENDS as error:
+        sys.exit(f"{_said(error)}.")
+    except KeyboardInterrupt:
+        sys.exit(130)
