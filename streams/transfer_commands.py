@@ -1,4 +1,4 @@
-"""python -m streams export and import: a log moves to another installation."""
+"""python -m streams export and import: a log moves to another installation, a history moves in."""
 
 import asyncio
 import contextlib
@@ -6,15 +6,18 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 from redis.exceptions import ResponseError
 
 from streams.append import LogBusy, LogFull, LogRefused, TenantErased
 from streams.command import settings_or_exit
-from streams.keys import BadTenant
+from streams.history import History, Refusal, ndjson_lines
+from streams.history_csv import BadColumns, csv_lines
+from streams.keys import BadTenant, keys_of
 from streams.log import Hole, Log
 from streams.progress import Progress
 from streams.restore import LogDiffers, LogEndsBefore, Restore
@@ -23,8 +26,10 @@ from streams.transfer import LINE_LIMIT_BYTES, BadLine, export, lines_of
 from streams.transfer_file import OtherFile, resumed, written_whole
 from streams.wire import LogUnavailable, Wire
 
+READERS = {"ndjson": ndjson_lines, "csv": csv_lines}
+REFUSED = 2  # the exit status when some lines were
 ENDS = (
-    BadLine, BadTenant, Hole, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
+    BadColumns, BadLine, BadTenant, Hole, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
     OtherFile, ResponseError, TenantErased,
 )  # fmt: skip
 
@@ -68,15 +73,31 @@ def _opened_to_write(out: str, tenant: str, after: int) -> contextlib.AbstractCo
 
 @click.command("import")
 @click.argument("file", default="-")
-@click.option("--tenant", help="Whose log it must be.")
+@click.option(
+    "--format", "kind", type=click.Choice(["log", *READERS]), default="log",
+    help="log: what export wrote. ndjson, csv: events from elsewhere, an event a line or row.",
+)  # fmt: skip
+@click.option("--tenant", help="Whose events these are, with ndjson and csv.")
+@click.option("--rejects", metavar="FILE", help="Write the lines that were refused there, and not to the terminal.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, help="Seconds to wait for a server that is away or full.")
-def import_command(file: str, tenant: str | None, wait: float) -> None:
-    """Put a log that was exported into this installation.
+def import_command(file: str, kind: str, tenant: str | None, rejects: str | None, wait: float) -> None:
+    """Put a log that was exported into this installation, or events from elsewhere at the end of a log.
 
-    Interrupt it at any moment and start it again: what is there already is compared. The log keeps its tenant and positions,
-    and nobody else may append to it meanwhile.
+    Interrupt it at any moment and start it again: what is there already is compared, or answered duplicate.
+
+    A log keeps its tenant and positions, and nobody else may append to it meanwhile. Events from elsewhere go through the
+    door's checks and keep their timestamps; a CSV's first row names session_id, event_type, timestamp, perhaps event_id, and
+    the properties. Exit status: 0, 2 when lines were refused, 1 when it could not go on.
     """
-    _ended_by(_restore(settings_or_exit(), file, tenant, wait))
+    settings = settings_or_exit()
+    if kind == "log":
+        _ended_by(_restore(settings, file, tenant, wait))
+    elif tenant is None:
+        sys.exit(f"Say whose events these are: --format {kind} --tenant TENANT.")
+    elif rejects and os.path.exists(rejects) and os.path.exists(file) and os.path.samefile(rejects, file):
+        sys.exit(f"{rejects} cannot be read and written at once.")
+    else:
+        _ended_by(_bring_in(settings, file, kind, tenant, rejects, wait))
 
 
 async def _restore(settings: Settings, path: str, tenant: str | None, wait_seconds: float) -> None:
@@ -92,6 +113,22 @@ async def _restore(settings: Settings, path: str, tenant: str | None, wait_secon
         print(f"imported: {upto}, {restore.written} records written, {restore.compared} were there, {_in(begun)}")
 
 
+async def _bring_in(settings: Settings, path: str, kind: str, tenant: str, rejects: str | None, wait_seconds: float) -> None:
+    keys_of(tenant)
+    async with _log_of(settings) as log:
+        with _opened_to_read(path) as file, _refusals_to(rejects) as refused, Progress("importing", unit=_unit(file)) as show:
+            history = History(log, tenant, refuse=refused, wait_seconds=wait_seconds)
+            size = os.fstat(file.fileno()).st_size if file.seekable() else None
+            try:
+                lines = READERS[kind](file, settings.event_limit_bytes)
+                await history.run(lines, show=lambda line: show(line if size is None else file.tell(), size))
+            except ENDS as error:
+                sys.exit(f"{_said(error)}. Up to line {history.line} all is done: {_counts(history)}. Start it again to go on.")
+        print(f"imported: {_counts(history)}")
+        if history.counts["rejected"] + history.counts["conflict"]:
+            sys.exit(REFUSED)
+
+
 def _so_far(restore: Restore) -> str:
     if not restore.tenant:
         return " Nothing was written."
@@ -105,6 +142,28 @@ def _log_of(settings: Settings) -> Log:
 
 def _opened_to_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     return contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb", buffering=256 * 1024)
+
+
+def _unit(file: BinaryIO) -> str:
+    return "bytes" if file.seekable() else "lines"
+
+
+@contextlib.contextmanager
+def _refusals_to(path: str | None) -> Iterator[Any]:
+    """What takes refusals: a file, a line of JSON each, or stderr."""
+    if path is None:
+        yield lambda refusal: print(_line_of(refusal), file=sys.stderr)
+        return
+    with open(path, "wb") as file:
+        yield lambda refusal: file.write(msgspec.json.encode(refusal) + b"\n")
+
+
+def _line_of(refusal: Refusal) -> str:
+    return f"line {refusal.line}: {refusal.field and f'{refusal.field} '}{refusal.reason}"
+
+
+def _counts(history: History) -> str:
+    return ", ".join(f"{count} {status}" for status, count in history.counts.items())
 
 
 def _in(begun: float) -> str:
