@@ -25,8 +25,8 @@ def main() -> None:
     configure_logging()
 
 
-main.add_command(export_command)
-main.add_command(import_command)
+for command in (archive, export_command, import_command, verify):
+    main.add_command(command)
 
 
 SECRETS = ("JWT_SECRET", "METRICS_TOKEN")
@@ -98,10 +98,6 @@ def line_of(record: Record) -> str:
     """A record as one line for a person."""
     received = datetime.fromtimestamp(record.received_at_us / 1_000_000, UTC).isoformat(timespec="milliseconds")
     return f"{record.position}\t{received}\t{record.body.decode(errors='replace')}"
-
-
-main.add_command(archive)
-main.add_command(verify)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def _so_far(restore: Restore) -> str:
 
 
 def _log_of(settings: Settings) -> Log:
-    return Log(Wire(settings.log_url, budget_seconds=settings.append_seconds), window_seconds=settings.window_seconds)
+    wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
+    return Log(wire, window_seconds=settings.window_seconds, archive_url=settings.archive)
 
 
 def _opened_to_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:

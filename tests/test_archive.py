@@ -320,6 +320,21 @@ async def test_a_new_database_is_filled_from_the_archive_and_the_rest(log: Log, 
         assert [difference async for difference in verify(log, new)] == []
 
 
+async def test_a_log_is_exported_from_all_of_it(server: Server, log: Log, worker: Worker, url: str, tmp_path: Path) -> None:
+    await filled(log, worker, 600)
+
+    def exported() -> list[str]:
+        given = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url)
+        run = [sys.executable, "-m", "streams", "export", TENANT]
+        return subprocess.run(run, env=given, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+
+    before = await asyncio.to_thread(exported)
+    await archiver(log).run_once()
+
+    assert await asyncio.to_thread(exported) == before
+    assert len(before) == 601
+
+
 # -- damage ----------------------------------------------------------------------------------------------------------------
 
 
