@@ -1,6 +1,7 @@
 """Append: events of many callers go to the end of their tenants' streams together, each once, one fsync for all."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ FLUSH_LIMIT_BYTES = 4 * 1024 * 1024
 WAITING_LIMIT_BYTES = 64 * 1024 * 1024
 TENANT_WAITING_LIMIT_BYTES = WAITING_LIMIT_BYTES // 4  # so that one who floods leaves room for the others
 ENTRY_OVERHEAD_BYTES = 200
+PUT_OFF_SECONDS, PUT_OFF_APPENDS = 0.0125, 16
 
 
 class LogFull(Exception):
@@ -75,20 +77,22 @@ class _Append(msgspec.Struct):
 
 class Appender:
     """Group commit: what waits while a flush is on its way goes out with the next, one script call a tenant; when more waits
-    than goes out at once, the tenants take turns."""
+    than goes out at once, the tenants take turns. A tenant that was over its limit is put off for a moment, so that others share
+    their flushes, each of which is on disk before the next, with little of its flood."""
 
     def __init__(self, wire: Wire, *, window_seconds: float) -> None:
         self._wire = wire
         self._window_ms = int(window_seconds * 1000)
         self._waiting: dict[str, list[_Append]] = {}
         self._waiting_of: dict[str, int] = {}
+        self._put_off: dict[str, list[_Append]] = {}
         self.waiting_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
 
     async def drain(self) -> None:
         """Until nothing waits any more."""
-        while self._flushing is not None:
-            await asyncio.wait([self._flushing])
+        while self._flushing is not None or self._put_off:
+            await (asyncio.wait([self._flushing]) if self._flushing is not None else asyncio.sleep(PUT_OFF_SECONDS))
 
     async def append(self, tenant: str, events: Sequence[Event], *, limits: Limits, rejected: int) -> list[Receipt]:
         """See Log.append."""
@@ -96,8 +100,7 @@ class Appender:
         self._refuse_flood(tenant, _size(events))
         parts = _parts(events)
         calls = [self._enqueue(tenant, part, limits, rejected if part is parts[0] else 0) for part in parts]
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+        self._begin_flush()
         if len(calls) == 1:
             return await calls[0]
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -125,8 +128,31 @@ class Appender:
         names = [name_of(tenant, event) for event in events]
         deadline = loop.time() + self._wire.budget_seconds
         append = _Append(tenant, events, names, limits, rejected, size, deadline, receipts)
-        self._waiting.setdefault(tenant, []).append(append)
+        put_off = self._put_off.get(tenant)
+        (self._waiting.setdefault(tenant, []) if put_off is None else put_off).append(append)
         return receipts
+
+    def _begin_flush(self) -> None:
+        if self._flushing is None and self._waiting:
+            self._flushing = asyncio.create_task(self._flush())
+
+    def _put_off_for_a_moment(self, tenant: str) -> None:
+        if tenant not in self._put_off:
+            self._put_off[tenant] = []
+            asyncio.get_running_loop().call_later(PUT_OFF_SECONDS, self._let_some_go_on, tenant)
+
+    def _let_some_go_on(self, tenant: str) -> None:
+        """Let some of what was put off go on, twice as many as may be accepted meanwhile; the others wait as long again."""
+        put_off = self._put_off.pop(tenant)
+        if not put_off:
+            return
+        rate = put_off[0].limits.events_per_second
+        count = max(PUT_OFF_APPENDS, math.ceil(2 * rate * PUT_OFF_SECONDS)) if rate else len(put_off)
+        self._waiting.setdefault(tenant, []).extend(put_off[:count])
+        if put_off[count:]:
+            self._put_off[tenant] = put_off[count:]
+            asyncio.get_running_loop().call_later(PUT_OFF_SECONDS, self._let_some_go_on, tenant)
+        self._begin_flush()
 
     async def _flush(self) -> None:
         try:
@@ -146,11 +172,11 @@ class Appender:
             calls.append(waiting[:count])
             taken = sum([append.size_bytes for append in calls[-1]])
             size += taken
-            self._waiting_of[tenant] -= taken
+            self._waiting_of[tenant] -= taken  # which counts what was put off, too
+            if not self._waiting_of[tenant]:
+                del self._waiting_of[tenant]
             if count < len(waiting):
                 self._waiting[tenant] = waiting[count:]
-            else:
-                del self._waiting_of[tenant]
         self.waiting_bytes -= size
         return calls
 
@@ -173,7 +199,8 @@ class Appender:
                 _fail(call, error)
             return
         for call, reply in zip(calls, replies, strict=True):
-            _answer(call, reply)
+            if _answer(call, reply):
+                self._put_off_for_a_moment(call[0].tenant)
 
     def _script_call(self, call: list[_Append]) -> tuple[list[str], list[Any]]:
         """The keys and arguments of append.lua for appends of one tenant."""
@@ -231,17 +258,18 @@ def _count_of_call(waiting: Sequence[_Append]) -> int:
     return len(waiting)
 
 
-def _answer(call: list[_Append], reply: Reply) -> None:
-    """Give each append of a script call its receipts, or the error that the call met."""
+def _answer(call: list[_Append], reply: Reply) -> bool:
+    """Give each append of a script call its receipts, or the error that the call met; whether some were limited."""
     if isinstance(reply, Exception):
         _fail(call, refusal_of(reply))
-        return
+        return False
     wait_seconds = reply[-1] / 1000
     outcomes = iter(reply)
     for append in call:
         receipts = [_receipt(next(outcomes), next(outcomes), name[0], wait_seconds) for name in append.names]
         if not append.receipts.done():
             append.receipts.set_result(receipts)
+    return bool(reply[-1])  # when what was limited would fit
 
 
 def _receipt(outcome: int, place: Any, event_hash: str, wait_seconds: float) -> Receipt:

@@ -366,6 +366,35 @@ async def test_tenants_take_turns_in_what_goes_out() -> None:
     assert set(flushes[first][:6]) == {"flood", *(f"other-{number}" for number in range(5))}
 
 
+async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_answered(log: Log) -> None:
+    limits = Limits(events_per_second=400)
+    slowest = 0.0
+
+    async def other() -> None:
+        nonlocal slowest
+        for number in range(60):
+            began = time.monotonic()
+            [receipt] = await log.append("other", many(1, begin=number))
+            slowest = max(slowest, time.monotonic() - began)
+            assert receipt.status == "accepted"
+            await asyncio.sleep(0.005)
+
+    async def flood(part: int) -> list[str]:
+        answers = []
+        for number in range(15):
+            answers += await statuses(log, "flood", 1, limits, begin=part * 100 + number)
+        return answers
+
+    async with asyncio.timeout(10):
+        answers, *_ = await asyncio.gather(asyncio.gather(*(flood(part) for part in range(64))), other())
+
+    given = [status for some in answers for status in some]
+    assert len(given) == 64 * 15 and set(given) == {"accepted", "limited"}
+    assert given.count("accepted") >= 400
+    assert slowest < 0.5
+    assert log.waiting_bytes == 0
+
+
 async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_to_others(server: Server) -> None:
     large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(90)]  # 5.4 MB
     async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=1.0)) as log:
