@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from api.problems import Problem
 from projector import Filters, Place, SqliteStore, reads
-from streams import INTEGER_LIMIT, Log, Rejected, microseconds, name_of, parse_body
+from streams import INTEGER_LIMIT, Log, Rejected, microseconds, name_of, notes, parse_body
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000
@@ -79,13 +79,17 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
     record = await _log(request).find(tenant, position)
     if record is None:
         return None if found["status"] == "queued" else found
+    if record.version == notes.VERSION and found["status"] != "quarantined":
+        return None
+    first = None
     try:
-        event = parse_body(record.body)
+        found["event_hash"], _ = name_of(tenant, parse_body(record.body))
+        if found["status"] == "late_duplicate":
+            first = await run_in_threadpool(reads.first_position, _store(request), tenant, record)
     except Rejected:
-        return found
-    found["event_hash"], _ = name_of(tenant, event)
+        pass  # its bytes are no event
     if found["status"] == "late_duplicate":
-        found["first_position"] = await run_in_threadpool(reads.first_position, _store(request), tenant, record)
+        found |= {"status": "dropped"} if first is None else {"first_position": first}
     return found
 
 

@@ -136,7 +136,15 @@ class Quarantined(Struct, kw_only=True, tag_field="status", tag="quarantined"):
     others: Others = UNSET
 
 
-Outcome = Queued | Projected | LateDuplicate | Quarantined
+class Dropped(Struct, kw_only=True, tag_field="status", tag="dropped"):
+    """The record could not become a row, and somebody removed it from quarantine; it is in the log."""
+
+    event_hash: Hash | None
+    position: Position
+    others: Others = UNSET
+
+
+Outcome = Queued | Projected | LateDuplicate | Quarantined | Dropped
 
 # -- rows ----------------------------------------------------------------------------------------------------------------
 

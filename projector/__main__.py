@@ -118,7 +118,10 @@ def verify_command() -> None:
 @main.command("status")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, for machines.")
 def status_command(as_json: bool) -> None:
-    """Show each tenant's records, rows, sessions and lag, what the door did not accept, and what is stuck and why."""
+    """Show each tenant's records, rows, sessions and lag, what the door did not accept, and what is stuck and why.
+
+    Records are rows, late duplicates, quarantined, dropped (the notes that say so included), erased, or lag.
+    """
 
     async def act(settings: Settings) -> int:
         async with _opened(settings, COMMAND_SECONDS) as (log, store):
@@ -207,8 +210,10 @@ TABLES = {  # in two, so that both fit a terminal of 80 columns
         "sessions": "sessions",
         "lag": "lag_records",
         "lag s": "lag_seconds",
-        "late\nduplicates": "late_duplicates",
-        "quarantined": "quarantined",
+        "late\ndupl.": "late_duplicates",
+        "quaran-\ntined": "quarantined",
+        "dropped": "dropped",
+        "erased": "erased",
     },
     "at the door": {
         "accepted": "records",

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from streams import Record, Rejected, digest_of, name_of, parse_body
+from streams import Record, Rejected, digest_of, name_of, notes, parse_body
 
-PROJECTION_VERSION = 1
+PROJECTION_VERSION = 2  # 1 put every note into quarantine: its projectors must not go on beside those that carry notes out
 RECORD_VERSION = 1
 
 
@@ -55,8 +55,15 @@ class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     body: bytes
 
 
+class PlacedNote(msgspec.Struct, frozen=True, gc=False):
+    """A note at its position."""
+
+    position: int
+    note: notes.Note
+
+
 class Batch(msgspec.Struct, frozen=True):
-    """The next records of one tenant as rows: positions `after` + 1 to `through`. `digest` names the last record."""
+    """The next records of one tenant as rows and notes: positions `after` + 1 to `through`. `digest` names the last record."""
 
     tenant: str
     after: int
@@ -64,24 +71,29 @@ class Batch(msgspec.Struct, frozen=True):
     digest: str
     rows: list[EventRow]
     quarantined: list[QuarantineRow]
+    notes: list[PlacedNote] = []
 
 
 def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
     """The batch that the records from `after` + 1 to `through` make, in order; a position that is missing was lost."""
     rows: list[EventRow] = []
     quarantined: list[QuarantineRow] = []
+    placed: list[PlacedNote] = []
     position = after
     for record in records:
         if record.position != position + 1:
             quarantined += _lost(tenant, position + 1, record.position - 1)
         position = record.position
         try:
-            rows.append(row_of(tenant, record))
+            if record.version == notes.VERSION:
+                placed.append(PlacedNote(position, notes.parse(record)))
+            else:
+                rows.append(row_of(tenant, record))
         except (Rejected, UnicodeError) as error:
             quarantined.append(QuarantineRow(tenant, position, record.received_at_us, "invalid", str(error), record.body))
     quarantined += _lost(tenant, position + 1, through)
     digest = digest_of(records[-1].body) if records and position == through else ""
-    return Batch(tenant, after, through, digest, rows, quarantined)
+    return Batch(tenant, after, through, digest, rows, quarantined, placed)
 
 
 def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:

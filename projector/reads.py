@@ -7,6 +7,7 @@ import msgspec
 from projector.projection import row_of
 from projector.schema import live_generation
 from projector.sqlite import SqliteStore
+from projector.tables import content_of
 from streams import Record
 
 Place = tuple[int, int]  # event time in microseconds, position: where the page before ended
@@ -57,7 +58,8 @@ def session(
 
 
 def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
-    """What the tables know of a position: projected, quarantined, late_duplicate, or queued when they are not there yet."""
+    """What the tables know of a position: projected, quarantined, queued when they are not there yet, or else late_duplicate,
+    which one that was dropped from quarantine seems to be, too: see `first_position`."""
     with store.reading() as connection:
         found = connection.execute(
             "SELECT event_hash FROM events WHERE tenant_id = ? AND position = ?", (tenant, position)
@@ -75,11 +77,11 @@ def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
 
 
 def first_position(store: SqliteStore, tenant: str, record: Record) -> int | None:
-    """The position of the first event of a record's name."""
+    """The position of the event that a record is a late duplicate of; None when it is none."""
     row = row_of(tenant, record)
     with store.reading() as connection:
         found = store.tables_over(connection).find_named(row)
-        return found[0] if found else None
+        return found[0] if found and found[1:] == content_of(row) and found[0] < record.position else None
 
 
 def checkpoint(store: SqliteStore, tenant: str) -> int:

@@ -64,6 +64,8 @@ _COLUMNS = {
         position INTEGER NOT NULL,
         digest TEXT NOT NULL,
         late_duplicates INTEGER NOT NULL,
+        dropped INTEGER NOT NULL DEFAULT 0,
+        erased INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (tenant_id)""",
 }
 
@@ -118,6 +120,16 @@ def create_tenant_limits(db: Database) -> None:
     )
     db.execute("CREATE TABLE erased_tenants (tenant_digest TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID")
     db.execute("ALTER TABLE api_keys_version RENAME TO access_version")
+
+
+@migrations()
+def count_what_is_in_no_table(db: Database) -> None:
+    """Columns of checkpoints for records that were dropped or erased; in every set, so that the previous one can come back."""
+    for (suffix,) in db.execute("SELECT suffix FROM table_sets").fetchall():
+        present = {column.name for column in db[f"checkpoints{suffix}"].columns}
+        for column in ("dropped", "erased"):
+            if column not in present:  # a new database has them from the first step on
+                db.execute(f"ALTER TABLE checkpoints{suffix} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
 
 
 def create_set(connection: Any, suffix: str) -> None:

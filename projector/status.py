@@ -16,8 +16,9 @@ STUCK_SECONDS = 10.0
 
 
 class TenantStatus(msgspec.Struct, frozen=True):
-    """One tenant: records in its log (as many events were accepted), rows in its tables, the distance between them, and what the
-    door did not accept. `sessions` is None when nobody asked for them, `stuck` when all is well."""
+    """One tenant: records in its log, rows in its tables, the distance between them, and what the door did not accept. Each
+    record is a row, a late duplicate, quarantined, dropped (or the note that says so), erased, or lag: verify counts the rows,
+    here they are what is left. `sessions` is None when nobody asked for them, `stuck` when all is well."""
 
     tenant: str
     records: int
@@ -27,6 +28,8 @@ class TenantStatus(msgspec.Struct, frozen=True):
     lag_seconds: float
     late_duplicates: int
     quarantined: int
+    dropped: int
+    erased: int
     stuck: str | None
     duplicate: int
     conflict: int
@@ -52,11 +55,13 @@ async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) ->
                 tenant=tenant,
                 records=survey.last,
                 sessions=sessions.get(tenant, 0) if with_sessions else None,
-                rows=checkpoint.position - checkpoint.late_duplicates - set_aside,
+                rows=checkpoint.position - checkpoint.late_duplicates - set_aside - checkpoint.dropped - checkpoint.erased,
                 lag_records=max(0, survey.last - checkpoint.position),
                 lag_seconds=round(age, 3),
                 late_duplicates=checkpoint.late_duplicates,
                 quarantined=set_aside,
+                dropped=checkpoint.dropped,
+                erased=checkpoint.erased,
                 stuck=str(wrong[tenant]) if tenant in wrong else waits_for,
                 **msgspec.structs.asdict(survey.counts),
             )

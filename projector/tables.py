@@ -8,7 +8,7 @@ import msgspec
 import pysqlite3
 
 from projector.chunk import COLUMNS, Stored
-from projector.projection import Batch, EventRow, QuarantineRow, SessionRow, by_session, with_sessions
+from projector.projection import Batch, EventRow, PlacedNote, QuarantineRow, SessionRow, by_session, with_sessions
 from projector.schema import LIVE
 from streams import StoredEvent, fault_point, keys_of
 
@@ -17,14 +17,18 @@ CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.In
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The last position in a tenant's tables, the digest of the record there, and how many came twice, late."""
+    """The last position in a tenant's tables, the digest of the record there, and how many records up to it are in no table:
+    came twice, late; were dropped from quarantine, or are notes; were erased."""
 
     position: int
     digest: str
     late_duplicates: int
+    dropped: int = 0
+    erased: int = 0
 
 
 NOTHING = Checkpoint(0, "", 0)
+CHECKPOINT = ", ".join(Checkpoint.__struct_fields__)
 
 
 class Tables:
@@ -61,15 +65,13 @@ class Tables:
     def checkpoint(self, tenant: str) -> Checkpoint:
         """A tenant's checkpoint; position 0 for one that is unknown."""
         row = self._connection.execute(
-            f"SELECT position, digest, late_duplicates FROM checkpoints{self.suffix} WHERE tenant_id = ?", (tenant,)
+            f"SELECT {CHECKPOINT} FROM checkpoints{self.suffix} WHERE tenant_id = ?", (tenant,)
         ).fetchone()
         return Checkpoint(*row) if row else NOTHING
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Every tenant's checkpoint."""
-        rows = self._connection.execute(
-            f"SELECT tenant_id, position, digest, late_duplicates FROM checkpoints{self.suffix} ORDER BY tenant_id"
-        )
+        rows = self._connection.execute(f"SELECT tenant_id, {CHECKPOINT} FROM checkpoints{self.suffix} ORDER BY tenant_id")
         return {tenant: Checkpoint(*checkpoint) for tenant, *checkpoint in rows}
 
     def is_erased(self, tenant: str) -> bool:
@@ -88,14 +90,25 @@ class Tables:
             return False
         late, refused = self._insert(batch.tenant, batch.rows) if stored is None else self._take(batch.tenant, stored)
         self._insert_quarantine(batch.quarantined + refused)
+        # a note is about records before it, and no row asks what is in quarantine: behind the rows is as good as between them
+        dropped = sum([self._carry_out(batch.tenant, placed) for placed in batch.notes])
         fault_point("between_rows_and_checkpoint")
         self._connection.execute(
-            f"INSERT INTO checkpoints{self.suffix} (tenant_id, position, digest, late_duplicates) VALUES (?, ?, ?, ?) "
+            f"INSERT INTO checkpoints{self.suffix} (tenant_id, {CHECKPOINT}) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, digest = excluded.digest, "
-            "late_duplicates = excluded.late_duplicates",
-            (batch.tenant, batch.through, batch.digest, before.late_duplicates + late),
+            "late_duplicates = excluded.late_duplicates, dropped = excluded.dropped, erased = excluded.erased",
+            (batch.tenant, batch.through, batch.digest, before.late_duplicates + late, before.dropped + dropped, before.erased),
         )
         return True
+
+    def _carry_out(self, tenant: str, placed: PlacedNote) -> int:
+        """Do what a note says; how many records are in no table for it, itself included."""
+        positions = msgspec.json.encode(placed.note.positions).decode()
+        removed = self._connection.execute(
+            f"DELETE FROM quarantine{self.suffix} WHERE tenant_id = ? AND position IN (SELECT value FROM json_each(?))",
+            (tenant, positions),
+        )
+        return int(removed.rowcount) + 1
 
     def _insert(self, tenant: str, rows: Sequence[EventRow]) -> tuple[int, list[QuarantineRow]]:
         """Write rows and sessions; how many were late duplicates, and what no table takes.
@@ -121,7 +134,7 @@ class Tables:
         if error is not None:
             return 0, [_refused(row, "invalid", f"{type(error).__name__}: {error}")]
         first = self.find_named(row)
-        if first is not None and first[1:] == _content(row):
+        if first is not None and first[1:] == content_of(row):
             return 1, []
         return 0, [_refused(row, "conflict", f"the event of that name is at position {first and first[0]}")]
 
@@ -201,6 +214,11 @@ class Tables:
         ).fetchone()
         return found
 
+    def count(self, table: str, tenant: str) -> int:
+        """How many rows of a tenant one table has, counted."""
+        [count] = self._connection.execute(f"SELECT count(*) FROM {table}{self.suffix} WHERE tenant_id = ?", (tenant,)).fetchone()
+        return int(count)
+
     def rows(self, table: str, tenant: str, order: str) -> Iterator[dict[str, Any]]:
         """A tenant's rows of one table, in order, as mappings."""
         cursor = self._connection.execute(f"SELECT * FROM {table}{self.suffix} WHERE tenant_id = ? ORDER BY {order}", (tenant,))
@@ -212,7 +230,8 @@ class Tables:
 _first_position = attrgetter("first_position")
 
 
-def _content(row: EventRow) -> tuple[str, str, str, str]:
+def content_of(row: EventRow) -> tuple[str, str, str, str]:
+    """What two events of one name are compared by."""
     return row.session_id, row.event_type, row.timestamp, row.properties
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from projector.guard import LogBehind
 from projector.replay import Span, replay
 from projector.sqlite import SqliteStore
-from projector.tables import NOTHING, Tables
+from projector.tables import NOTHING, Checkpoint, Tables
 from streams import Log
 
 ORDER = {"events": "position", "event_sessions": "first_position", "quarantine": "position", "checkpoints": "position"}
@@ -34,6 +34,8 @@ async def verify(log: Log, store: SqliteStore) -> AsyncIterator[str]:
                     if reached < checkpoint.position:
                         yield str(LogBehind(tenant, reached, checkpoint.position))
                     for difference in _compare(tenant, live, replayed):
+                        yield difference
+                    for difference in _ledger(tenant, live, checkpoint):
                         yield difference
 
 
@@ -64,6 +66,20 @@ def _compare(tenant: str, live: Tables, replayed: Tables) -> Iterator[str]:
                 if mine != other:
                     yield f"{table} of {tenant}: {key} {mine[key]} differs: {_difference(mine, other)}"
                 mine, other = next(ours, None), next(theirs, None)
+
+
+def _ledger(tenant: str, live: Tables, checkpoint: Checkpoint) -> Iterator[str]:
+    """The sum that does not hold, if it does not: each position up to the checkpoint is in one table, or counted, once."""
+    parts = {
+        "rows": live.count("events", tenant),
+        "late duplicates": checkpoint.late_duplicates,
+        "quarantined": live.count("quarantine", tenant),
+        "dropped": checkpoint.dropped,
+        "erased": checkpoint.erased,
+    }
+    if sum(parts.values()) != checkpoint.position:
+        words = " + ".join(f"{count} {name}" for name, count in parts.items())
+        yield f"ledger of {tenant}: {words} = {sum(parts.values())}, the checkpoint is {checkpoint.position}"
 
 
 def _difference(mine: dict[str, Any], other: dict[str, Any]) -> str:

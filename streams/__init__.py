@@ -1,6 +1,6 @@
 """The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
 
-from streams import erasure
+from streams import erasure, notes
 from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.event import (
@@ -74,6 +74,7 @@ __all__ = [
     "mean_bytes",
     "microseconds",
     "name_of",
+    "notes",
     "parse_body",
     "parse_event",
 ]

@@ -86,13 +86,14 @@ def table_problems(connection: Any, tenant: str, log: list[Entry], expected: Fol
         yield f"{tenant}: position {position} is {'' if position in quarantine else 'not '}in quarantine: {quarantine.get(position)}"
     yield from (f"{tenant}: quarantined as no conflict: {row}" for row in quarantine.values() if row[1] != "conflict")
     checkpoint = connection.execute(
-        "SELECT position, digest, late_duplicates FROM checkpoints WHERE tenant_id = ?", (tenant,)
+        "SELECT position, digest, late_duplicates, dropped, erased FROM checkpoints WHERE tenant_id = ?", (tenant,)
     ).fetchone()
-    right = (len(log), digest_of(log[-1].body), expected.late_duplicates)
+    right = (len(log), digest_of(log[-1].body), expected.late_duplicates, 0, 0)
     if checkpoint != right:
-        yield f"{tenant}: the checkpoint (position, digest, late duplicates) is {checkpoint}, and should be {right}"
-    if checkpoint and len(rows) + checkpoint[2] + len(quarantine) != checkpoint[0]:
-        yield f"{tenant}: {len(rows)} rows + {checkpoint[2]} late + {len(quarantine)} quarantined != {checkpoint[0]}"
+        yield f"{tenant}: the checkpoint (position, digest, late duplicates, dropped, erased) is {checkpoint}, and should be {right}"
+    if checkpoint and len(rows) + len(quarantine) + sum(checkpoint[2:]) != checkpoint[0]:
+        gone = f"{checkpoint[2]} late + {checkpoint[3]} dropped + {checkpoint[4]} erased"
+        yield f"{tenant}: {len(rows)} rows + {len(quarantine)} quarantined + {gone} != {checkpoint[0]}"
     yield from differences(f"{tenant}: session", sessions, expected.sessions)
     yield from differences(f"{tenant}: event", rows, expected.rows)
 

@@ -15,7 +15,7 @@ from tests.fault_system import System
 
 PAUSE_SECONDS = 0.015
 COUNTS = """
-    SELECT c.tenant_id, c.position, c.late_duplicates,
+    SELECT c.tenant_id, c.position, c.late_duplicates, c.dropped + c.erased,
         (SELECT count(*) FROM events WHERE tenant_id = c.tenant_id),
         (SELECT count(*) FROM quarantine WHERE tenant_id = c.tenant_id),
         (SELECT coalesce(sum(event_count), 0) FROM event_sessions WHERE tenant_id = c.tenant_id)
@@ -66,11 +66,11 @@ class Watcher:
             acknowledged = self._acknowledged()
         with self._system.snapshot() as connection:
             found = connection.execute(COUNTS).fetchall()
-        for tenant, position, late, rows, quarantined, counted in found:
+        for tenant, position, late, gone, rows, quarantined, counted in found:
             self._compare(tenant, position, rows)
-            if rows + late + quarantined != position or counted != rows:
+            if rows + late + gone + quarantined != position or counted != rows:
                 self._say(
-                    f"{tenant}: in one snapshot {rows} rows + {late} late + {quarantined} quarantined at checkpoint {position}, "
+                    f"{tenant}: in one snapshot {rows} rows + {late} late + {gone} gone + {quarantined} quarantined at {position}, "
                     f"and sessions that count {counted}"
                 )
         self._check_acknowledged(acknowledged, {tenant: position for tenant, position, *_ in found})

@@ -1,5 +1,6 @@
 """The projection: any split into batches and any repetition of deliveries give the same tables."""
 
+import json
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -33,8 +34,8 @@ def record(position: int, **members: Any) -> Record:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Record]:
-    """A log with sessions that interleave, times out of order, names that come twice with the same or other content, and
-    records that no door would have let in."""
+    """A log with sessions that interleave, times out of order, names that come twice with the same or other content, records
+    that no door would have let in, and notes that drop what is in quarantine, was dropped before, is a row, or comes later."""
     bodies = st.one_of(
         st.builds(
             lambda **members: event(**members).body,
@@ -46,7 +47,19 @@ def logs(draw: st.DrawFn) -> list[Record]:
         ),
         st.sampled_from([b"", b"[]", b"{}", b"\xff", b'{"session_id": "S1"}', event().body.replace(b"{}", b"[]")]),
     )
-    return [Record(i, i, draw(st.sampled_from([1, 1, 1, 1, 0])), draw(bodies)) for i in range(1, draw(st.integers(1, 40)) + 1)]
+    found = []
+    for i in range(1, draw(st.integers(1, 40)) + 1):
+        version = draw(st.sampled_from([1, 1, 1, 1, 2, 0]))
+        if version == 2 and draw(st.integers(0, 3)):
+            found.append(note(i, *draw(st.lists(st.integers(1, max(1, i - draw(st.integers(0, 1)))), min_size=1, max_size=8))))
+        else:
+            found.append(Record(i, i, version, draw(bodies)))
+    return found
+
+
+def note(position: int, *positions: int) -> Record:
+    """A record that is a note."""
+    return Record(position, position, 2, json.dumps({"act": "drop", "positions": positions}).encode())
 
 
 def deliveries(log: list[Record], chance: random.Random) -> Iterator[Batch]:
@@ -116,13 +129,69 @@ def test_sessions_are_the_fold_of_events(log: list[Record]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(log=logs())
-def test_every_position_is_a_row_or_set_aside_or_a_late_duplicate(log: list[Record]) -> None:
+def test_every_position_is_a_row_or_set_aside_or_a_late_duplicate_or_dropped(log: list[Record]) -> None:
     with SqliteStore(":memory:") as store:
         store.apply([project("acme", 0, log, len(log))])
         tables = dump_memory(store)
 
-    [(_, position, _, late)] = tables["checkpoints"]
-    assert len(tables["events"]) + len(tables["quarantine"]) + late == position == len(log)
+    [(_, position, _, late, dropped, erased)] = tables["checkpoints"]
+    assert len(tables["events"]) + len(tables["quarantine"]) + late + dropped == position == len(log)
+    assert erased == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(log=logs())
+def test_what_is_in_quarantine_is_what_no_later_note_names(log: list[Record]) -> None:
+    """By a second fold: that of the log without its notes, from which they are then taken away."""
+    named = [drop.note.positions for drop in project("acme", 0, log, len(log)).notes]
+    without = [Record(one.position, one.received_at_us, 0, b"") if one.version == 2 else one for one in log]
+    with SqliteStore(":memory:") as store, SqliteStore(":memory:") as bare:
+        store.apply([project("acme", 0, log, len(log))])
+        bare.apply([project("acme", 0, without, len(log))])
+        kept, all_of_them = (dump_memory(one)["quarantine"] for one in (store, bare))
+        rows, bare_rows = (dump_memory(one)["events"] for one in (store, bare))
+
+    notes_taken = {drop.position for drop in project("acme", 0, log, len(log)).notes}
+    gone = {position for positions in named for position in positions} | notes_taken
+    assert [row[1] for row in kept] == [row[1] for row in all_of_them if row[1] not in gone]
+    assert rows == bare_rows
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"act":"burn","positions":[1]}',
+        b'{"positions":[1]}',
+        b'{"act":"drop"}',
+        b'{"act":"drop","positions":[]}',
+        b'{"act":"drop","positions":[0]}',
+        b'{"act":"drop","positions":[2]}',
+        b'{"act":"drop","positions":[1,99999999999999999999999]}',
+        b'{"act":"drop","positions":["1"]}',
+        b'{"act":"drop","positions":[1],"and":"more"}',
+        b'{"act":"drop","positions":' + str([1] * 501).encode() + b"}",
+        b"\xff",
+        b"",
+    ],
+    ids=lambda body: body[:40].decode(errors="replace"),
+)
+def test_a_note_that_is_none_is_set_aside_and_does_nothing(store: SqliteStore, body: bytes) -> None:
+    store.apply([project("acme", 0, [Record(1, 1, 1, b"no event"), Record(2, 2, 2, body)], 2)])
+
+    tables = dump(store)
+    assert [(row[1], row[4], row[6]) for row in tables["quarantine"]] == [(1, "invalid", b"no event"), (2, "invalid", body)]
+    assert tables["checkpoints"][0][4:] == (0, 0)
+
+
+def test_a_note_drops_what_is_in_quarantine_and_counts_it_and_itself(store: SqliteStore) -> None:
+    log = [Record(1, 1, 1, b"no event"), record(2), Record(3, 3, 1, b"nor this"), note(4, 1, 2), note(5, 1, 3)]
+
+    store.apply([project("acme", 0, log, 5)])
+
+    tables = dump(store)
+    assert [row[1] for row in tables["events"]] == [2]
+    assert tables["quarantine"] == []
+    assert tables["checkpoints"][0][4:] == (4, 0)
 
 
 def test_a_record_that_cannot_become_a_row_is_set_aside_with_its_bytes_and_the_reason(store: SqliteStore) -> None:

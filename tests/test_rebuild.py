@@ -59,6 +59,7 @@ async def test_damaged_tables_are_named_and_repaired(log: Log, store: SqliteStor
 
     assert await differences(log, store) == [
         "events of acme: position 7 is in the log, not in the tables",
+        "ledger of acme: 50 rows + 3 late duplicates + 1 quarantined + 0 dropped + 0 erased = 54, the checkpoint is 55",
         "event_sessions of beta: first_position 2 differs: event_count is 99, the log says 18",
     ]
     await rebuild(log, store)

@@ -1,0 +1,28 @@
+-- note(log, tenants, groups, erased; tenant, tenant digest, ready prefix, partition, channel, received_at_us, note) -> position
+--
+-- Puts a note at the end of a log that is there. The same note again, with nothing between, is not written twice: its position
+-- is answered. The log is written first, as by the append script.
+
+local log, tenants, groups, erased = unpack(KEYS)
+local tenant, tenant_digest, ready_prefix, partition, channel, received_at_us, note = unpack(ARGV)
+
+if redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
+local last = last_position(log)
+if last == 0 then return redis.error_reply('NOLOG') end
+
+local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+if newest and newest[1] == whole(last) .. '-0' then
+  local field = {}
+  for i = 1, #newest[2], 2 do field[newest[2][i]] = newest[2][i + 1] end
+  if field['version'] == '2' and field['event'] == note then return whole(last) end
+end
+
+local position = whole(last + 1)
+redis.call('XADD', log, position .. '-0', 'event', note, 'received_at_us', received_at_us, 'version', '2')
+redis.call('SADD', tenants, tenant)
+local woken = false
+for _, group in ipairs(redis.call('SMEMBERS', groups)) do
+  if redis.call('ZADD', ready_prefix .. group, 'NX', whole(now_ms()), tenant) == 1 then woken = true end
+end
+if woken then redis.call('PUBLISH', channel, partition) end
+return position
