@@ -2,46 +2,30 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import secrets
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
 
 import click
 import msgspec
-import uvloop
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from projector import rebuild as rebuilding
-from projector.rebuild import NothingToRollBack, RebuildRefused, Rebuilt, SwapTooSlow
-from projector.sqlite import SqliteStore
+from projector.command import Bar, opened, run_command
+from projector.quarantine_commands import quarantine
+from projector.rebuild import Rebuilt
 from projector.status import TenantStatus, status
-from projector.store import OtherProjection, RebuildRunning, StoreReplaced, StoreUnavailable, open_store
+from projector.store import StoreReplaced, StoreUnavailable
 from projector.verify import verify
 from projector.worker import Worker
-from streams import BadTenant, Hole, Log, LogUnavailable, Progress, SettingError, Settings, Wire, configure_logging, load_settings
+from streams import Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
-COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
 REOPEN_SECONDS = 1.0
-KNOWN_ERRORS = (
-    LogUnavailable,
-    StoreUnavailable,
-    OtherProjection,
-    RebuildRunning,
-    RebuildRefused,
-    NothingToRollBack,
-    SwapTooSlow,
-    Hole,
-    BadTenant,
-)
 
 
 @click.group()
@@ -53,6 +37,9 @@ def main() -> None:
     configure_logging()
 
 
+main.add_command(quarantine)
+
+
 @main.command()
 def run() -> None:
     """Apply records to the tables until SIGTERM or Ctrl-C; any number of these may run at once.
@@ -60,7 +47,7 @@ def run() -> None:
     A tenant is taken by one at a time; what one that died or hangs had taken goes to another when its lease ends
     (LEASE_SECONDS). Exactly once is decided by the checkpoint that moves with the rows, never by the lease.
     """
-    _run(_work)
+    run_command(_work)
 
 
 @main.command()
@@ -75,12 +62,12 @@ def rebuild(tenants: tuple[str, ...], accept_loss: bool) -> None:
     """
 
     async def act(settings: Settings) -> int:
-        async with _opened(settings, COMMAND_SECONDS) as (log, store):
-            with Progress("rebuilding") as progress:
+        async with opened(settings) as (log, store):
+            with Bar("rebuilding") as progress:
                 done = await rebuilding.rebuild(log, store, tenants=tenants, accept_loss=accept_loss, progress=progress)
         return _report("rebuilt", done)
 
-    _run(act)
+    run_command(act)
 
 
 @main.command()
@@ -88,12 +75,12 @@ def rollback() -> None:
     """Bring back the tables that were live before the last rebuild, caught up with the log."""
 
     async def act(settings: Settings) -> int:
-        async with _opened(settings, COMMAND_SECONDS) as (log, store):
-            with Progress("catching up") as progress:
+        async with opened(settings) as (log, store):
+            with Bar("catching up") as progress:
                 done = await rebuilding.rollback(log, store, progress=progress)
         return _report("rolled back", done)
 
-    _run(act)
+    run_command(act)
 
 
 @main.command("verify")
@@ -105,14 +92,14 @@ def verify_command() -> None:
 
     async def act(settings: Settings) -> int:
         differences = 0
-        async with _opened(settings, COMMAND_SECONDS) as (log, store):
+        async with opened(settings) as (log, store):
             async for difference in verify(log, store):
                 differences += 1
                 print(difference)
         print(f"{differences} differences" if differences else "the tables are what the log says")
         return 1 if differences else 0
 
-    _run(act)
+    run_command(act)
 
 
 @main.command("status")
@@ -124,7 +111,7 @@ def status_command(as_json: bool) -> None:
     """
 
     async def act(settings: Settings) -> int:
-        async with _opened(settings, COMMAND_SECONDS) as (log, store):
+        async with opened(settings) as (log, store):
             found = await status(log, store)
         if as_json:
             print(msgspec.json.encode(found).decode())
@@ -136,29 +123,7 @@ def status_command(as_json: bool) -> None:
                     print(f"{one.tenant} is stuck: {one.stuck}")
         return 0
 
-    _run(act)
-
-
-def _run(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
-    """Run a command; what is wrong with settings or surroundings ends it with one sentence."""
-    gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
-    try:
-        sys.exit(uvloop.run(act(load_settings())))
-    except SettingError as error:
-        sys.exit(str(error))
-    except RebuildRefused as error:
-        sys.exit("Refused; nothing was changed.\n" + "\n".join(f"- {reason}" for reason in error.reasons))
-    except KNOWN_ERRORS as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-@contextlib.asynccontextmanager
-async def _opened(settings: Settings, budget_seconds: float) -> AsyncIterator[tuple[Log, SqliteStore]]:
-    with open_store(settings.tables_url, cache_mib=settings.cache_mib) as store:
-        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
-            yield log, store
+    run_command(act)
 
 
 async def _work(settings: Settings) -> int:
@@ -181,7 +146,7 @@ async def _work(settings: Settings) -> int:
 
 async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
     """Run a worker over the database file that is there now. Raises StoreReplaced when it is another."""
-    async with _opened(settings, settings.lease_seconds) as (log, store):
+    async with opened(settings, settings.lease_seconds) as (log, store):
         if store.version_warning:
             log_of_projector.warning("%s", store.version_warning)
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
