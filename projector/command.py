@@ -3,18 +3,21 @@
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+import click
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from projector.guard import LogBehind, LogDiffers, LogErased
+from projector.guard import LogBehind, LogDiffers, LogErased, TenantUnknown
 from projector.rebuild import NothingToRollBack, RebuildRefused, SwapTooSlow
 from projector.sqlite import SqliteStore
 from projector.store import OtherProjection, RebuildRunning, StoreUnavailable, open_store
+from projector.verify import Since
 from streams import (
     BadTenant,
     Hole,
@@ -36,6 +39,7 @@ KNOWN_ERRORS = (
     LogBehind,
     LogDiffers,
     LogErased,
+    TenantUnknown,
     TenantErased,
     notes.LogMissing,
     StoreUnavailable,
@@ -83,31 +87,76 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:,.0f} records/s")
 
 
-class Bar:
-    """A bar in a terminal, plain lines elsewhere; called with records done and records in all."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._bar: Progress | None = None
-        self._said = -1
+class Bars:
+    """Bars in a terminal, one below the other; plain lines elsewhere."""
 
     def __enter__(self) -> Self:
         console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=console, redirect_stdout=False)  # which may be a file
-            self._task = self._bar.add_task(self._title, total=None)
-            self._bar.start()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        bars = Progress(*columns, console=console, redirect_stdout=False)  # which may be a file
+        self._bars = bars if console.is_terminal else None
+        if self._bars:
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._bars:
+            self._bars.stop()
 
-    def __call__(self, done: int, total: int) -> None:
-        """Show how far it is."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=total)
-        elif done * 10 // max(total, 1) > self._said:
-            self._said = done * 10 // max(total, 1)
-            print(f"{self._title}: {done} of {total} records", file=sys.stderr, flush=True)
+    def stage(self, title: str) -> Callable[[int, int], None]:
+        """A bar that is there from when it is first called, with records done and records in all."""
+        task: TaskID | None = None
+        said = -1
+
+        def show(done: int, total: int) -> None:
+            nonlocal task, said
+            if self._bars:
+                task = self._bars.add_task(title, total=None) if task is None else task
+                self._bars.update(task, completed=done, total=total)
+            elif done * 10 // max(total, 1) > said:
+                said = done * 10 // max(total, 1)
+                print(f"{title}: {done} of {total} records", file=sys.stderr, flush=True)
+
+        return show
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """One bar."""
+    with Bars() as bars:
+        yield bars.stage(title)
+
+
+def moment_us(text: str) -> int:
+    """A time that a person gave, RFC 3339 or shorter (2026-11-20T12:00Z), in microseconds. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("it has no offset")
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+class Moment(click.ParamType[int]):
+    """A time with its offset."""
+
+    name = "time"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Microseconds."""
+        try:
+            return value if isinstance(value, int) else moment_us(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time with an offset, such as 2026-11-20T12:00Z", parameter, context)
+
+
+class Begin(click.ParamType[Since]):
+    """A position, or a time with its offset."""
+
+    name = "position|time"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Since:
+        """Where to begin."""
+        if isinstance(value, Since):
+            return value
+        if value.isascii() and value.isdigit():
+            return Since(position=int(value))
+        return Since(received_at_us=Moment().convert(value, parameter, context))

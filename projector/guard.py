@@ -40,6 +40,13 @@ class LogErased(Exception):
         )
 
 
+class TenantUnknown(Exception):
+    """Neither the log nor the tables know a tenant that was named."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"neither the log nor the tables know the tenant {tenant}")
+
+
 def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
     """Whether the record at a checkpoint is another than the one that was applied. One that is gone tells nothing."""
     return record is not None and checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from projector.guard import disagreements
+from projector.guard import TenantUnknown, disagreements
 from projector.replay import Span, read, replay
 from projector.schema import LIVE, PREVIOUS, SHADOW
 from projector.sqlite import SqliteStore
@@ -97,7 +97,7 @@ async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list
         surveys.setdefault(tenant, Survey(tenant, 0, 0))
     unknown = [tenant for tenant in tenants if tenant not in surveys]
     if unknown:
-        raise RebuildRefused([f"neither the log nor the tables know the tenant {tenant}" for tenant in unknown])
+        raise RebuildRefused([str(TenantUnknown(tenant)) for tenant in unknown])
     return [surveys[tenant] for tenant in sorted(tenants or surveys)]
 
 

@@ -219,12 +219,30 @@ class Tables:
         [count] = self._connection.execute(f"SELECT count(*) FROM {table}{self.suffix} WHERE tenant_id = ?", (tenant,)).fetchone()
         return int(count)
 
-    def rows(self, table: str, tenant: str, order: str) -> Iterator[dict[str, Any]]:
-        """A tenant's rows of one table, in order, as mappings."""
-        cursor = self._connection.execute(f"SELECT * FROM {table}{self.suffix} WHERE tenant_id = ? ORDER BY {order}", (tenant,))
+    def rows(self, table: str, tenant: str, key: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
+        """A tenant's rows of one table, in order of their key, as mappings: those of positions from `begin` on, and sessions that
+        have an event there."""
+        touched = f"SELECT session_position FROM events{self.suffix} WHERE tenant_id = ?1 AND position >= ?2"
+        narrowed = f"{key} IN ({touched})" if table == "event_sessions" else f"{key} >= ?2"
+        yield from self._mappings(table, narrowed if begin else "?2 = 0", key, (tenant, begin))
+
+    def row(self, table: str, tenant: str, key: str, value: int) -> dict[str, Any] | None:
+        """A tenant's row of one table, by its key."""
+        return next(self._mappings(table, f"{key} = ?2", key, (tenant, value)), None)
+
+    def _mappings(self, table: str, where: str, key: str, values: tuple[str, int]) -> Iterator[dict[str, Any]]:
+        statement = f"SELECT * FROM {table}{self.suffix} WHERE tenant_id = ?1 AND {where} ORDER BY {key}"
+        cursor = self._connection.execute(statement, values)
         columns = [column[0] for column in cursor.description]
         for row in cursor:
             yield dict(zip(columns, row, strict=True))
+
+    def first_received(self, tenant: str, moment_us: int) -> int | None:
+        """The first position that has a row, or is in quarantine, of a record that was received at a time or after it."""
+        first = "SELECT position FROM {} WHERE tenant_id = ?1 AND received_at_us >= ?2 ORDER BY position LIMIT 1"
+        both = " UNION ALL ".join(f"SELECT * FROM ({first.format(table + self.suffix)})" for table in ("events", "quarantine"))
+        found: tuple[int | None] = self._connection.execute(f"SELECT min(position) FROM ({both})", (tenant, moment_us)).fetchone()
+        return found[0]
 
 
 _first_position = attrgetter("first_position")

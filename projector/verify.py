@@ -1,71 +1,149 @@
 """Verify: the log replayed into scratch tables, and compared row by row with the live ones. It writes nothing to them."""
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from projector.guard import LogBehind
+import msgspec
+
+from projector.guard import LogBehind, TenantUnknown
 from projector.replay import Span, replay
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Checkpoint, Tables
 from streams import Log
 
 ORDER = {"events": "position", "event_sessions": "first_position", "quarantine": "position", "checkpoints": "position"}
+SHOW_POSITIONS = 10_000
+SCRATCH_CACHE_MIB = 64
+
+Progress = Callable[[int, int], None]  # records done, records in all
+Row = dict[str, Any]
 
 
-async def verify(log: Log, store: SqliteStore) -> AsyncIterator[str]:
-    """What differs between the tables and the log, one sentence each; nothing when they are equal.
+class Since(msgspec.Struct, frozen=True):
+    """Where a comparison begins: at a position, or at a tenant's first record that was received at a time or after it."""
+
+    position: int = 0
+    received_at_us: int | None = None
+
+
+FROM_THE_START = Since()
+
+
+async def verify(
+    log: Log,
+    store: SqliteStore,
+    *,
+    tenants: Sequence[str] = (),
+    since: Since = FROM_THE_START,
+    replaying: Progress | None = None,
+    comparing: Progress | None = None,
+) -> AsyncIterator[str]:
+    """What differs between the tables and the log, one sentence each; nothing when they are equal. Of all tenants or of some;
+    all that there is, or events and quarantine from a place on, the sessions that have an event there, and checkpoints. Memory
+    does not grow with any of it. Raises TenantUnknown, LogUnavailable, StoreUnavailable.
 
     The log is replayed before the snapshot of the tables is taken, and only the rest within it: the snapshot, which
     makes the WAL grow while it lasts, is as short as the comparison.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
-        with SqliteStore(str(Path(folder, "replayed.db"))) as scratch:
+        with SqliteStore(str(Path(folder, "replayed.db")), cache_mib=SCRATCH_CACHE_MIB) as scratch:
             with store.snapshot() as now:
-                behind = {tenant: checkpoint.position for tenant, checkpoint in now.checkpoints().items()}
-            await _replay(log, scratch, behind)
+                behind = _wanted(now, tenants)
+            known = {survey.tenant for survey in await log.survey()} | behind.keys()
+            for tenant in tenants:
+                if tenant not in known:
+                    raise TenantUnknown(tenant)
+            await _replay(log, scratch, behind, replaying)
             with store.snapshot() as live:
-                checkpoints = live.checkpoints()
-                await _replay(log, scratch, {tenant: at.position for tenant, at in checkpoints.items()})
-                replayed = scratch.tables()
-                for tenant, checkpoint in checkpoints.items():
-                    reached = replayed.checkpoint(tenant).position
-                    if reached < checkpoint.position:
-                        yield str(LogBehind(tenant, reached, checkpoint.position))
-                    for difference in _compare(tenant, live, replayed):
-                        yield difference
-                    for difference in _ledger(tenant, live, checkpoint):
-                        yield difference
+                checkpoints = _wanted(live, tenants)
+                await _replay(log, scratch, checkpoints, replaying)
+                for difference in _differences(live, scratch.tables(), checkpoints, since, comparing):
+                    yield difference
 
 
-async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, int]) -> None:
+def _wanted(tables: Tables, tenants: Sequence[str]) -> dict[str, Checkpoint]:
+    return {tenant: at for tenant, at in tables.checkpoints().items() if not tenants or tenant in tenants}
+
+
+async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], progress: Progress | None) -> None:
     known = scratch.tables().checkpoints()
     spans = []
     for survey in await log.survey():
-        after, through = known.get(survey.tenant, NOTHING).position, min(goals.get(survey.tenant, 0), survey.last)
+        after = known.get(survey.tenant, NOTHING).position
+        through = min(goals.get(survey.tenant, NOTHING).position, survey.last)
         if after < through:
             spans.append(Span(survey.tenant, after, through))
+    done = sum(at.position for at in known.values())
+    total = done + sum(span.through - span.after for span in spans)
     async for chunk in replay(log, spans, scratch.replay_folder, accept_loss=True):
         scratch.write(scratch.tables(), chunk)
+        done += chunk.records
+        if progress:
+            progress(done, total)
 
 
-def _compare(tenant: str, live: Tables, replayed: Tables) -> Iterator[str]:
-    """The differences between two sets' rows of a tenant, found in one pass over both."""
+def _differences(
+    live: Tables, replayed: Tables, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
+) -> Iterator[str]:
+    done, total = 0, sum(at.position for at in checkpoints.values())
+    for tenant, checkpoint in checkpoints.items():
+        reached = replayed.checkpoint(tenant).position
+        if reached < checkpoint.position:
+            yield str(LogBehind(tenant, reached, checkpoint.position))
+        for position, difference in _compare(tenant, live, replayed, _begin(tenant, live, replayed, since)):
+            if difference is not None:
+                yield difference
+            if progress and position % SHOW_POSITIONS == 0:
+                progress(done + position, total)
+        yield from _ledger(tenant, live, checkpoint)
+        done += checkpoint.position
+        if progress:
+            progress(done, total)
+
+
+def _begin(tenant: str, live: Tables, replayed: Tables, since: Since) -> int:
+    """The first position to compare, 0 for all; by whichever set has one of that time first."""
+    if since.received_at_us is None:
+        return since.position
+    found = [tables.first_received(tenant, since.received_at_us) for tables in (live, replayed)]
+    return min((position for position in found if position is not None), default=2**63 - 1)
+
+
+def _compare(tenant: str, live: Tables, replayed: Tables, begin: int) -> Iterator[tuple[int, str | None]]:
+    """The differences between two sets' rows of a tenant, found in one pass over both; and how far it is, in positions."""
     for table, key in ORDER.items():
-        ours, theirs = live.rows(table, tenant, key), replayed.rows(table, tenant, key)
-        mine, other = next(ours, None), next(theirs, None)
-        while mine is not None or other is not None:
-            if other is None or (mine is not None and mine[key] < other[key]):
-                yield f"{table} of {tenant}: {key} {mine[key]} is in the tables, not in the log"  # type: ignore[index]
-                mine = next(ours, None)
-            elif mine is None or other[key] < mine[key]:
-                yield f"{table} of {tenant}: {key} {other[key]} is in the log, not in the tables"
-                other = next(theirs, None)
-            else:
-                if mine != other:
-                    yield f"{table} of {tenant}: {key} {mine[key]} differs: {_difference(mine, other)}"
-                mine, other = next(ours, None), next(theirs, None)
+        narrow = 0 if table == "checkpoints" else begin
+        ours, theirs = (tables.rows(table, tenant, key, begin=narrow) for tables in (live, replayed))
+        for value, mine, other in _merged(ours, theirs, key):
+            if narrow:  # a session may have an event there in one set alone
+                mine = mine or live.row(table, tenant, key, value)
+                other = other or replayed.row(table, tenant, key, value)
+            words = None
+            if other is None:
+                words = f"{table} of {tenant}: {key} {value} is in the tables, not in the log"
+            elif mine is None:
+                words = f"{table} of {tenant}: {key} {value} is in the log, not in the tables"
+            elif mine != other:
+                words = f"{table} of {tenant}: {key} {value} differs: {_difference(mine, other)}"
+            yield value if table == "events" else 1, words
+
+
+def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tuple[int, Row | None, Row | None]]:
+    """Rows of both in order of their key, those of one key together."""
+    mine, other = next(ours, None), next(theirs, None)
+    while mine is not None or other is not None:
+        if other is None or (mine is not None and mine[key] < other[key]):
+            assert mine is not None
+            yield mine[key], mine, None
+            mine = next(ours, None)
+        elif mine is None or other[key] < mine[key]:
+            yield other[key], None, other
+            other = next(theirs, None)
+        else:
+            yield mine[key], mine, other
+            mine, other = next(ours, None), next(theirs, None)
 
 
 def _ledger(tenant: str, live: Tables, checkpoint: Checkpoint) -> Iterator[str]:
@@ -82,5 +160,5 @@ def _ledger(tenant: str, live: Tables, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"ledger of {tenant}: {words} = {sum(parts.values())}, the checkpoint is {checkpoint.position}"
 
 
-def _difference(mine: dict[str, Any], other: dict[str, Any]) -> str:
+def _difference(mine: Row, other: Row) -> str:
     return ", ".join(f"{name} is {mine[name]!r}, the log says {other[name]!r}" for name in mine if mine[name] != other[name])
