@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from projector import rebuild as rebuilding
-from projector.command import Bars, Begin, opened, progress_bar, run_command
+from projector.at import Cut, write
+from projector.command import Bars, Begin, Moment, opened, progress_bar, run_command
 from projector.quarantine_commands import quarantine
 from projector.rebuild import Rebuilt
 from projector.status import TenantStatus, status
@@ -107,6 +108,32 @@ def verify_command(tenants: tuple[str, ...], since: Since) -> None:
                     print(difference)
         print(f"{differences} differences" if differences else "the tables are what the log says")
         return 1 if differences else 0
+
+    run_command(act)
+
+
+@main.command("at")
+@click.argument("time", type=Moment(), required=False)
+@click.option("--position", type=click.IntRange(min=1), help="Up to this position, of the one --tenant, instead of a time.")
+@click.option("--tenant", "tenants", multiple=True, help="Only this tenant; may be repeated.")
+@click.option("--out", type=click.Path(dir_okay=False), required=True, help="The SQLite file to make; it must not be there yet.")
+@click.option("--accept-loss", is_flag=True, help="As in rebuild: go on although the log misses records.")
+def at_command(time: int | None, position: int | None, tenants: tuple[str, ...], out: str, accept_loss: bool) -> None:
+    """Make a database of the tables as they were at TIME, such as 2026-11-20T12:00Z, or at a position, while everything runs.
+
+    It has the same tables and indexes, and is readable by whatever reads SQLite. At a time, each tenant's log ends before its
+    first record that was received then or later. Times of receipt are those of the API processes' clocks and need not rise from
+    record to record: none of that time or later is in the tables, and one that is behind the first such is not, either.
+    """
+    if (time is None) == (position is None) or (position is not None and len(tenants) != 1):
+        raise click.UsageError("give a TIME, or --position and one --tenant")
+
+    async def act(settings: Settings) -> int:
+        async with opened(settings) as (log, store):
+            with progress_bar("replaying") as progress:
+                cut = Cut(time, position)
+                done = await write(log, store, out, cut, tenants=tenants, accept_loss=accept_loss, progress=progress)
+        return _report("made", done)
 
     run_command(act)
 

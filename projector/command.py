@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from projector.at import OutputExists
 from projector.guard import LogBehind, LogDiffers, LogErased, TenantUnknown
 from projector.rebuild import NothingToRollBack, RebuildRefused, SwapTooSlow
 from projector.sqlite import SqliteStore
@@ -47,6 +48,7 @@ KNOWN_ERRORS = (
     RebuildRunning,
     NothingToRollBack,
     SwapTooSlow,
+    OutputExists,
     Hole,
     BadTenant,
 )

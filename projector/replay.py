@@ -36,11 +36,13 @@ FRAME_BYTES = 4
 
 
 class Span(msgspec.Struct, frozen=True):
-    """What to replay of a tenant: positions `after` + 1 to `through`."""
+    """What to replay of a tenant: positions `after` + 1 to `through`; with `before_us`, only those before the first record that
+    was received then or later. Times of receipt need not rise from record to record, so one behind that may be earlier."""
 
     tenant: str
     after: int
     through: int
+    before_us: int | None = None
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -181,14 +183,18 @@ async def _receive(order: Order, chunks: "asyncio.Queue[Chunk | None]") -> None:
 
 async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]:
     """The batches of one span."""
-    position = span.after
-    while position < span.through:
+    position, through = span.after, span.through
+    while position < through:
         records: list[Record] = []
         size = 0
         lost: Hole | None = None
         try:
-            async for page in log.read(span.tenant, position, through=span.through):
-                records += page
+            async for page in log.read(span.tenant, position, through=through):
+                kept = _received_before(page, span.before_us)
+                records += kept
+                if len(kept) < len(page):
+                    through = page[len(kept)].position - 1
+                    break
                 size += sum([len(record.body) for record in page])
                 if len(records) >= BATCH_RECORDS or size >= BATCH_BYTES:
                     yield project(span.tenant, position, records, records[-1].position)
@@ -203,6 +209,14 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
                 raise lost
             yield project(span.tenant, position, [], lost.last)
             position = lost.last
+
+
+def _received_before(records: list[Record], moment_us: int | None) -> list[Record]:
+    """The records before the first that was received at a time or later."""
+    if moment_us is None:
+        return records
+    late = (i for i, record in enumerate(records) if record.received_at_us >= moment_us)
+    return records[: next(late, len(records))]
 
 
 async def _gathered(batches: AsyncIterator[Batch]) -> AsyncIterator[list[Batch]]:

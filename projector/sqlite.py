@@ -140,6 +140,14 @@ class SqliteStore(SqliteFile):
         rename_set(self._connection, LIVE, PREVIOUS)
         rename_set(self._connection, "__next", LIVE)
 
+    def keep_shadow_alone(self) -> None:
+        """Make the shadow set the only one, with no WAL beside the file: for a database that is handed to somebody."""
+        with self.transaction():
+            drop_set(self._connection, LIVE)
+            rename_set(self._connection, SHADOW, LIVE)
+        with store_errors():
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+
     def replace_tenant(self, tenant: str) -> None:
         """Put a tenant's rows of the shadow set in the place of its live ones, within the caller's transaction."""
         for table in TABLES:

@@ -1,13 +1,14 @@
 """Verify: the log replayed into scratch tables, and compared row by row with the live ones. It writes nothing to them."""
 
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from projector.guard import LogBehind, TenantUnknown
+from projector.rebuild import Progress
 from projector.replay import Span, replay
 from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Checkpoint, Tables
@@ -17,7 +18,6 @@ ORDER = {"events": "position", "event_sessions": "first_position", "quarantine":
 SHOW_POSITIONS = 10_000
 SCRATCH_CACHE_MIB = 64
 
-Progress = Callable[[int, int], None]  # records done, records in all
 Row = dict[str, Any]
 
 
