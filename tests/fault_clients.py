@@ -157,7 +157,7 @@ class Client:
         """Ask what became of an event, and read it once the tables have it."""
         head = f"HTTP/1.1\r\nhost: x\r\nx-tenant-id: {receipt.tenant}\r\n\r\n"
         _, found = await self._until_answered(f"GET /api/receipts/{receipt.position} {head}".encode())
-        if found["status"] not in ("queued", "projected", "late_duplicate", "quarantined"):
+        if found["status"] not in ("queued", "projected", "late_duplicate", "quarantined", "dropped"):
             raise Violation(f"{receipt.tenant}: position {receipt.position} was given out, and is {found}")
         _, page = await self._until_answered(f"GET /api/events?limit=20&after={receipt.position} {head}".encode())
         for row in page["events"]:

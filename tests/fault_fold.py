@@ -27,15 +27,17 @@ class Entry(NamedTuple):
     position: int
     received_at_us: int
     body: bytes
+    is_note: bool = False
 
 
 class Fold(NamedTuple):
-    """What a tenant's tables must hold: rows and sessions by their key, quarantined positions, late duplicates."""
+    """What a tenant's tables must hold: rows and sessions by their key, quarantined positions, late duplicates, dropped."""
 
     rows: dict[int, Row]
     sessions: dict[int, Row]
     quarantined: set[int]
     late_duplicates: int
+    dropped: int
 
 
 def log_keys(client: redis.Redis) -> dict[str, bytes]:
@@ -50,7 +52,10 @@ def read_logs(client: redis.Redis, archive: Path) -> dict[str, list[Entry]]:
         entries = client.xrange(key)
         if any(set(fields) != {b"event", b"received_at_us", b"version"} for _, fields in entries):
             raise Violation(f"{tenant}: an entry has other fields than event, received_at_us, version")
-        live = [Entry(int(i.split(b"-")[0]), int(fields[b"received_at_us"]), fields[b"event"]) for i, fields in entries]
+        live = [
+            Entry(int(i.split(b"-")[0]), int(fields[b"received_at_us"]), fields[b"event"], fields[b"version"] == b"2")
+            for i, fields in entries
+        ]
         log = {entry.position: entry for entry in archived(archive / f"tenant={tenant}")}
         if wrong := [entry for entry in live if log.setdefault(entry.position, entry) != entry]:
             raise Violation(f"{tenant}: the archive has {log[wrong[0].position]}, the server {wrong[0]}")
@@ -67,11 +72,14 @@ def archived(folder: Path) -> Iterator[Entry]:
     for segment in json.loads((folder / "manifest.json").read_text())["segments"]:
         file = folder / f"{segment['first']:020}-{segment['last']:020}.parquet"
         for row in parquet.ParquetFile(file).read().to_pylist():
+            received_at_us = (row["received_at"] - EPOCH) // timedelta(microseconds=1)
+            if row["raw"] is not None:
+                yield Entry(row["position"], received_at_us, row["raw"], row["version"] == 2)
+                continue
             names = ("event_id", "event_type", "properties", "session_id", "timestamp")
             texts = {name: json.dumps(row[name], ensure_ascii=False) for name in names if row[name] is not None}
             members = (f'"{name}":{row[name] if name == "properties" else text}' for name, text in texts.items())
-            received_at_us = (row["received_at"] - EPOCH) // timedelta(microseconds=1)
-            yield Entry(row["position"], received_at_us, f"{{{','.join(members)}}}".encode())
+            yield Entry(row["position"], received_at_us, f"{{{','.join(members)}}}".encode(), False)
 
 
 @cache
@@ -87,8 +95,14 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
     rows: dict[int, Row] = {}
     named: dict[tuple[str, str], bytes] = {}
     sessions: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    quarantined = set()
+    quarantined: set[int] = set()
+    dropped = 0
     for entry in log:
+        if entry.is_note:
+            gone = quarantined & set(json.loads(entry.body)["positions"])
+            quarantined -= gone
+            dropped += len(gone) + 1
+            continue
         members, content = stored(entry.body)
         name = identity(tenant, members)
         if name in named:
@@ -100,9 +114,9 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
         sessions[session].append((time_us, entry.position, kind))
         row = (entry.position, *name, members.get("event_id"), session, kind, members["timestamp"], time_us)
         rows[entry.position] = (*row, entry.received_at_us, properties_of(members), sessions[session][0][1])
-    late = len(log) - len(rows) - len(quarantined)
+    late = len(log) - len(rows) - len(quarantined) - dropped
     folded = (session_row(session, events) for session, events in sessions.items())
-    return Fold(rows, {row[0]: row for row in folded}, quarantined, late)
+    return Fold(rows, {row[0]: row for row in folded}, quarantined, late, dropped)
 
 
 def session_row(session: str, events: list[tuple[int, int, str]]) -> Row:

@@ -37,6 +37,7 @@ REBUILD_POINTS = {
     "inside_swap": 1,
     "after_swap": 1,
 }
+DROP_POINTS = ("between_note_and_apply",)
 
 KINDS: dict[str, Kind] = {
     "kill-api": Kind(partial(fault_processes.kill, "api"), (API,)),
@@ -67,6 +68,8 @@ KINDS: dict[str, Kind] = {
     "rebuild-tenant": Kind(fault_tables.rebuild_tenant, (TABLES,)),
     "rebuild-killed": Kind(fault_tables.rebuild_killed, (TABLES,)),
     "roll-back": Kind(fault_tables.roll_back, (TABLES,)),
+    "drop": Kind(fault_tables.drop, (TABLES,)),
+    **{f"drop-dies-at-{point}": Kind(partial(fault_tables.drop_dies_at, point), (TABLES,)) for point in DROP_POINTS},
     "restore-yesterday": Kind(fault_tables.restore_yesterday, (API, PROJECTION, TABLES)),
     **{f"api-dies-at-{point}": Kind(partial(fault_processes.die_at, "api", point, n), (API,)) for point, n in API_POINTS.items()},
     **{
@@ -80,4 +83,4 @@ KINDS: dict[str, Kind] = {
     **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
 COMMAND_POINTS = ("during_erasure", "after_archive_before_trim", "between_trims")
-POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *COMMAND_POINTS}
+POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *COMMAND_POINTS}

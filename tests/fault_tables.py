@@ -1,11 +1,13 @@
 """Faults of the tables: rebuilds that are killed, rolled back or held up, and an old database that is put back."""
 
 import asyncio
+import contextlib
 import signal
 import time
 
 import pysqlite3
 
+from tests.fault_data import forget_seen
 from tests.fault_environment import Violation
 from tests.fault_fold import log_keys
 from tests.fault_journal import TENANTS
@@ -13,6 +15,8 @@ from tests.fault_scene import Scene, write_lock
 from tests.fault_system import PROJECTORS, System
 
 OVERTAKE_TRIES = 4
+QUARANTINE_SECONDS = 2.0
+DROP_TRIES = 4
 SHADOW_IS_FILLED = (
     "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name LIKE '%_by_session_%' AND tbl_name = 'events__shadow'"
 )
@@ -87,6 +91,36 @@ async def roll_back(scene: Scene) -> None:
         await scene.system.command("projector", "rollback", kill_after=scene.rng.uniform(0.15, 0.4))
         await rebuild(scene)
     await to_the_end(scene.system, "projector", "rollback")
+
+
+async def drop(scene: Scene) -> None:
+    """What is in quarantine of a tenant is dropped, under load."""
+    tenant = await _with_quarantine(scene)
+    await to_the_end(scene.system, "quarantine", "drop", tenant, "--yes")
+
+
+async def drop_dies_at(point: str, scene: Scene) -> None:
+    """A drop that ends between its note and the tables, and again, to its end."""
+    for _ in range(DROP_TRIES):
+        tenant = await _with_quarantine(scene)
+        status, _ = await scene.system.command("projector", "quarantine", "drop", tenant, "--yes", fault_at=point)
+        if status == 137:
+            break
+    await to_the_end(scene.system, "quarantine", "drop", tenant, "--yes")
+
+
+async def _with_quarantine(scene: Scene) -> str:
+    """A tenant with something in quarantine; any, if in some time none has: what is forgotten may come again as a conflict."""
+    await forget_seen(scene)
+    deadline = time.monotonic() + QUARANTINE_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(pysqlite3.Error):
+            with scene.system.snapshot() as connection:
+                found = [tenant for (tenant,) in connection.execute("SELECT DISTINCT tenant_id FROM quarantine ORDER BY 1")]
+            if found:
+                return scene.rng.choice(found)
+        await asyncio.sleep(0.05)
+    return scene.rng.choice(TENANTS)
 
 
 async def to_the_end(system: System, *words: str) -> None:
