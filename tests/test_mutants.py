@@ -98,6 +98,18 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        "a note is carried out and has no place itself",
+        "drop-dies-at-between_note_and_apply",
+        "gone|dropped",
+        (("projector/tables.py", "        return int(removed.rowcount) + 1\n", "        return int(removed.rowcount)\n"),),
+    ),
+    Mutant(
+        "replayed tables hear of no note",
+        "drop-dies-at-between_note_and_apply,rebuild",
+        "gone|dropped|in quarantine",
+        (("projector/rebuild.py", "        store.write(tables, chunk)\n        fault_point", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, notes=[]) for batch in chunk.batches])\n        store.write(tables, chunk)\n        fault_point"),),
+    ),
+    Mutant(
         "a name in the log without its split",
         "none",
         "conflict",
