@@ -14,8 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from projector import at
 from projector import rebuild as rebuilding
-from projector.at import Cut, write
 from projector.command import Bars, Begin, Moment, opened, progress_bar, run_command
 from projector.quarantine_commands import quarantine
 from projector.rebuild import Rebuilt
@@ -131,8 +131,8 @@ def at_command(time: int | None, position: int | None, tenants: tuple[str, ...],
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
             with progress_bar("replaying") as progress:
-                cut = Cut(time, position)
-                done = await write(log, store, out, cut, tenants=tenants, accept_loss=accept_loss, progress=progress)
+                cut = at.Cut(time, position)
+                done = await at.write(log, store, out, cut, tenants=tenants, accept_loss=accept_loss, progress=progress)
         return _report("made", done)
 
     run_command(act)

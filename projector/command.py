@@ -95,7 +95,8 @@ class Bars:
     def __enter__(self) -> Self:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        bars = Progress(*columns, console=console, redirect_stdout=False)  # which may be a file
+        # what is printed meanwhile goes above the bars, unless it goes to a file
+        bars = Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty())
         self._bars = bars if console.is_terminal else None
         if self._bars:
             self._bars.start()

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import metrics
-from streams import keys_of
+from streams import keys_of, notes
 from tests.events import body
 from tests.http import Door, opened
 from tests.servers import Server
@@ -59,12 +59,16 @@ async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server:
     await door.project()
     after = values_of(await door.client.get("/metrics"))
     server.client.delete(keys_of("globex").log)
+    await notes.append(door.log.wire, "acme", notes.Drop([3]))
+    await door.project()
     lost = values_of(await door.client.get("/metrics"))
 
     assert (before["penstock_lag_records", "acme"], after["penstock_lag_records", "acme"]) == (2, 0)
     assert before["penstock_lag_seconds", "acme"] > 0 == after["penstock_lag_seconds", "acme"]
     assert after["penstock_late_duplicates_total", "acme"] == 1
-    assert after["penstock_quarantined_records", "acme"] == 1
+    assert (after["penstock_quarantined_records", "acme"], after["penstock_dropped_records", "acme"]) == (1, 0)
+    assert (lost["penstock_quarantined_records", "acme"], lost["penstock_dropped_records", "acme"]) == (0, 2)
+    assert lost["penstock_erased_records", "acme"] == 0
     assert (after["penstock_stuck", "globex"], lost["penstock_stuck", "globex"], lost["penstock_stuck", "acme"]) == (0, 1, 0)
 
 

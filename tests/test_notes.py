@@ -144,6 +144,8 @@ async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
     assert dump(store) == after
     [acme] = await status(log, store)
     assert (acme.records, acme.rows, acme.quarantined, acme.dropped, acme.erased, acme.lag_records) == (10, 5, 2, 3, 0, 0)
+    await log.append("acme", [event(session_id="behind the note")])
+    assert await worker.run_to_end() == 1
 
 
 async def test_tables_rebuilt_by_processes_have_carried_notes_out(

@@ -23,7 +23,7 @@ from api.openapi import codes_of, operations_of
 from api.operations import NDJSON, OPERATIONS, PROBLEMS
 from api.problems import ERRORS
 from projector import ApiKey, SqliteStore, credentials
-from streams import keys_of, load_settings, name_of, parse_event
+from streams import keys_of, load_settings, name_of, notes, parse_event
 from tests.events import body
 from tests.http import ROOT, Api, Door, opened, running, wait_until
 from tests.servers import Server
@@ -189,6 +189,9 @@ async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(serv
         name = (await door.post(body(**members))).json()["event_hash"]
 
     outcomes = [await door.get(f"/api/receipts/{position}") for position in range(1, 11)]
+    await notes.append(door.log.wire, "acme", notes.Drop([7]))
+    await door.project()
+    outcomes.append(await door.get("/api/receipts/7"))
     found = await door.get("/api/receipts", event_hash=name)
     pages = {
         "/api/events": await door.get("/api/events", limit=2),
@@ -199,7 +202,7 @@ async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(serv
     }
 
     assert [answer.json().get("status") for answer in outcomes] == [
-        *["projected"] * 4, "quarantined", "late_duplicate", "quarantined", "queued", "queued", 404
+        *["projected"] * 4, "quarantined", "late_duplicate", "quarantined", "queued", "queued", 404, "dropped"
     ]  # fmt: skip
     assert found.json()["others"]
     assert {answer.status_code for answer in pages.values()} == {200}
