@@ -196,6 +196,21 @@ async def test_a_drop_that_is_killed_before_it_is_carried_out_is_not_said_twice(
     await agrees(log, store)
 
 
+async def test_a_drop_that_is_killed_between_two_notes_goes_on_with_the_rest(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await spoiled(server, log, bad=quarantine.PAGE_ROWS + 10)
+    await worker.run_to_end()
+
+    assert asked(server, store, "drop", "acme", "--yes", FAULT_AT="between_note_and_apply").returncode == 137
+    again = asked(server, store, "drop", "acme", "--yes")
+
+    assert "11 dropped" in again.stdout and quarantined(store) == []
+    [acme] = await status(log, store)
+    assert (acme.dropped, acme.quarantined) == (quarantine.PAGE_ROWS + 11 + 2, 0)
+    await agrees(log, store)
+
+
 async def test_nothing_is_dropped_without_a_yes(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
