@@ -16,14 +16,14 @@ from rich.table import Table
 
 from projector import at
 from projector import rebuild as rebuilding
-from projector.command import Bars, Begin, Moment, opened, progress_bar, run_command
+from projector.command import Begin, Moment, opened, run_command
 from projector.quarantine_commands import quarantine
 from projector.rebuild import Rebuilt
 from projector.status import TenantStatus, status
 from projector.store import StoreReplaced, StoreUnavailable
 from projector.verify import FROM_THE_START, Since, verify
 from projector.worker import Worker
-from streams import Settings, configure_logging
+from streams import Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
 REOPEN_SECONDS = 1.0
@@ -64,7 +64,7 @@ def rebuild(tenants: tuple[str, ...], accept_loss: bool) -> None:
 
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
-            with progress_bar("rebuilding") as progress:
+            with Progress("rebuilding") as progress:
                 done = await rebuilding.rebuild(log, store, tenants=tenants, accept_loss=accept_loss, progress=progress)
         return _report("rebuilt", done)
 
@@ -77,7 +77,7 @@ def rollback() -> None:
 
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
-            with progress_bar("catching up") as progress:
+            with Progress("catching up") as progress:
                 done = await rebuilding.rollback(log, store, progress=progress)
         return _report("rolled back", done)
 
@@ -101,7 +101,7 @@ def verify_command(tenants: tuple[str, ...], since: Since) -> None:
     async def act(settings: Settings) -> int:
         differences = 0
         async with opened(settings) as (log, store):
-            with Bars() as bars:
+            with Progress() as bars:
                 stages = {name: bars.stage(name) for name in ("replaying", "comparing")}
                 async for difference in verify(log, store, tenants=tenants, since=since, **stages):
                     differences += 1
@@ -130,7 +130,7 @@ def at_command(time: int | None, position: int | None, tenants: tuple[str, ...],
 
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
-            with progress_bar("replaying") as progress:
+            with Progress("replaying") as progress:
                 cut = at.Cut(time, position)
                 done = await at.write(log, store, out, cut, tenants=tenants, accept_loss=accept_loss, progress=progress)
         return _report("made", done)

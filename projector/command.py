@@ -1,17 +1,14 @@
-"""What the commands of python -m projector share: settings, log and tables opened, what is wrong said in one sentence, a bar."""
+"""What the commands of python -m projector share: settings, log and tables opened, what is wrong said in one sentence."""
 
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any
 
 import click
 import uvloop
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from projector.at import OutputExists
 from projector.guard import LogBehind, LogDiffers, LogErased, TenantUnknown
@@ -77,57 +74,8 @@ def run_command(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
 async def opened(settings: Settings, budget_seconds: float = COMMAND_SECONDS) -> AsyncIterator[tuple[Log, SqliteStore]]:
     """The log and the tables that settings name."""
     with open_store(settings.tables_url, cache_mib=settings.cache_mib) as store:
-        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds)) as log:
+        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
             yield log, store
-
-
-class _Rate(ProgressColumn):
-    """Records a second."""
-
-    def render(self, task: Task) -> Text:
-        """The column's text."""
-        return Text(f"{task.speed or 0:,.0f} records/s")
-
-
-class Bars:
-    """Bars in a terminal, one below the other; plain lines elsewhere."""
-
-    def __enter__(self) -> Self:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        # what is printed meanwhile goes above the bars, unless it goes to a file
-        bars = Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty())
-        self._bars = bars if console.is_terminal else None
-        if self._bars:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bars:
-            self._bars.stop()
-
-    def stage(self, title: str) -> Callable[[int, int], None]:
-        """A bar that is there from when it is first called, with records done and records in all."""
-        task: TaskID | None = None
-        said = -1
-
-        def show(done: int, total: int) -> None:
-            nonlocal task, said
-            if self._bars:
-                task = self._bars.add_task(title, total=None) if task is None else task
-                self._bars.update(task, completed=done, total=total)
-            elif done * 10 // max(total, 1) > said:
-                said = done * 10 // max(total, 1)
-                print(f"{title}: {done} of {total} records", file=sys.stderr, flush=True)
-
-        return show
-
-
-@contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """One bar."""
-    with Bars() as bars:
-        yield bars.stage(title)
 
 
 def moment_us(text: str) -> int:

@@ -9,12 +9,12 @@ from itertools import islice
 import click
 
 from projector import rebuild as rebuilding
-from projector.command import CommandRefused, opened, progress_bar, run_command
+from projector.command import CommandRefused, opened, run_command
 from projector.projection import PROJECTION_VERSION, QuarantineRow
 from projector.quarantine import Forecast, Selection, became, count, drop, entries, find, forecasts, level, reach
 from projector.schema import LIVE
 from projector.sqlite import SqliteStore
-from streams import Log, Settings
+from streams import Log, Progress, Settings
 
 SHOWN = 5
 LEVEL_SECONDS = 30.0
@@ -100,7 +100,7 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
             store.check_version(LIVE)
             if not yes:
                 click.confirm(f"Rebuild {_named(list(leaving))} from the log?", abort=True)
-            with progress_bar("rebuilding") as progress:
+            with Progress("rebuilding") as progress:
                 await rebuilding.rebuild(log, store, tenants=list(leaving), accept_loss=accept_loss, progress=progress)
             for name, at in leaving.items():
                 now = became(store, name, at)

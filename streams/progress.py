@@ -5,19 +5,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 EVERY = 1_000_000  # a line, where nobody knows how many there are in all
 
 
-class Progress:
-    """Called with what is done and what there is in all, None when nobody knows."""
+Show = Callable[[int, int | None], None]
 
-    def __init__(self, title: str, *, unit: str = "records") -> None:
-        self._title = title
+
+class Progress:
+    """Called with what is done and what there is in all, None when nobody knows; or its stages are, one below the other."""
+
+    def __init__(self, title: str = "", *, unit: str = "records") -> None:
         self._unit = unit
-        self._bar: Bar | None = None
-        self._said = -1
+        self._bars: Bars | None = None
+        self._show = self.stage(title)
 
     def __enter__(self) -> Self:
         # Only here: every process that imports the log would carry what a terminal needs.
@@ -27,26 +30,36 @@ class Progress:
         console = Console(stderr=True)
         if console.is_terminal:
             title, rate = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
-            self._bar = Progress(title, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(), console=console)
-            self._task = self._bar.add_task(self._title, total=None, rate="")
-            self._bar.start()
+            columns = (title, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+            # what is printed meanwhile goes above the bars, unless it goes to a file
+            self._bars = Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty())
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._bars:
+            self._bars.stop()
 
     def __call__(self, done: int, total: int | None) -> None:
         """Show it, if it is worth a line."""
-        if self._bar:
-            rate = f"{self._bar.tasks[0].speed or 0:,.0f} {self._unit}/s"
-            self._bar.update(self._task, completed=done, total=total, rate=rate)
-            return
-        step = done // EVERY if total is None else done * 10 // max(total, 1)
-        if step > self._said:
-            self._said = step
-            of = "" if total is None else f" of {total}"
-            print(f"{self._title}: {done}{of} {self._unit}", file=sys.stderr, flush=True)
+        self._show(done, total)
 
+    def stage(self, title: str) -> Show:
+        """One of several bars, there from when it is first called."""
+        task: TaskID | None = None
+        said = -1
 
-Show = Callable[[int, int | None], None]
+        def show(done: int, total: int | None) -> None:
+            nonlocal task, said
+            if self._bars:
+                task = self._bars.add_task(title, total=None, rate="") if task is None else task
+                speed = next(one.speed for one in self._bars.tasks if one.id == task)
+                self._bars.update(task, completed=done, total=total, rate=f"{speed or 0:,.0f} {self._unit}/s")
+                return
+            step = done // EVERY if total is None else done * 10 // max(total, 1)
+            if step > said:
+                said = step
+                of = "" if total is None else f" of {total}"
+                print(f"{title}: {done}{of} {self._unit}", file=sys.stderr, flush=True)
+
+        return show
