@@ -70,15 +70,7 @@ for i = 6, #KEYS do
   answer[#answer + 1] = position
 end
 
-if last >= first then
-  redis.call('SADD', tenants, tenant)
-  local woken = false
-  for _, group in ipairs(redis.call('SMEMBERS', groups)) do
-    if first == 1 then redis.pcall('XGROUP', 'CREATE', log, group, '0') end
-    if redis.call('ZADD', ready_prefix .. group, 'NX', whole(now_ms()), tenant) == 1 then woken = true end
-  end
-  if woken then redis.call('PUBLISH', channel, partition) end
-end
+if last >= first then wake(log, tenants, groups, tenant, ready_prefix, partition, channel, first == 1) end
 
 -- HDEL first: a server whose memory is full refuses HSET only until a script has written something.
 local function note(...)

@@ -22,6 +22,7 @@ WAITING_LIMIT_BYTES = 64 * 1024 * 1024
 TENANT_WAITING_LIMIT_BYTES = WAITING_LIMIT_BYTES // 4  # so that one who floods leaves room for the others
 ENTRY_OVERHEAD_BYTES = 200
 PUT_OFF_SECONDS, PUT_OFF_APPENDS = 0.0125, 16
+ALONE_SECONDS = 0.05  # so long what is put off waits for a flush of others to go with
 
 
 class LogFull(Exception):
@@ -75,17 +76,25 @@ class _Append(msgspec.Struct):
     receipts: asyncio.Future[list[Receipt]]
 
 
+class _PutOff(msgspec.Struct):
+    """Appends of a tenant that was over its limit, and when some of them may go on."""
+
+    due: float
+    alone: asyncio.TimerHandle
+    appends: list[_Append] = []
+
+
 class Appender:
     """Group commit: what waits while a flush is on its way goes out with the next, one script call a tenant; when more waits
-    than goes out at once, the tenants take turns. A tenant that was over its limit is put off for a moment, so that others share
-    their flushes, each of which is on disk before the next, with little of its flood."""
+    than goes out at once, the tenants take turns. A tenant that was over its limit is put off for a moment and goes with the
+    flushes of others, so that they share them, each of which is on disk before the next, with little of its flood."""
 
     def __init__(self, wire: Wire, *, window_seconds: float) -> None:
         self._wire = wire
         self._window_ms = int(window_seconds * 1000)
         self._waiting: dict[str, list[_Append]] = {}
         self._waiting_of: dict[str, int] = {}
-        self._put_off: dict[str, list[_Append]] = {}
+        self._put_off: dict[str, _PutOff] = {}
         self.waiting_bytes = 0
         self._flushing: asyncio.Task[None] | None = None
 
@@ -129,7 +138,7 @@ class Appender:
         deadline = loop.time() + self._wire.budget_seconds
         append = _Append(tenant, events, names, limits, rejected, size, deadline, receipts)
         put_off = self._put_off.get(tenant)
-        (self._waiting.setdefault(tenant, []) if put_off is None else put_off).append(append)
+        (self._waiting.setdefault(tenant, []) if put_off is None else put_off.appends).append(append)
         return receipts
 
     def _begin_flush(self) -> None:
@@ -138,21 +147,31 @@ class Appender:
 
     def _put_off_for_a_moment(self, tenant: str) -> None:
         if tenant not in self._put_off:
-            self._put_off[tenant] = []
-            asyncio.get_running_loop().call_later(PUT_OFF_SECONDS, self._let_some_go_on, tenant)
+            loop = asyncio.get_running_loop()
+            alone = loop.call_later(ALONE_SECONDS, self._go_alone, tenant)
+            self._put_off[tenant] = _PutOff(loop.time() + PUT_OFF_SECONDS, alone)
 
-    def _let_some_go_on(self, tenant: str) -> None:
-        """Let some of what was put off go on, twice as many as may be accepted meanwhile; the others wait as long again."""
-        put_off = self._put_off.pop(tenant)
-        if not put_off:
-            return
-        rate = put_off[0].limits.events_per_second
-        count = max(PUT_OFF_APPENDS, math.ceil(2 * rate * PUT_OFF_SECONDS)) if rate else len(put_off)
-        self._waiting.setdefault(tenant, []).extend(put_off[:count])
-        if put_off[count:]:
-            self._put_off[tenant] = put_off[count:]
-            asyncio.get_running_loop().call_later(PUT_OFF_SECONDS, self._let_some_go_on, tenant)
+    def _go_alone(self, tenant: str) -> None:
+        """No flush of others took it along: it goes by itself."""
+        put_off = self._put_off[tenant]
+        put_off.alone = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._go_alone, tenant)
+        self._let_some_go_on(tenant, put_off)
         self._begin_flush()
+
+    def _let_some_go_on(self, tenant: str, put_off: "_PutOff") -> None:
+        """Let some of what was put off go on, twice as many as may be accepted meanwhile, when it is time."""
+        now = asyncio.get_running_loop().time()
+        if put_off.due > now:
+            return
+        if not put_off.appends:
+            put_off.alone.cancel()
+            del self._put_off[tenant]
+            return
+        rate = put_off.appends[0].limits.events_per_second
+        seconds = now - put_off.due + PUT_OFF_SECONDS
+        count = max(PUT_OFF_APPENDS, math.ceil(2 * rate * seconds)) if rate else len(put_off.appends)
+        self._waiting.setdefault(tenant, []).extend(put_off.appends[:count])
+        put_off.appends, put_off.due = put_off.appends[count:], now + PUT_OFF_SECONDS
 
     async def _flush(self) -> None:
         try:
@@ -163,6 +182,8 @@ class Appender:
 
     def _next(self) -> list[list[_Append]]:
         """The script calls that go out together: what waits, up to a bound, a call of each tenant in turn."""
+        for tenant, put_off in list(self._put_off.items()):
+            self._let_some_go_on(tenant, put_off)
         calls: list[list[_Append]] = []
         size = 0
         while self._waiting and size < FLUSH_LIMIT_BYTES:

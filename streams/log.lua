@@ -37,3 +37,15 @@ local function low_water(log)
   end
   return through
 end
+
+-- wake(log, tenants, groups; tenant, ready prefix, partition, channel, is new) -- what was written is there to be read: the tenant is
+-- listed and due for every group, a new log has them from its start, and projectors that wait hear of it
+local function wake(log, tenants, groups, tenant, ready_prefix, partition, channel, is_new)
+  redis.call('SADD', tenants, tenant)
+  local woken = false
+  for _, group in ipairs(redis.call('SMEMBERS', groups)) do
+    if is_new then redis.pcall('XGROUP', 'CREATE', log, group, '0') end
+    if redis.call('ZADD', ready_prefix .. group, 'NX', whole(now_ms()), tenant) == 1 then woken = true end
+  end
+  if woken then redis.call('PUBLISH', channel, partition) end
+end

@@ -19,10 +19,5 @@ end
 
 local position = whole(last + 1)
 redis.call('XADD', log, position .. '-0', 'event', note, 'received_at_us', received_at_us, 'version', '2')
-redis.call('SADD', tenants, tenant)
-local woken = false
-for _, group in ipairs(redis.call('SMEMBERS', groups)) do
-  if redis.call('ZADD', ready_prefix .. group, 'NX', whole(now_ms()), tenant) == 1 then woken = true end
-end
-if woken then redis.call('PUBLISH', channel, partition) end
+wake(log, tenants, groups, tenant, ready_prefix, partition, channel, false)
 return position

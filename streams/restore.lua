@@ -36,11 +36,5 @@ for i = 5, #KEYS do
   end
 end
 
-redis.call('SADD', tenants, tenant)
-local woken = false
-for _, group in ipairs(redis.call('SMEMBERS', groups)) do
-  if last == 0 then redis.pcall('XGROUP', 'CREATE', log, group, '0') end
-  if redis.call('ZADD', ready_prefix .. group, 'NX', whole(now_ms()), tenant) == 1 then woken = true end
-end
-if woken then redis.call('PUBLISH', channel, partition) end
+wake(log, tenants, groups, tenant, ready_prefix, partition, channel, last == 0)
 return whole(last)
