@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from streams.archive_commands import archive, verify
+from streams.archive_commands import archive, reclaim, verify
 from streams.command import settings_or_exit, wait_for_signal
 from streams.event import Record
 from streams.keys import BadTenant
@@ -25,7 +25,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (archive, export_command, import_command, verify):
+for command in (archive, export_command, import_command, reclaim, verify):
     main.add_command(command)
 
 

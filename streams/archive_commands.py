@@ -1,4 +1,4 @@
-"""python -m streams archive and verify."""
+"""python -m streams archive, verify and reclaim."""
 
 import asyncio
 import os
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import click
 
+from streams.append import TenantErased
 from streams.command import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit, stopping, wait_for_signal
-from streams.log import Log
+from streams.log import Hole, Log
 from streams.settings import Settings
 from streams.verify import problems
 from streams.wire import Wire
@@ -83,3 +84,38 @@ async def _verify(settings: Settings, tenants: Sequence[str]) -> int:
             print(problem)
     print(f"{wrong} problems" if wrong else "every log is whole")
     return 1 if wrong else 0
+
+
+@click.command()
+@click.option("--tenant", "tenants", multiple=True, help="Only this tenant; may be repeated.")
+def reclaim(tenants: tuple[str, ...]) -> None:
+    """Give a server back from the archive where each log ends, and which names were claimed within WINDOW_SECONDS.
+
+    For a server that lost everything, or its `seen` keys: logs go on at the next position, and what is sent again is answered
+    `duplicate`. Run it before the API accepts anything; a log that has begun anew meanwhile is left alone and named.
+    """
+    try:
+        sys.exit(asyncio.run(_reclaim(settings_or_exit(), tenants)))
+    except KNOWN_ERRORS as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _reclaim(settings: Settings, tenants: Sequence[str]) -> int:
+    if not settings.archive:
+        sys.exit("ARCHIVE_URL is none; there is nothing to reclaim from.")
+    from streams.archive import Archive  # not above: pyarrow takes half a second to load
+    from streams.reclaim import HistoryDiffers
+    from streams.reclaim import reclaim as reclaim_tenant
+
+    status = 0
+    async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+        for tenant in tenants or await asyncio.to_thread(Archive(settings.archive).tenants):
+            try:
+                done = await reclaim_tenant(log, tenant, window_seconds=settings.window_seconds)
+                print(f"{tenant}: ends at position {done.last}; {done.claims} names claimed again")
+            except (HistoryDiffers, Hole, TenantErased) as error:
+                print(f"{tenant}: {error}")
+                status = 1
+    return status

@@ -12,13 +12,6 @@ local last = last_position(log)
 if last + 1 ~= tonumber(first) then return whole(last) end
 if last == 0 and redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
 
--- Whether a value like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8" has a claim of that split.
-local function claimed(value, wanted)
-  for split in string.gmatch(value, '%d+/%x+/([^ ]+)') do
-    if split == wanted then return true end
-  end
-end
-
 for i = 1, tonumber(records) do
   local at = 5 + i * 3
   redis.call('XADD', log, whole(last + i) .. '-0', 'event', ARGV[at + 2], 'received_at_us', ARGV[at], 'version', ARGV[at + 1])
@@ -27,13 +20,7 @@ end
 local claims = 7 + records * 3
 for i = 5, #KEYS do
   local at = claims + (i - 5) * 4
-  local position, digest, split, remaining_ms = unpack(ARGV, at + 1, at + 4)
-  local value = redis.call('GET', KEYS[i])
-  if not value or not claimed(value, split) then
-    local claim = position .. '/' .. digest .. '/' .. split
-    local longest = math.max(tonumber(remaining_ms), value and redis.call('PTTL', KEYS[i]) or 0)
-    redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', whole(longest))
-  end
+  claim(KEYS[i], unpack(ARGV, at + 1, at + 4))
 end
 
 wake(log, tenants, groups, tenant, ready_prefix, partition, channel, last == 0)

@@ -143,10 +143,18 @@ def _script_call(tenant: str, records: Sequence[Record], window_us: int, now_us:
     arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, first, len(records)]
     for record in records:
         arguments += (record.received_at_us, record.version, record.body)
+    seen, claims = claims_of(tenant, records, window_us, now_us)
+    return names + seen, arguments + claims
+
+
+def claims_of(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:
+    """The keys of what is left of records' claims on their names, and for each: position, digest, split, remaining_ms."""
+    names: list[str] = []
+    arguments: list[Any] = []
     for record in records:
         remaining_ms = min(window_us, record.received_at_us + window_us - now_us) // 1000
         if remaining_ms > 0 and record.version == DOOR_VERSION and (name := _name_of(tenant, record.body)):
-            names.append(keys.seen + name[0])
+            names.append(keys_of(tenant).seen + name[0])
             arguments += (record.position, digest_of(record.body), name[1], remaining_ms)
     return names, arguments
 

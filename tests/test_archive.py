@@ -24,6 +24,7 @@ from streams import erasure as log_erasure
 from streams.archive import Archive
 from streams.archiver import Archiver
 from streams.manifest import ArchiveMoved, Segment, kept_of
+from streams.reclaim import HistoryDiffers, reclaim
 from streams.segments import pack, unpack
 from streams.verify import problems
 from tests.events import event, events
@@ -391,6 +392,57 @@ async def test_a_log_with_another_history_than_its_archive_is_not_trimmed(server
 
     assert done.trimmed == 0 and "other records" in done.stuck[TENANT]
     assert server.client.xlen(keys_of(TENANT).log) == 80
+
+
+# -- a server that was lost ------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplicates(
+    server: Server, log: Log, worker: Worker, tmp_path: Path
+) -> None:
+    before = await filled(log, worker, 900)
+    await archiver(log).run_once()
+    server.client.flushall()
+
+    done = await reclaim(log, TENANT, window_seconds=3_600)
+    receipts = await log.append(TENANT, [*events(899), event(session_id="new")])
+    again = await reclaim(log, TENANT, window_seconds=3_600)
+
+    assert (done.last, done.claims) == (899, 899)  # the newest had not been archived
+    assert [receipt.status for receipt in receipts] == ["duplicate"] * 899 + ["accepted"]
+    assert [receipt.position for receipt in receipts] == list(range(1, 901))
+    assert again.last == 900
+    assert (await everything(log))[:899] == before[:899]
+    assert [problem async for problem in problems(log)] == []
+    with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
+        await Worker(log, new, holder="test:2", lease_seconds=0.5).run_to_end()
+        assert new.tables().checkpoint(TENANT).position == 900
+        assert [difference async for difference in verify(log, new)] == []
+
+
+async def test_only_names_within_the_window_are_claimed_and_for_what_is_left_of_it(
+    server: Server, log: Log, worker: Worker
+) -> None:
+    await filled(log, worker, 20)
+    await archiver(log).run_once()
+    server.client.delete(*server.client.keys("*:seen:*"))
+
+    assert (await reclaim(log, TENANT, window_seconds=0.001)).claims == 0
+    assert (await reclaim(log, TENANT, window_seconds=3_600)).claims == 20
+    assert all(3_500 < server.client.ttl(key) <= 3_600 for key in server.client.keys("*:seen:*"))
+
+
+async def test_a_log_that_began_anew_is_left_alone(server: Server, log: Log, worker: Worker) -> None:
+    await filled(log, worker, 20)
+    await archiver(log).run_once()
+    server.client.flushall()
+    await log.append(TENANT, [event(session_id="anew")])
+    before = sorted(server.client.keys())
+
+    with pytest.raises(HistoryDiffers, match="ends at position 1 on the server, its archive at 19"):
+        await reclaim(log, TENANT, window_seconds=3_600)
+
+    assert sorted(server.client.keys()) == before
 
 
 # -- erased ----------------------------------------------------------------------------------------------------------------
