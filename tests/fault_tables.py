@@ -96,7 +96,7 @@ async def roll_back(scene: Scene) -> None:
 async def drop(scene: Scene) -> None:
     """What is in quarantine of a tenant is dropped, under load."""
     tenant = await _with_quarantine(scene)
-    await to_the_end(scene.system, "quarantine", "drop", tenant, "--yes")
+    await to_the_end(scene.system, "projector", "quarantine", "drop", tenant, "--yes")
 
 
 async def drop_dies_at(point: str, scene: Scene) -> None:
@@ -106,7 +106,7 @@ async def drop_dies_at(point: str, scene: Scene) -> None:
         status, _ = await scene.system.command("projector", "quarantine", "drop", tenant, "--yes", fault_at=point)
         if status == 137:
             break
-    await to_the_end(scene.system, "quarantine", "drop", tenant, "--yes")
+    await to_the_end(scene.system, "projector", "quarantine", "drop", tenant, "--yes")
 
 
 async def _with_quarantine(scene: Scene) -> str:
