@@ -75,9 +75,8 @@ async def destroy_groups_and_die(scene: Scene) -> None:
         scene.system.release(one, other)
 
 
-async def archive(scene: Scene) -> None:
+async def archive(point: str, scene: Scene) -> None:
     """What is cold leaves the server, by an archiver that dies, and then by another."""
-    point = scene.rng.choice(("after_archive_before_trim", "between_trims"))
     await scene.system.command("streams", "archive", "--once", fault_at=point)
     await scene.system.ask(lambda client: _delete(client, "*:archiving:*"))  # as its lease would end
     await scene.system.command("streams", "archive", "--once")

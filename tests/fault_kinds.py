@@ -37,7 +37,8 @@ REBUILD_POINTS = {
     "inside_swap": 1,
     "after_swap": 1,
 }
-DROP_POINTS = ("between_note_and_apply",)
+DROP_POINTS = ("between_note_and_apply",)  # reached only when something is in quarantine just then
+ARCHIVE_POINTS = ("after_archive_before_trim", "between_trims")
 
 KINDS: dict[str, Kind] = {
     "kill-api": Kind(partial(fault_processes.kill, "api"), (API,)),
@@ -60,7 +61,7 @@ KINDS: dict[str, Kind] = {
     "forget-seen": Kind(fault_data.forget_seen, ()),
     "destroy-groups": Kind(fault_data.destroy_groups, ()),
     "destroy-groups-and-die": Kind(fault_data.destroy_groups_and_die, (PROJECTION,)),
-    "archive": Kind(fault_data.archive, ()),
+    **{f"archiver-dies-at-{point}": Kind(partial(fault_data.archive, point), ()) for point in ARCHIVE_POINTS},
     "refuse-xadd": Kind(fault_data.refuse_xadd, (SERVER,)),
     "erase": Kind(fault_erasure.erase, (TABLES,)),
     "rebuild": Kind(fault_tables.rebuild, (TABLES,)),
@@ -82,5 +83,4 @@ KINDS: dict[str, Kind] = {
     },
     **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-COMMAND_POINTS = ("during_erasure", "after_archive_before_trim", "between_trims")
-POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *COMMAND_POINTS}
+POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *ARCHIVE_POINTS, "during_erasure"}

@@ -566,7 +566,7 @@ async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Doo
         longest = max(longest, time.monotonic() - started)
 
     assert statuses(await posting) == ["accepted"] + ["duplicate"] * 79
-    assert longest < 0.3
+    assert longest < 1.0  # seconds without turns
 
 
 async def test_a_rejected_event_does_not_keep_what_was_looked_at() -> None:
