@@ -18,6 +18,7 @@ from streams.wire import LogUnavailable, Wire
 PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
 PAGE_BYTES = 8 * 1024 * 1024
 SAMPLE_RECORDS = 64
+TIME_DIGITS, VERSION_DIGITS = 18, 4  # of an entry that we wrote; trim.lua knows them, too
 
 
 class Hole(Exception):
@@ -231,7 +232,13 @@ def record_of(entry: Any) -> Record:
     try:
         event_key, event, received_key, received_at_us, version_key, version = fields
         ours = event_key == b"event" and received_key == b"received_at_us" and version_key == b"version"
-        if ours and received_at_us.isdigit() and version.isdigit():
+        fits = (
+            received_at_us.isdigit()
+            and len(received_at_us) <= TIME_DIGITS
+            and version.isdigit()
+            and len(version) <= VERSION_DIGITS
+        )
+        if ours and fits:
             return Record(position, int(received_at_us), int(version), event)
     except (TypeError, ValueError):
         pass  # other fields

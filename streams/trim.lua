@@ -13,7 +13,8 @@ local function body(position)
   if not entry then return nil end
   local fields = entry[2]
   local ours = #fields == 6 and fields[1] == 'event' and fields[3] == 'received_at_us' and fields[5] == 'version'
-  return ours and fields[2] or table.concat(fields, ' ')
+  local fits = ours and string.match(fields[4], '^%d+$') and #fields[4] <= 18 and string.match(fields[6], '^%d+$') and #fields[6] <= 4
+  return fits and fields[2] or table.concat(fields, ' ')
 end
 
 if redis.call('GET', archiving) ~= holder then return -1 end

@@ -184,16 +184,29 @@ async def test_many_passes_leave_few_files(log: Log, worker: Worker, url: str) -
     assert [problem async for problem in problems(log)] == []
 
 
-async def test_entries_that_others_wrote_go_along(server: Server, log: Log, worker: Worker) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"odd": b"\xff\0"},
+        {"event": "x", "received_at_us": "1" * 19, "version": "1"},
+        {"event": "x", "received_at_us": "1", "version": "99999"},
+        {"event": "x", "received_at_us": "-1", "version": "1"},
+        {"event": "x", "received_at_us": "1", "version": "1", "more": "y"},
+    ],
+    ids=range(5),
+)
+async def test_entries_that_others_wrote_go_along(server: Server, log: Log, worker: Worker, fields: dict[str, str]) -> None:
     await filled(log, worker, 3)
-    server.client.xadd(keys_of(TENANT).log, {"odd": b"\xff\0"}, id="4-0")
+    server.client.xadd(keys_of(TENANT).log, fields, id="4-0")
     await log.append(TENANT, [event(session_id="new")])
     await worker.run_to_end()
     before = await everything(log)
 
-    await archiver(log).run_once()
+    done = await archiver(log).run_once()
 
+    assert done.stuck == {}
     assert await everything(log) == before and len(before) == 5
+    assert server.client.xlen(keys_of(TENANT).log) == 1
 
 
 async def test_duckdb_reads_it_as_the_readme_says(log: Log, worker: Worker, url: str) -> None:
