@@ -12,7 +12,7 @@ import pytest
 
 from streams import keys_of
 from tests.events import body
-from tests.http import Api, Door, opened, process_of, running
+from tests.http import Api, Door, opened, process_of, running, wait_until
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -196,7 +196,7 @@ def test_a_process_started_before_its_server_serves_once_it_is_there(tmp_path: P
             assert after.status_code == 202
             assert [row["position"] for row in read.json()["events"]] == [1]
             assert resent.status_code == 200
-            assert "Try it" in api.said
+            wait_until(lambda: "Try it" in api.said, "the API says what to try")
             assert "Traceback" not in api.said
     finally:
         server.stop()
