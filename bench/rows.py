@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from bench.workload import bodies
-from projector.projection import RECORD_VERSION, by_session, project, with_sessions
-from streams import Record, load_settings, parse_event
+from projector.projection import by_session, project, with_sessions
+from streams import EVENT_VERSION, Record, load_settings, parse_event
 
 Values = list[tuple[Any, ...]]
 BATCH_RECORDS = load_settings({}).batch_records
@@ -28,7 +28,7 @@ def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int 
         for tenant in list(streams):
             count = min(BATCH_RECORDS - len(events), after + each - position[tenant])
             page = [
-                Record(position[tenant] + 1 + i, 0, RECORD_VERSION, parse_event(next(streams[tenant])).body) for i in range(count)
+                Record(position[tenant] + 1 + i, 0, EVENT_VERSION, parse_event(next(streams[tenant])).body) for i in range(count)
             ]
             _project(tenant, page, known[tenant], events, sessions)
             position[tenant] += count

@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from streams import Record, Rejected, digest_of, name_of, notes, parse_body
+from streams import EVENT_VERSION, SET_ASIDE_VERSION, Record, Rejected, aside, digest_of, name_of, notes, parse_body
 
-PROJECTION_VERSION = 2  # 1 put every note into quarantine: its projectors must not go on beside those that carry notes out
-RECORD_VERSION = 1
+PROJECTION_VERSION = 3  # those before know neither what was set aside nor corrected clocks
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -87,6 +86,9 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
         try:
             if record.version == notes.VERSION:
                 placed.append(PlacedNote(position, notes.parse(record)))
+            elif record.version == SET_ASIDE_VERSION:
+                found = aside.parse(record)
+                quarantined.append(QuarantineRow(tenant, position, record.received_at_us, found.reason, found.detail, found.raw))
             else:
                 rows.append(row_of(tenant, record))
         except (Rejected, UnicodeError) as error:
@@ -103,8 +105,8 @@ def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:
 
 def row_of(tenant: str, record: Record) -> EventRow:
     """The row of one record. Raises Rejected when it cannot become one."""
-    if record.version != RECORD_VERSION:
-        raise Rejected("version", f"is {record.version}; this projector reads records of version {RECORD_VERSION}")
+    if record.version != EVENT_VERSION:
+        raise Rejected("version", f"is {record.version}; this projector reads events of version {EVENT_VERSION}")
     event = parse_body(record.body)
     event_hash, split = name_of(tenant, event)
     return EventRow(

@@ -13,7 +13,7 @@ from projector.replay import Span, read
 from projector.sqlite import SqliteStore
 from projector.sqlite_file import store_errors
 from projector.tables import NOTHING, Tables, content_of
-from streams import Log, Record, Rejected, Survey, fault_point, keys_of, notes
+from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, aside, fault_point, keys_of, notes
 
 PAGE_ROWS = 200
 LOOK_SECONDS = 0.02
@@ -131,6 +131,9 @@ def _outcome(tables: Tables, tenant: str, record: Record | None) -> tuple[str, s
     try:
         if record.version == notes.VERSION:
             return "note", str(notes.parse(record))
+        if record.version == SET_ASIDE_VERSION:
+            found = aside.parse(record)
+            return found.reason, found.detail
         row = row_of(tenant, record)
     except (Rejected, UnicodeError) as error:
         return "invalid", str(error)

@@ -10,7 +10,7 @@ import pysqlite3
 from projector.chunk import COLUMNS, Stored
 from projector.projection import Batch, EventRow, PlacedNote, QuarantineRow, SessionRow, by_session, with_sessions
 from projector.schema import LIVE
-from streams import StoredEvent, fault_point, keys_of
+from streams import StoredEvent, fault_point, keys_of, microseconds
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
@@ -254,6 +254,8 @@ def content_of(row: EventRow) -> tuple[str, str, str, str]:
 
 
 def _refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
-    event = StoredEvent(row.session_id, row.event_type, row.timestamp, msgspec.Raw(row.properties.encode()), row.event_id)
+    properties = msgspec.Raw(row.properties.encode())
+    clock_us = row.timestamp_us - microseconds(row.timestamp)
+    event = StoredEvent(row.session_id, row.event_type, row.timestamp, properties, row.event_id, clock_us)
     body = msgspec.json.encode(event, order="sorted")
     return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)

@@ -1,11 +1,13 @@
 """The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
 
-from streams import erasure, notes
+from streams import aside, erasure, notes
 from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.event import (
+    EVENT_VERSION,
     INTEGER_LIMIT,
     NAME_LIMIT_BYTES,
+    SET_ASIDE_VERSION,
     Event,
     Record,
     Rejected,
@@ -13,6 +15,7 @@ from streams.event import (
     check_event,
     decode_json,
     digest_of,
+    make_event,
     microseconds,
     name_of,
     parse_body,
@@ -29,11 +32,13 @@ from streams.settings import SettingError, Settings, load_settings
 from streams.wire import LogUnavailable, Wire
 
 __all__ = [
+    "EVENT_VERSION",
     "INTEGER_LIMIT",
     "LIMIT_NAMES",
     "NAME_LIMIT_BYTES",
     "NO_LIMITS",
     "PARTITIONS",
+    "SET_ASIDE_VERSION",
     "TENANT_PATTERN",
     "WAKE_CHANNEL",
     "ArchiveUnavailable",
@@ -62,6 +67,7 @@ __all__ = [
     "TenantErased",
     "Wanted",
     "Wire",
+    "aside",
     "check_event",
     "configure_logging",
     "decode_json",
@@ -71,6 +77,7 @@ __all__ = [
     "keys_of",
     "leases_key",
     "load_settings",
+    "make_event",
     "mean_bytes",
     "microseconds",
     "name_of",

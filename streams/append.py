@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from streams.event import Event, digest_of, name_of
+from streams.event import Event, content_digest, name_of
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.limits import LIMIT_NAMES, Limits
 from streams.wire import LogUnavailable, Reply, Wire
@@ -244,7 +244,7 @@ class Appender:
         for append in call:
             for event, (event_hash, split) in zip(append.events, append.names, strict=True):
                 names.append(keys.seen + event_hash)
-                arguments += (digest_of(event.body), split, event.body)
+                arguments += (content_digest(event), split, event.body)
         return names, arguments
 
 

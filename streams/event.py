@@ -13,6 +13,7 @@ import msgspec
 NAME_LIMIT_BYTES = 256
 DEPTH_LIMIT = 100
 INTEGER_LIMIT = 2**63
+EVENT_VERSION, SET_ASIDE_VERSION = 1, 3  # of records; 2 are notes
 MICROSECOND = timedelta(microseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_US = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
@@ -38,8 +39,9 @@ class Rejected(Exception):
 class Event(msgspec.Struct, frozen=True, gc=False):
     """What a client says happened. It has no place yet.
 
-    `timestamp_us` is `timestamp` in microseconds since 1970-01-01T00:00:00Z. `properties` is a JSON object of every member that
-    is not one of the event's own, compact, keys sorted; `body` is the whole event as the log stores it.
+    `timestamp_us` is `timestamp` in microseconds since 1970-01-01T00:00:00Z, and `clock_us` with it, by which the client's clock
+    is corrected. `properties` is a JSON object of every member that is not one of the event's own, compact, keys sorted; `body`
+    is the whole event as the log stores it, in a record of that `version`.
     """
 
     session_id: str
@@ -49,16 +51,20 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     event_id: str | None
     properties: bytes
     body: bytes
+    clock_us: int = 0
+    version: int = EVENT_VERSION
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The JSON of an event in the log: our serialisation of what was checked at the door."""
+    """The JSON of an event in the log: our serialisation of what was checked at the door. An event that came without a session
+    has an empty one."""
 
-    session_id: Annotated[str, msgspec.Meta(min_length=1)]
+    session_id: str
     event_type: Annotated[str, msgspec.Meta(min_length=1)]
     timestamp: str
     properties: msgspec.Raw
     event_id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    clock_us: int = 0
 
 
 _decode_stored = msgspec.json.Decoder(StoredEvent).decode
@@ -77,10 +83,11 @@ def name_of(tenant: str, event: Event) -> tuple[str, str]:
     """The event's name: (event_hash, split).
 
     `event_hash` is the md5 of the parts joined without a separator, in hexadecimal; `split` says where they were joined
-    ("S1" + "2x" and "S12" + "x" have one hash and are two events), or that the client named the event itself.
+    ("S1" + "2x" and "S12" + "x" have one hash and are two events), or that the client named the event itself, or "aside" for what
+    is no event and was set aside.
     """
     if event.event_id is not None:
-        joined, split = f"{tenant}{event.event_id}", "id"
+        joined, split = f"{tenant}{event.event_id}", "id" if event.version == EVENT_VERSION else "aside"
     else:
         joined = f"{tenant}{event.session_id}{event.event_type}{event.timestamp}"
         split = f"{len(event.session_id)}.{len(event.event_type)}"
@@ -90,6 +97,15 @@ def name_of(tenant: str, event: Event) -> tuple[str, str]:
 def digest_of(body: bytes) -> str:
     """Sixteen hexadecimal digits that tell one content from another under the same name."""
     return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def content_digest(event: Event) -> str:
+    """The digest of what the client sent: a resend has it, too, although its clock may be corrected by another difference."""
+    if event.version != EVENT_VERSION and event.event_id:  # what was set aside is named by its bytes
+        return digest_of(event.event_id.encode())
+    if not event.clock_us:
+        return digest_of(event.body)
+    return digest_of(_encode(msgspec.structs.replace(_decode_stored(event.body), clock_us=0)))
 
 
 def decode_json(raw: bytes) -> Any:
@@ -125,6 +141,29 @@ def check_event(members: Any, raw: bytes) -> Event:
     return event
 
 
+def make_event(
+    *, session_id: str, event_type: Any, timestamp: Any, event_id: Any, properties: dict[str, Any], clock_us: int = 0
+) -> Event:
+    """An event from the parts that a foreign format gives; only its session may be empty. `properties` were decoded from JSON.
+
+    Raises Rejected. Only an event with an id has its clock corrected: the name of any other rests on its timestamp, and a resend,
+    corrected by another difference, would be another event to the tables.
+    """
+    members = {"session_id": session_id, "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
+    stored = StoredEvent(
+        session_id=_text(members, "session_id", NAME_LIMIT_BYTES) if session_id else "",
+        event_type=_text(members, "event_type", NAME_LIMIT_BYTES),
+        timestamp=_text(members, "timestamp", 64),
+        event_id=None if event_id is None else _text(members, "event_id", NAME_LIMIT_BYTES),
+        properties=msgspec.Raw(_encode(properties)),
+        clock_us=0 if event_id is None else clock_us,
+    )
+    event = _event(stored, _encode(stored))
+    if _may_hide(event.body) or any(map(_is_too_long, properties.values())):
+        _look_closer(event.body)
+    return event
+
+
 def parse_body(body: bytes) -> Event:
     """An event from its JSON in the log. Raises Rejected when it is not what the door writes."""
     try:
@@ -134,19 +173,27 @@ def parse_body(body: bytes) -> Event:
     event = _event(stored, body)
     if not event.properties.startswith(b"{"):
         raise Rejected("properties", "must be a JSON object")
+    if event.clock_us and event.event_id is None:
+        raise Rejected("clock_us", "corrects only the clock of an event with an id")
     return event
 
 
 def _event(stored: StoredEvent, body: bytes) -> Event:
-    timestamp = stored.timestamp
+    timestamp, clock_us = stored.timestamp, stored.clock_us
+    timestamp_us = microseconds(timestamp)
+    if clock_us:
+        timestamp_us += clock_us
+        if not FIRST_US <= timestamp_us <= LAST_US:
+            raise Rejected("clock_us", "corrects the timestamp to none between the years 1 and 9999 in UTC")
     return Event(
         stored.session_id,
         stored.event_type,
         timestamp,
-        microseconds(timestamp),
+        timestamp_us,
         stored.event_id,
         bytes(stored.properties),
         body,
+        clock_us,
     )
 
 
@@ -183,12 +230,19 @@ def _needs_a_closer_look(properties: dict[str, Any], raw: bytes, body: bytes) ->
     Only an escape can hide a NUL, and without escapes each key and string has two quotes in `raw` and in `body`, where one
     key is ours: any other count means that a key stood there twice.
     """
+    if raw.count(b'"') != body.count(b'"') - 2 or _may_hide(raw):
+        return True
+    return any(map(_is_too_long, properties.values()))
+
+
+def _may_hide(raw: bytes) -> bool:
+    """Whether JSON may be too deep, or hold a NUL or, in an inner object, an integer past 64 bits."""
     nested = raw.count(b"[") + raw.count(b"{")
-    if b"\\" in raw or raw.count(b'"') != body.count(b'"') - 2 or nested > DEPTH_LIMIT:
-        return True
-    if nested > 1 and _long_digits(raw) is not None:
-        return True
-    return any(type(value) is int and not -INTEGER_LIMIT <= value < INTEGER_LIMIT for value in properties.values())
+    return b"\\" in raw or nested > DEPTH_LIMIT or (nested > 1 and _long_digits(raw) is not None)
+
+
+def _is_too_long(value: Any) -> bool:
+    return type(value) is int and not -INTEGER_LIMIT <= value < INTEGER_LIMIT
 
 
 def _look_closer(raw: bytes) -> None:

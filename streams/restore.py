@@ -9,8 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from streams import aside
 from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, refusal_of
-from streams.event import Record, Rejected, digest_of, name_of, parse_body
+from streams.event import (
+    EVENT_VERSION,
+    SET_ASIDE_VERSION,
+    Event,
+    Record,
+    Rejected,
+    content_digest,
+    name_of,
+    parse_body,
+)
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.patience import patiently
@@ -18,7 +28,7 @@ from streams.progress import Show
 from streams.transfer import BadLine, Header, read_log
 from streams.wire import Reply
 
-DOOR_VERSION = 1  # of the records whose names the door knows
+DOOR_VERSIONS = (EVENT_VERSION, SET_ASIDE_VERSION)  # of the records whose names the door knows
 
 
 class LogDiffers(Exception):
@@ -153,15 +163,16 @@ def claims_of(tenant: str, records: Sequence[Record], window_us: int, now_us: in
     arguments: list[Any] = []
     for record in records:
         remaining_ms = min(window_us, record.received_at_us + window_us - now_us) // 1000
-        if remaining_ms > 0 and record.version == DOOR_VERSION and (name := _name_of(tenant, record.body)):
-            names.append(keys_of(tenant).seen + name[0])
-            arguments += (record.position, digest_of(record.body), name[1], remaining_ms)
+        if remaining_ms > 0 and record.version in DOOR_VERSIONS and (event := _event_of(record)):
+            event_hash, split = name_of(tenant, event)
+            names.append(keys_of(tenant).seen + event_hash)
+            arguments += (record.position, content_digest(event), split, remaining_ms)
     return names, arguments
 
 
-def _name_of(tenant: str, body: bytes) -> tuple[str, str] | None:
-    """The name of a record's event, None when it is none: nobody can send it again."""
+def _event_of(record: Record) -> Event | None:
+    """What the door appended as a record, None when it did not: nobody can send it again."""
     try:
-        return name_of(tenant, parse_body(body))
+        return parse_body(record.body) if record.version == EVENT_VERSION else aside.parse_event(record)
     except (Rejected, UnicodeError):
         return None

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("event_id", pa.string()),
         pa.field("timestamp", pa.string()),
         pa.field("properties", pa.string()),
+        pa.field("clock_us", pa.int64()),  # files from before have none
         pa.field("raw", pa.binary()),
     ]
 )
@@ -79,10 +80,10 @@ def _values(record: Record) -> tuple[Any, ...]:
             event = _decode(record.body)
             if _encode(event) == record.body:
                 parts = (event.session_id, event.event_type, event.event_id, event.timestamp, bytes(event.properties).decode())
-                return (*head, *parts, None)
+                return (*head, *parts, event.clock_us or None, None)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
-    return (*head, None, None, None, None, None, record.body)
+    return (*head, None, None, None, None, None, None, record.body)
 
 
 def unpack(file: Any, after: int) -> Iterator[list[Record]]:
@@ -99,12 +100,13 @@ def unpack(file: Any, after: int) -> Iterator[list[Record]]:
 
 
 def _records(table: Any) -> Iterator[Record]:
-    columns = {name: table.column(name) for name in SCHEMA.names}
+    columns = {name: table.column(name) for name in table.column_names}
     received_at_us = columns["received_at"].cast(pa.int64()).to_pylist()
     parts = [columns[name].to_pylist() for name in ("session_id", "event_type", "event_id", "timestamp", "properties", "raw")]
-    places = zip(columns["position"].to_pylist(), received_at_us, columns["version"].to_pylist(), *parts, strict=True)
-    for position, received, version, session_id, event_type, event_id, timestamp, properties, raw in places:
+    clocks = columns["clock_us"].to_pylist() if "clock_us" in columns else [None] * len(table)
+    places = zip(columns["position"].to_pylist(), received_at_us, columns["version"].to_pylist(), *parts, clocks, strict=True)
+    for position, received, version, session_id, event_type, event_id, timestamp, properties, raw, clock_us in places:
         if raw is None:
-            event = StoredEvent(session_id, event_type, timestamp, msgspec.Raw(properties.encode()), event_id)
+            event = StoredEvent(session_id, event_type, timestamp, msgspec.Raw(properties.encode()), event_id, clock_us or 0)
             raw = _encode(event)
         yield Record(position, received, version, raw)

@@ -189,7 +189,7 @@ def test_another_encoding_is_refused() -> None:
         body(),
         b'{"session_id":"S","event_type":"t","timestamp":"2026-01-01T10:00:00Z","properties":[]}',
         b'{"session_id":"S","event_type":"t","timestamp":"now","properties":{}}',
-        b'{"session_id":"","event_type":"t","timestamp":"2026-01-01T10:00:00Z","properties":{}}',
+        b'{"session_id":"S","event_type":"","timestamp":"2026-01-01T10:00:00Z","properties":{}}',
         b'{"session_id":1,"event_type":"t","timestamp":"2026-01-01T10:00:00Z","properties":{}}',
     ],
     ids=range(10),
