@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 
 from api.body import Intake
 from api.cors import Cors
+from api.foreign import PostForeign
+from api.formats import FOREIGN
 from api.health import Safety, healthz, readyz
 from api.ingest import PostEvents
 from api.metrics import Metrics, get_metrics
@@ -26,6 +28,11 @@ from streams import Log, Settings, Wire
 
 log_of_api = logging.getLogger("api")
 
+FOREIGN_ROUTES = [
+    Route(foreign.path + slash, PostForeign(foreign), methods=foreign.methods, include_in_schema=not slash)
+    for foreign in FOREIGN
+    for slash in ("", "/")
+]
 ROUTES = [
     Route("/api/events", PostEvents(), methods=["POST"]),
     Route("/api/events", get_events, methods=["GET"]),
@@ -37,6 +44,7 @@ ROUTES = [
     Route("/openapi.json", openapi, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", get_metrics, methods=["GET"]),
+    *FOREIGN_ROUTES,
 ]
 BUSY_SECONDS = 1.0  # the API writes only when keys were used, which can wait
 EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'

@@ -25,7 +25,7 @@ from api.operations import (
     Operation,
     Parameter,
 )
-from api.shapes import Event, ProblemDetails, WrappedEvent
+from api.shapes import Event, ProblemDetails, Refusal, WrappedEvent
 from streams import Settings
 
 DESCRIPTION = (
@@ -59,6 +59,8 @@ async def openapi(request: Request) -> Response:
 def operations_of(routes: Sequence[Route]) -> Iterator[tuple[str, str]]:
     """Every method and path that routes answer, as the document and README name them. HEAD is implied by GET."""
     for route in routes:
+        if not route.include_in_schema:  # the same path with a slash
+            continue
         for method in sorted((route.methods or set()) - {"HEAD"}):
             yield method, re.sub(r":[a-z]+}", "}", route.path)
 
@@ -83,7 +85,7 @@ def document_of(routes: Sequence[Route], settings: Settings) -> bytes:
 def _operation(operation: Operation, auth: str, limits: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     parameters = operation.parameters
     if operation.act:
-        parameters = (msgspec.structs.replace(TENANT, required=auth == "open"), *parameters)
+        parameters = (msgspec.structs.replace(TENANT, required=auth == "open" and not operation.is_foreign), *parameters)
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary.format_map(limits),
@@ -126,7 +128,7 @@ def _responses(operation: Operation, auth: str, schemas: dict[str, Any]) -> dict
     for status in sorted({*operation.answers, *codes}):
         answer = operation.answers.get(status)
         if status in codes:
-            answer = _with_problem(answer, status, codes[status])
+            answer = _with_problem(answer, status, codes[status], is_foreign=operation.is_foreign)
         assert answer is not None
         headers = {name: _header(name, required) for name, required in answer.headers.items()}
         content = {media: {"schema": _either(shapes, schemas)} for media, shapes in answer.content.items()}
@@ -144,11 +146,11 @@ def codes_of(operation: Operation, auth: str) -> dict[int, list[str]]:
     return {status: [code for codes in found for code in codes.get(status, ())] for codes in found for status in codes}
 
 
-def _with_problem(answer: Answer | None, status: int, codes: list[str]) -> Answer:
-    """An answer, if there is one, that may also be a problem."""
+def _with_problem(answer: Answer | None, status: int, codes: list[str], *, is_foreign: bool) -> Answer:
+    """An answer, if there is one, that may also be a problem; to foreign clients, one in their words."""
     meaning, headers = PROBLEMS[status]
     meaning = f"{answer.meaning if answer else meaning} Problems: {', '.join(codes)}."
-    content = answer.content if answer else {}
+    content = answer.content if answer else {JSON: (Refusal,)} if is_foreign else {}
     return Answer(meaning, content | {PROBLEM: (ProblemDetails,)}, answer.headers if answer else dict.fromkeys(headers, True))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from api import shapes
+from api.formats import FOREIGN, Foreign
 from api.query import PAGE_LIMIT_ROWS, PAGE_ROWS
 from streams import TENANT_PATTERN
 
@@ -30,13 +31,15 @@ class Answer(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """A route and method. `act` is what the gate is asked for, None where no tenant is named; `codes` are of its problems."""
+    """A route and method. `act` is what the gate is asked for, None where no tenant is named; `codes` are of its problems.
+    One of foreign clients names its tenant by its key, and its problems are refusals."""
 
     name: str
     summary: str
     act: Literal["append", "read"] | None = None
     parameters: tuple[Parameter, ...] = ()
     takes_events: bool = False
+    is_foreign: bool = False
     answers: dict[int, Answer]
     codes: dict[int, tuple[str, ...]] = {}
 
@@ -223,3 +226,24 @@ OPERATIONS: dict[str, Operation] = {
         answers={200: Answer("OpenAPI 3.1.", {JSON: (dict[str, Any],)})},
     ),
 }
+
+
+def _of_foreign(method: str, foreign: Foreign) -> Operation:
+    """The operation of a path of foreign clients."""
+    places = [
+        Parameter(name=name, place="path", kind=kind, description="What is sent, or its key.", required=True)
+        for name, kind in foreign.parameters.items()
+    ]
+    meaning = "Everything is in the log, or was; what is no event is set aside."
+    return Operation(
+        name=f"{foreign.name}{method.capitalize()}",
+        summary=foreign.summary,
+        act="append",
+        is_foreign=True,
+        parameters=tuple(places),
+        answers={foreign.success: Answer(meaning, {JSON: (Any,)} if foreign.success == 200 else {})},
+        codes=CODES_OF_APPENDS | {400: ("not-understood", "not-gzip"), 429: ("too-many-new-tenants", "limited")},
+    )
+
+
+OPERATIONS |= {f"{method} {foreign.path}": _of_foreign(method, foreign) for foreign in FOREIGN for method in foreign.methods}

@@ -210,6 +210,17 @@ class ProblemDetails(Struct, kw_only=True):
     value: float | str | UnsetType = UNSET
 
 
+class Refusal(Struct):
+    """Why a request of a foreign client was not answered as asked, in the words that their SDKs look for. `code` is the HTTP
+    status, `error` is stable."""
+
+    code: Annotated[int, Meta(ge=400, le=599)]
+    error: str
+    message: str
+    detail: str
+    status: Literal[0] = 0
+
+
 class Failure(Struct, frozen=True):
     """One thing that keeps a process from being ready."""
 

@@ -17,7 +17,16 @@ def tenant_named(headers: list[tuple[bytes, bytes]]) -> str | None:
         return None
     if len(named) > 1:
         raise Problem(400, "tenant-ambiguous", f"one X-Tenant-ID header is needed; there are {len(named)}", value=len(named))
-    tenant = named[0].decode("latin-1")
+    return _checked(named[0].decode("latin-1"))
+
+
+def _name_in(credential: str | None) -> str:
+    if credential is None:
+        raise Problem(400, "tenant-missing", "one X-Tenant-ID header is needed; there are 0", value=0)
+    return _checked(credential)
+
+
+def _checked(tenant: str) -> str:
     try:
         keys_of(tenant)
     except BadTenant as error:
@@ -36,23 +45,25 @@ class Gate:
 
     async def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
         """The tenant that a request may `append` to or `read`. Raises Problem, LogUnavailable."""
+        return await self.admit_as(headers, act, None if self._open else credential_of(headers))
+
+    async def admit_as(self, headers: list[tuple[bytes, bytes]], act: str, credential: str | None) -> str:
+        """The same with a credential from wherever it stood. In open mode it is the tenant's name, if no header says it."""
         named = tenant_named(headers)
         if self._open:
-            if named is None:
-                raise Problem(400, "tenant-missing", "one X-Tenant-ID header is needed; there are 0", value=0)
+            tenant = _name_in(credential) if named is None else named
             if act == "append":
-                await self._newcomers.admit(named)
-            return named
-        tenant, role = await self._who(headers)
+                await self._newcomers.admit(tenant)
+            return tenant
+        tenant, role = await self._who(credential)
         if act not in ROLES[role]:
             raise Problem(403, "role-insufficient", f"who has the role {role} may not {act}", value=role)
         if named is not None and named != tenant:
             raise Problem(403, "tenant-mismatch", "X-Tenant-ID names another tenant than the credential")
         return tenant
 
-    async def _who(self, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    async def _who(self, credential: str | None) -> tuple[str, str]:
         """The tenant and role of a request's key or token."""
-        credential = credential_of(headers)
         if credential is None:
             raise Problem(401, "credential-missing", "a key is needed: Authorization: Bearer, Basic user name, or X-Write-Key")
         if credential.count(".") == 2:  # no key has a dot

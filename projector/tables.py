@@ -255,7 +255,7 @@ def content_of(row: EventRow) -> tuple[str, str, str, str]:
 
 def _refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
     properties = msgspec.Raw(row.properties.encode())
-    clock_us = row.timestamp_us - microseconds(row.timestamp)
+    clock_us = row.timestamp_us - (microseconds(row.timestamp) if row.timestamp else 0)
     event = StoredEvent(row.session_id, row.event_type, row.timestamp, properties, row.event_id, clock_us)
     body = msgspec.json.encode(event, order="sorted")
     return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)

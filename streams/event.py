@@ -57,7 +57,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The JSON of an event in the log: our serialisation of what was checked at the door. An event that came without a session
-    has an empty one."""
+    has an empty one, and one that came without a time has an empty timestamp, and its time of arrival as `clock_us`."""
 
     session_id: str
     event_type: Annotated[str, msgspec.Meta(min_length=1)]
@@ -153,7 +153,7 @@ def make_event(
     stored = StoredEvent(
         session_id=_text(members, "session_id", NAME_LIMIT_BYTES) if session_id else "",
         event_type=_text(members, "event_type", NAME_LIMIT_BYTES),
-        timestamp=_text(members, "timestamp", 64),
+        timestamp=_text(members, "timestamp", 64) if timestamp or event_id is None else "",
         event_id=None if event_id is None else _text(members, "event_id", NAME_LIMIT_BYTES),
         properties=msgspec.Raw(_encode(properties)),
         clock_us=0 if event_id is None else clock_us,
@@ -180,7 +180,7 @@ def parse_body(body: bytes) -> Event:
 
 def _event(stored: StoredEvent, body: bytes) -> Event:
     timestamp, clock_us = stored.timestamp, stored.clock_us
-    timestamp_us = microseconds(timestamp)
+    timestamp_us = microseconds(timestamp) if timestamp or not clock_us else 0
     if clock_us:
         timestamp_us += clock_us
         if not FIRST_US <= timestamp_us <= LAST_US:

@@ -1,0 +1,135 @@
+"""The door for foreign formats: as the native one behind the parse, and with the answers that other people's clients understand.
+
+Those clients read no receipts, and drop a whole batch for a 400: what is no event, or has the name of another, is set aside with
+its bytes, and its neighbours go in.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import msgspec
+from starlette.datastructures import State
+from starlette.types import Receive, Scope, Send
+
+from api.body import Held, joined, read_body, unpack
+from api.credentials import credential_of
+from api.formats import Answer, Envelope, Foreign, Format, Parts, Unreadable
+from api.ingest import TURN_BYTES, headers_of
+from api.problems import ERRORS, HEADERS, Problem
+from api.shapes import Refusal
+from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, aside, fault_point
+
+GZIP = b"\x1f\x8b"
+HeaderList = list[tuple[bytes, bytes]]
+_encode = msgspec.json.Encoder().encode
+
+
+class PostForeign:
+    """A path of foreign clients. Plain ASGI, for the reason that PostEvents gives."""
+
+    def __init__(self, foreign: Foreign) -> None:
+        self._foreign = foreign
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. An error that nobody foresaw is the framework's."""
+        state: State = scope["app"].state
+        again = 429
+        try:
+            with Held(state.intake) as held:
+                headers = joined(scope["headers"])
+                body = await _body(receive, headers, state.settings.request_limit_bytes, held)
+                parts = Parts(scope.get("path_params", {}), scope["query_string"], headers, body, time.time_ns() // 1_000)
+                format, envelope = await _opened(state, scope["headers"], self._foreign, parts)
+                again = format.again
+                answer, more = await _take(state, scope["headers"], format, parts, envelope)
+        except Unreadable as error:
+            answer, more = refused(Problem(400, "not-understood", str(error)), again)
+        except Problem as problem:
+            answer, more = refused(problem, again)
+        except tuple(ERRORS) as error:
+            status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
+            answer, more = refused(Problem(status, code, str(error)), again)
+        length = (b"content-length", b"%d" % len(answer.body))
+        kind = [(b"content-type", answer.media_type.encode())] if answer.body else []
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*kind, length, *more]})
+        await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int, held: Held) -> bytes:
+    """The body, unpacked if it is packed: what its headers say of it is not believed."""
+    packed = await read_body(receive, headers | {b"content-encoding": b""}, limit_bytes, held)
+    if not packed.startswith(GZIP):
+        return packed
+    body = unpack(packed, b"gzip", limit_bytes)
+    held.hold(len(packed) + len(body))
+    return body
+
+
+async def _opened(state: State, headers: HeaderList, foreign: Foreign, parts: Parts) -> tuple[Format, Envelope]:
+    """A request's format, and what it holds. Raises Unreadable to whom may append, Problem to others: who asks comes first."""
+    try:
+        format = foreign.choose(parts)
+        return format, format.open(parts)
+    except Unreadable:
+        await state.gate.admit_as(headers, "append", credential_of(headers))
+        raise
+
+
+async def _take(state: State, headers: HeaderList, format: Format, parts: Parts, envelope: Envelope) -> tuple[Answer, HeaderList]:
+    """Append what a request holds. Raises Problem, and what the log raises."""
+    tenant = await state.gate.admit_as(headers, "append", credential_of(headers) or envelope.key)
+    limit_bytes: int = state.settings.event_limit_bytes
+    events = await _events(format, envelope, limit_bytes)
+    fault_point("after_parse_before_append")
+    limits = state.registry.limits_of(tenant)
+    receipts = await _append(state, tenant, events, limits)
+    conflicts = [
+        _aside(format, message, "conflict", f"the event of that name is at position {receipt.position}", limit_bytes)
+        for message, event, receipt in zip(envelope.messages, events, receipts, strict=True)
+        if receipt.status == "conflict" and event.version == EVENT_VERSION
+    ]
+    receipts += await _append(state, tenant, conflicts, limits)
+    fault_point("after_append_before_reply")
+    more = headers_of(receipts, limits)
+    if more:
+        return refused(Problem(429, "limited", "too much is sent; the same may be sent again later"), format.again, more)
+    return format.answer(parts, envelope), []
+
+
+async def _events(format: Format, envelope: Envelope, limit_bytes: int) -> list[Event]:
+    """An event of each message, or what is set aside in its place; what others wait for goes on in between."""
+    events: list[Event] = []
+    since_turn = 0
+    for message in envelope.messages:
+        try:
+            if len(message) > limit_bytes:
+                raise Rejected("", f"the event is larger than {limit_bytes} bytes", limit=limit_bytes, value=len(message))
+            events.append(format.event_of(message, envelope))
+        except Rejected as error:
+            detail = str(error) if error.value is None else f"{error} (it has {error.value})"
+            events.append(_aside(format, message, "invalid", detail, limit_bytes))
+        since_turn += len(message)
+        if since_turn > TURN_BYTES:
+            await asyncio.sleep(0)
+            since_turn = 0
+    return events
+
+
+def _aside(format: Format, message: bytes, reason: aside.Reason, detail: str, limit_bytes: int) -> Event:
+    named_by = format.named_by(message)
+    kept_bytes = limit_bytes // 2  # what JSON escapes of them takes more room
+    return aside.set_aside(message, format=format.name, reason=reason, detail=detail, limit_bytes=kept_bytes, named_by=named_by)
+
+
+async def _append(state: State, tenant: str, events: Sequence[Event], limits: Limits) -> list[Receipt]:
+    return await state.log.append(tenant, events, limits=limits) if events else []
+
+
+def refused(problem: Problem, again: int, more: HeaderList | None = None) -> tuple[Answer, HeaderList]:
+    """The answer that a problem is to a foreign client, and its headers. What may be sent again is answered as it understands."""
+    status = again if problem.status == 429 else problem.status
+    if more is None:
+        given: dict[str, str] = HEADERS.get(problem.status, {})
+        more = [(name.encode(), value.encode()) for name, value in given.items()]
+    return Answer(status, _encode(Refusal(status, problem.code, problem.detail, problem.detail))), more
