@@ -27,7 +27,10 @@ class Mutant(NamedTuple):
     edits: tuple[tuple[str, str, str], ...]
 
 
-XADD = "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us, 'version', '1')"
+XADD = (
+    "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,\n"
+    "      'version', split == 'aside' and '3' or '1')"
+)
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
 ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
 FOLD_SESSIONS = "self._add_to_sessions(added)"
