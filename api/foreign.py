@@ -20,6 +20,7 @@ from api.problems import ERRORS, HEADERS, Problem
 from api.shapes import Refusal
 from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, aside, fault_point
 
+MESSAGES = 10_000  # of a request: the largest batch of an SDK that we know has 2,000, and each that is bad costs a record
 GZIP = b"\x1f\x8b"
 HeaderList = list[tuple[bytes, bytes]]
 _encode = msgspec.json.Encoder().encode
@@ -79,7 +80,9 @@ async def _opened(state: State, headers: HeaderList, foreign: Foreign, parts: Pa
 async def _take(state: State, headers: HeaderList, format: Format, parts: Parts, envelope: Envelope) -> tuple[Answer, HeaderList]:
     """Append what a request holds. Raises Problem, and what the log raises."""
     tenant = await state.gate.admit_as(headers, "append", credential_of(headers) or envelope.key)
-    limit_bytes: int = state.settings.event_limit_bytes
+    limit, limit_bytes = max(MESSAGES, state.settings.request_limit_events), state.settings.event_limit_bytes
+    if len(envelope.messages) > limit:
+        raise Problem(413, "too-many-events", f"a request may hold {limit} messages; it holds {len(envelope.messages)}")
     events = await _events(format, envelope, limit_bytes)
     fault_point("after_parse_before_append")
     limits = state.registry.limits_of(tenant)

@@ -125,6 +125,14 @@ async def test_a_key_may_stand_where_sdks_put_it(door: Door, headers: dict[str, 
     assert (await door.log.survey())[0].tenant == "acme"
 
 
+async def test_a_request_may_hold_so_many_messages(door: Door) -> None:
+    answer = await sent(door, *range(10_001))
+
+    assert (answer.status_code, answer.json()["error"]) == (413, "too-many-events")
+    assert "10000 messages; it holds 10001" in answer.json()["detail"]
+    assert await door.project() == 0
+
+
 async def test_a_call_that_there_is_not_is_said(door: Door) -> None:
     answer = await door.client.post("/v1/tarck", content=b"{}", headers={"X-Tenant-ID": "acme"})
 
