@@ -8,6 +8,7 @@ import pytest
 from projector import SqliteStore
 from projector.worker import Worker
 from streams import Log, Wire
+from tests.sdks import Stack, standing
 from tests.servers import BINARIES, Server
 
 
@@ -52,3 +53,10 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 @pytest.fixture
 def worker(log: Log, store: SqliteStore) -> Worker:
     return Worker(log, store, holder="test:1", lease_seconds=0.5)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """Everything that there is, as processes, for an SDK to send to."""
+    with standing(tmp_path) as stack:
+        yield stack
