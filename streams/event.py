@@ -13,6 +13,7 @@ import msgspec
 NAME_LIMIT_BYTES = 256
 DEPTH_LIMIT = 100
 INTEGER_LIMIT = 2**63
+CLOCK = b'{"clock_us":'
 EVENT_VERSION, SET_ASIDE_VERSION = 1, 3  # of records; 2 are notes
 MICROSECOND = timedelta(microseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,7 +23,8 @@ LAST_US = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - EPOCH) // M
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode_moment: Callable[[str], datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)]).decode
-_long_digits = re.compile(rb"\d{19}").search
+_zeros_of_digits = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
+_long_digits = b"0" * 19
 
 
 class Rejected(Exception):
@@ -105,6 +107,8 @@ def content_digest(event: Event) -> str:
         return digest_of(event.event_id.encode())
     if not event.clock_us:
         return digest_of(event.body)
+    if event.body.startswith(CLOCK):  # which comes first where keys are sorted: cut off, it need not be parsed
+        return digest_of(b"{" + event.body.partition(b",")[2])
     return digest_of(_encode(msgspec.structs.replace(_decode_stored(event.body), clock_us=0)))
 
 
@@ -238,7 +242,13 @@ def _needs_a_closer_look(properties: dict[str, Any], raw: bytes, body: bytes) ->
 def _may_hide(raw: bytes) -> bool:
     """Whether JSON may be too deep, or hold a NUL or, in an inner object, an integer past 64 bits."""
     nested = raw.count(b"[") + raw.count(b"{")
-    return b"\\" in raw or nested > DEPTH_LIMIT or (nested > 1 and _long_digits(raw) is not None)
+    return b"\\" in raw or nested > DEPTH_LIMIT or (nested > 1 and _has_long_digits(raw))
+
+
+def _has_long_digits(raw: bytes) -> bool:
+    """Whether so many digits stand in a row that they may be an integer past 64 bits. A regular expression takes ten times as
+    long to find that there are none."""
+    return _long_digits in raw.translate(_zeros_of_digits)
 
 
 def _is_too_long(value: Any) -> bool:
