@@ -17,6 +17,7 @@ from rich.table import Table
 from projector import at
 from projector import rebuild as rebuilding
 from projector.command import Begin, Moment, opened, run_command
+from projector.copy_commands import adopt_command, copy_command
 from projector.quarantine_commands import quarantine
 from projector.rebuild import Rebuilt
 from projector.status import TenantStatus, status
@@ -38,7 +39,8 @@ def main() -> None:
     configure_logging()
 
 
-main.add_command(quarantine)
+for command in (adopt_command, copy_command, quarantine):
+    main.add_command(command)
 
 
 @main.command()

@@ -69,7 +69,7 @@ async def write(
             with SqliteStore(part, cache_mib=CACHE_MIB) as made:
                 records = await _fill(log, made, spans, accept_loss, progress)
                 there = len(made.tables().checkpoints())
-            _put(part, path)
+            put(part, path)
     return Rebuilt(there, records, time.monotonic() - started)
 
 
@@ -98,7 +98,7 @@ async def _fill(log: Log, made: SqliteStore, spans: list[Span], accept_loss: boo
     return done
 
 
-def _put(part: str, path: str) -> None:
+def put(part: str, path: str) -> None:
     """Give a file its name, if nobody has it."""
     try:
         os.link(part, path)

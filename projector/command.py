@@ -11,6 +11,7 @@ import click
 import uvloop
 
 from projector.at import OutputExists
+from projector.copy import NoTables, TablesThere
 from projector.guard import LogBehind, LogDiffers, LogErased, TenantUnknown
 from projector.rebuild import NothingToRollBack, RebuildRefused, SwapTooSlow
 from projector.sqlite import SqliteStore
@@ -46,6 +47,8 @@ KNOWN_ERRORS = (
     NothingToRollBack,
     SwapTooSlow,
     OutputExists,
+    NoTables,
+    TablesThere,
     Hole,
     BadTenant,
 )

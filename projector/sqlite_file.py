@@ -155,6 +155,15 @@ class SqliteFile:
         """Execute a statement within the caller's transaction; its cursor."""
         return self._connection.execute(statement, values)
 
+    def copy_to(self, path: str) -> None:
+        """Write all of the database, as it is now, to a new file; without what was deleted, whose pages still hold it."""
+        with store_errors():
+            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
+            try:
+                connection.execute("VACUUM INTO ?", (path,))
+            finally:
+                self._forget(connection)
+
     def truncate_wal(self) -> None:
         """Give the WAL's space back, if nobody reads from it; for idle moments."""
         with store_errors(), self._no_waiting():

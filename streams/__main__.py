@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from streams.archive_commands import archive, reclaim, verify
+from streams.backup_commands import backup, restore
 from streams.command import settings_or_exit, wait_for_signal
 from streams.event import Record
 from streams.keys import BadTenant
@@ -25,7 +26,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (archive, export_command, import_command, reclaim, verify):
+for command in (archive, backup, export_command, import_command, reclaim, restore, verify):
     main.add_command(command)
 
 

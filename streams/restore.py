@@ -64,7 +64,13 @@ class Restore:
     async def run(self, lines: Iterable[bytes], *, tenant: str | None = None, show: Show = lambda done, total: None) -> None:
         """Put a file's records into the log. Raises BadLine (what stands before that line was put there), LogDiffers,
         LogEndsBefore, TenantErased, LogUnavailable, LogFull, LogRefused."""
-        for part in _batches(read_log(lines)):
+        await self.take(read_log(lines), tenant=tenant, show=show)
+
+    async def take(
+        self, items: Iterator[Header | Record], *, tenant: str | None = None, show: Show = lambda done, total: None
+    ) -> None:
+        """The same with headers and records that follow each other without a gap, wherever they come from."""
+        for part in _batches(items):
             if isinstance(part, Header):
                 await self._begin(part, tenant)
                 begin, through = part.after, part.through

@@ -39,6 +39,10 @@ REBUILD_POINTS = {
 }
 DROP_POINTS = ("between_note_and_apply",)  # reached only when something is in quarantine just then
 ARCHIVE_POINTS = ("after_archive_before_trim", "between_trims")
+BACKUP_POINTS = (  # tests/test_backup.py ends the commands there: they need an empty server
+    "after_tables_before_log", "between_logs", "before_backup_is_one",
+    "before_tables_are_adopted", "after_tables_before_logs", "between_archive_and_server", "between_restored_logs",
+)  # fmt: skip
 
 KINDS: dict[str, Kind] = {
     "kill-api": Kind(partial(fault_processes.kill, "api"), (API,)),
@@ -83,4 +87,4 @@ KINDS: dict[str, Kind] = {
     },
     **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *ARCHIVE_POINTS, "during_erasure"}
+POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, "during_erasure"}
