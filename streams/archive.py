@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -30,6 +31,7 @@ from streams.manifest import (
 from streams.segments import BadSegment, pack, unpack
 
 MANIFEST, BEFORE = "manifest.json", "manifest.before.json"
+ORPHAN_SECONDS = 3_600.0  # so long an archiver that lost its tenant may still be about to name a file that it wrote
 TRIES = 10  # of a reader, while segments that it was to read next were merged
 
 
@@ -159,11 +161,28 @@ class Archive:
             except DamagedArchive as error:
                 yield str(error)
 
+    def tidy(self, tenant: str, *, age_seconds: float = ORPHAN_SECONDS) -> int:
+        """Remove what an archiver that was killed left: files of that age that neither the manifest nor the one before it names;
+        how many. For whoever has the tenant. Nothing is removed where one of the two cannot be read, or there is none."""
+        try:
+            manifest, raw = self._manifest(tenant)
+            before_raw = self._get(self._path(tenant, BEFORE))
+            before = parse_manifest(before_raw, tenant, BEFORE) if before_raw else manifest
+        except DamagedArchive:
+            return 0
+        if not raw or (manifest.before and not before_raw):
+            return 0
+        named = {segment.name for one in (manifest, before) for segment in one.segments} | {MANIFEST, BEFORE}
+        old_ns = time.time_ns() - int(age_seconds * 1e9)
+        others = [info for info in self._files_of(tenant) if info.base_name not in named]
+        orphans = [info.path for info in others if info.mtime_ns is not None and info.mtime_ns <= old_ns]
+        for path in orphans:
+            self._remove(path)
+        return len(orphans)
+
     def remove(self, tenant: str) -> int:
         """Remove a tenant's archive, the manifest first; how many files."""
-        with _unavailable():
-            found = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
-        paths = sorted((info.path for info in found if info.type is fs.FileType.File), key=lambda path: MANIFEST not in path)
+        paths = sorted((info.path for info in self._files_of(tenant)), key=lambda path: MANIFEST not in path)
         for path in paths:
             self._remove(path)
         if paths and self._is_local:
@@ -175,6 +194,11 @@ class Archive:
     def _path(self, tenant: str, *names: str) -> str:
         keys_of(tenant)
         return "/".join((self._root.rstrip("/"), f"tenant={tenant}", *names))
+
+    def _files_of(self, tenant: str) -> list[fs.FileInfo]:
+        with _unavailable():
+            found = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
+        return [info for info in found if info.type is fs.FileType.File]
 
     def _get(self, path: str) -> bytes | None:
         """A file's bytes, None when there is none."""

@@ -100,6 +100,7 @@ class Archiver:
             if not records or not (eager or _are_enough(records, time.time_ns() // 1_000 - self._hot_us)):
                 await self._log.wire.call("DEL", keys.archiving)
                 return
+            await asyncio.to_thread(self._archive.tidy, tenant)
             await asyncio.to_thread(self._archive.add, tenant, records)
             done.records += len(records)
             fault_point("after_archive_before_trim")

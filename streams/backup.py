@@ -86,6 +86,7 @@ async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], s
         show(done, total)
 
     for survey in surveys:
+        await asyncio.to_thread(archive.tidy, survey.tenant, age_seconds=0)
         kept = (await asyncio.to_thread(archive.manifest, survey.tenant)).through
         if survey.last < kept:
             raise LogLost(survey.tenant, survey.last, kept)

@@ -250,6 +250,45 @@ async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
     assert [problem async for problem in problems(log)] == []
 
 
+async def test_a_file_that_an_archiver_left_is_removed_by_the_next_when_it_is_old(log: Log, worker: Worker, url: str) -> None:
+    await filled(log, worker, 20)
+    await archiver(log).run_once()
+    named = files(url)
+    old, young = (named[0].with_name(f"{number:020}-{number:020}.parquet") for number in (777, 888))
+    for path in (old, young):
+        path.write_bytes(b"half of a segment")
+    os.utime(old, (0, 0))
+    os.utime(named[0], (0, 0))
+    await log.append(TENANT, [event(session_id="new")])
+    await worker.run_to_end()
+
+    await archiver(log).run_once()
+
+    assert not old.exists() and young.exists() and named[0] in files(url)
+    assert len(await everything(log)) == 21
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.before.json"])
+@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "gone"])
+async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
+    log: Log, worker: Worker, url: str, name: str, content: bytes | None
+) -> None:
+    records = await filled(log, worker, 30)
+    archive = Archive(url)
+    archive.add(TENANT, records[:20])
+    archive.add(TENANT, records[20:21])
+    path = files(url)[0].with_name(name)
+    path.with_name("orphan.parquet").write_bytes(b"")
+    before = files(url)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+    assert archive.tidy(TENANT, age_seconds=0) == 0
+    assert files(url) == before and len(before) == 3
+
+
 async def test_a_tenant_has_one_archiver_at_a_time(server: Server, log: Log, worker: Worker) -> None:
     await filled(log, worker, 20)
     server.client.set(keys_of(TENANT).archiving, "another", px=60_000)
