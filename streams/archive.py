@@ -12,7 +12,8 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from pyarrow import fs
@@ -120,6 +121,32 @@ class Archive:
             except DamagedArchive:
                 if not left or self.manifest(tenant) == manifest:  # a segment that was taken into a larger one is gone
                     raise
+
+    def find(self, tenant: str, positions: Iterable[int]) -> dict[int, Record]:
+        """The archived records at some positions, each segment read once. What a damaged one held is left out: whoever reads on
+        names it. Raises ArchiveUnavailable, and DamagedArchive for a manifest."""
+        wanted = sorted(set(positions))
+        found: dict[int, Record] = {}
+        manifest = self.manifest(tenant)
+        for _ in range(TRIES):
+            for segment in manifest.segments:
+                here = wanted[bisect_left(wanted, segment.first) : bisect_right(wanted, segment.last)]
+                if here and here[0] not in found:
+                    with contextlib.suppress(DamagedArchive):
+                        found |= self._picked(tenant, segment, here)
+            if len(found) == len(wanted) or (following := self.manifest(tenant)) == manifest:
+                break
+            manifest = following  # a segment may have been taken into a larger one, and be gone
+        return found
+
+    def _picked(self, tenant: str, segment: Segment, positions: Sequence[int]) -> dict[int, Record]:
+        wanted = set(positions)
+        picked: dict[int, Record] = {}
+        for page in self._unpacked(tenant, segment, positions[0] - 1):
+            picked |= {record.position: record for record in page if record.position in wanted}
+            if len(picked) == len(wanted):
+                break
+        return picked
 
     def _unpacked(self, tenant: str, segment: Segment, after: int) -> Iterator[list[Record]]:
         """The records of a segment, checked against its digest."""

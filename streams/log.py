@@ -1,6 +1,7 @@
 """The log: events go to the end of their tenant's stream, each once, and are read again from any position."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Self
@@ -148,8 +149,8 @@ class Log:
         return record
 
     async def find_each(self, places: Sequence[tuple[str, int]]) -> list[Record | None]:
-        """The record at each of some places, (tenant, position), or None; in few round trips, where it is not archived.
-        Raises LogUnavailable."""
+        """The record at each of some places, (tenant, position), or None; in few round trips, and each segment of the archive
+        read once. Raises LogUnavailable."""
         found: list[Record | None] = []
         for begin in range(0, len(places), PAGE_RECORDS):
             some = places[begin : begin + PAGE_RECORDS]
@@ -158,20 +159,14 @@ class Log:
                 if isinstance(reply, ResponseError):
                     raise LogUnavailable(str(reply)) from reply
                 found.append(record_of(reply[0]) if reply else None)
-        if self.archive_url:
-            for number, (tenant, position) in enumerate(places):
-                if found[number] is None and position:
-                    found[number] = await self._find_archived(tenant, position)
-        return found
-
-    async def _find_archived(self, tenant: str, position: int) -> Record | None:
-        try:
-            async with aclosing(self._archived(tenant, position - 1, position)) as pages:
-                async for page in pages:
-                    return page[0] if page[0].position == position else None
-        except Hole:
-            pass  # a damaged archive is named by whoever reads on
-        return None
+        missing: dict[str, list[int]] = {}
+        for (tenant, position), record in zip(places, found, strict=True):
+            if record is None and position:
+                missing.setdefault(tenant, []).append(position)
+        if not missing or not self.archive_url:
+            return found
+        archived = await asyncio.to_thread(_find_archived, self.archive_url, missing)
+        return [record or archived.get(place) for record, place in zip(found, places, strict=True)]
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
         try:
@@ -218,6 +213,21 @@ class Log:
                 missing.append((hole.first, hole.last))
                 position = hole.last
         return missing
+
+
+def _find_archived(url: str, missing: dict[str, list[int]]) -> dict[tuple[str, int], Record]:
+    """The archived records at positions of tenants. Raises LogUnavailable."""
+    from streams.archive import Archive  # not above: pyarrow takes half a second to load
+
+    found: dict[tuple[str, int], Record] = {}
+    try:
+        archive = Archive(url)
+        for tenant, positions in missing.items():
+            with contextlib.suppress(DamagedArchive):  # it is named by whoever reads on
+                found |= {(tenant, position): record for position, record in archive.find(tenant, positions).items()}
+    except ArchiveUnavailable as error:
+        raise LogUnavailable(f"the archive: {error}") from error
+    return found
 
 
 def records_of(entries: Sequence[Any]) -> list[Record]:

@@ -125,6 +125,31 @@ async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log:
     assert [problem async for problem in problems(log)] == []
 
 
+async def test_places_are_found_with_each_segment_read_once(
+    log: Log, worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await filled(log, worker, 1_000)
+    await log.append("globex", events(40))
+    await worker.run_to_end()
+    await archiver(log).run_once()
+    await log.append(TENANT, [event(event_id=f"more {number}") for number in range(100)])
+    await worker.run_to_end()
+    await archiver(log).run_once()
+    assert len(files(url)) == 2
+    reads: list[str] = []
+    get = Archive._get
+    monkeypatch.setattr(Archive, "_get", lambda self, path: reads.append(path) or get(self, path))
+    positions = [5, 900, 0, 1_050, 5, 1_100, 5_000, *range(100, 200)]
+
+    found = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("nobody", 1)])
+    segments = [path for path in reads if path.endswith(".parquet")]
+
+    there = [*before, *await everything(log, after=1_000)]
+    assert found[:-2] == [there[position - 1] if 0 < position <= 1_100 else None for position in positions]
+    assert [record and record.position for record in found[-2:]] == [7, None]
+    assert sorted(segments) == sorted(map(str, [*files(url), *files(url, "globex")]))
+
+
 async def test_the_log_goes_on_behind_what_has_left(log: Log, worker: Worker) -> None:
     before = await filled(log, worker, 50)
     await archiver(log).run_once()
