@@ -11,6 +11,7 @@ from streams.archive_commands import archive, reclaim, verify
 from streams.backup_commands import backup, restore
 from streams.command import settings_or_exit, wait_for_signal
 from streams.event import Record
+from streams.group_commands import group
 from streams.keys import BadTenant
 from streams.log import Hole, Log
 from streams.logs import configure_logging
@@ -26,7 +27,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (archive, backup, export_command, import_command, reclaim, restore, verify):
+for command in (archive, backup, export_command, group, import_command, reclaim, restore, verify):
     main.add_command(command)
 
 

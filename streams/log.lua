@@ -21,18 +21,24 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- acknowledged(log, what XINFO says of a group) -> its name, and through which position it has acknowledged
+local function acknowledged(log, info)
+  local field = {}
+  for i = 1, #info, 2 do field[info[i]] = info[i + 1] end
+  local delivered = tonumber(string.match(field['last-delivered-id'], '^%d+'))
+  if field['pending'] > 0 then
+    local pending = redis.call('XPENDING', log, field['name'])
+    delivered = math.min(delivered, tonumber(string.match(pending[2], '^%d+')) - 1)
+  end
+  return field['name'], delivered
+end
+
 -- low_water(log) -> through which position every group of a log has acknowledged; 0 without groups, which may have been lost
 local function low_water(log)
   local groups = redis.call('XINFO', 'GROUPS', log)
   local through = #groups > 0 and last_position(log) or 0
   for _, info in ipairs(groups) do
-    local field = {}
-    for i = 1, #info, 2 do field[info[i]] = info[i + 1] end
-    local delivered = tonumber(string.match(field['last-delivered-id'], '^%d+'))
-    if field['pending'] > 0 then
-      local pending = redis.call('XPENDING', log, field['name'])
-      delivered = math.min(delivered, tonumber(string.match(pending[2], '^%d+')) - 1)
-    end
+    local _, delivered = acknowledged(log, info)
     through = math.min(through, delivered)
   end
   return through
