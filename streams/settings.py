@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -117,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
         """Where the archive is: ARCHIVE_URL, or a directory in DATA_DIR; empty for `none`."""
         if self.archive_url == "none":
             return ""
-        return self.archive_url or f"file://{os.path.abspath(os.path.join(self.data_dir, 'archive'))}"
+        return self.archive_url or Path(self.data_dir, "archive").absolute().as_uri()
 
     @property
     def tables_url(self) -> str:

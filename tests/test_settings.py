@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streams import SettingError, Settings, load_settings
+from streams import Record, SettingError, Settings, load_settings
+from streams.archive import Archive
 
 WRONG = [
     ("PORT", "0"),
@@ -238,3 +239,12 @@ def test_every_command_stops_at_a_wrong_setting(command: tuple[str, ...], tmp_pa
     assert done.returncode == 1
     assert done.stderr.startswith("Setting LEASE_SECONDS ") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "100%", "ä#?"])
+def test_an_archive_in_any_directory_can_be_opened(tmp_path: Path, name: str) -> None:
+    settings = load_settings({"DATA_DIR": str(tmp_path / name)})
+
+    Archive(settings.archive).add("acme", [Record(1, 0, 1, b"x")])
+
+    assert (tmp_path / name / "archive" / "tenant=acme" / "manifest.json").exists()
