@@ -7,6 +7,7 @@ import time
 import click
 from rich.console import Console
 
+from bench.archive import archive, leaving, reread, segment
 from bench.door import batch, single
 from bench.flood import flood
 from bench.footprint import idle, memory
@@ -17,7 +18,8 @@ from bench.system import end_on_signals
 from bench.tables import drain, rebuild
 
 PLAIN_WIDTH = 160
-FIGURES = {measure.__name__: measure for measure in (single, batch, drain, rebuild, latency, flood, memory, idle, scale)}
+MEASURES = (single, batch, drain, rebuild, latency, flood, memory, idle, archive, segment, reread, leaving, scale)
+FIGURES = {measure.__name__: measure for measure in MEASURES}
 
 
 @click.command()

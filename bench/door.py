@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.report import Figure, ratio_of
 from bench.system import Failed, System
+from bench.workload import Kind
 
 Say = Callable[[str], None]
 CONNECTIONS = 64
@@ -51,19 +52,29 @@ def batch(say: Say, *, quick: bool) -> list[Figure]:
     return [ratio_of(f"batch POSTs of {BATCH_EVENTS}", ours, theirs, target=0.6, unit="events/s")]
 
 
-def post_batches(system: System, port: int, *, tenants: int, events: int, seed: str, short: bool = False) -> float:
+def post_batches(system: System, port: int, *, tenants: int, events: int, seed: str, kind: Kind = "whole") -> float:
     """Events a second, posted in batches."""
     plan = {"port": port, "tenants": tenants, "events": events, "size": BATCH_EVENTS, "connections": BATCH_CONNECTIONS}
-    answer = system.ask("bench.load", **plan, seed=seed, short=short)
+    answer = system.ask("bench.load", **plan, seed=seed, kind=kind)
     return _checked(answer) / float(answer["seconds"])
 
 
 def send_bare(
-    system: System, *, tenants: int, events: int, seed: str, size: int = BATCH_EVENTS, prefix: str = "tenant", after: int = 0
+    system: System,
+    *,
+    tenants: int,
+    events: int,
+    seed: str,
+    size: int = BATCH_EVENTS,
+    prefix: str = "tenant",
+    after: int = 0,
+    kind: Kind = "whole",
+    window_seconds: float = 86_400.0,
 ) -> float:
     """Events a second, appended by a client that does nothing else."""
     plan = {"socket": system.settings.socket_path, "tenants": tenants, "events": events, "size": size, "prefix": prefix}
-    answer = system.ask("bench.bare_append", **plan, connections=BATCH_CONNECTIONS, seed=seed, after=after)
+    plan |= {"after": after, "kind": kind, "window_seconds": window_seconds}
+    answer = system.ask("bench.bare_append", **plan, connections=BATCH_CONNECTIONS, seed=seed)
     return _checked(answer) / float(answer["seconds"])
 
 

@@ -19,11 +19,11 @@ def memory(say: Say, *, quick: bool) -> list[Figure]:
     events = 20_000 if quick else 200_000
     with System() as system:
         api = system.start_api()
-        post_batches(system, api, tenants=20, events=10_000, seed="warm", short=True)
+        post_batches(system, api, tenants=20, events=10_000, seed="warm", kind="short")
         before = int(system.redis.info("memory")["used_memory"])
-        post_batches(system, api, tenants=20, events=events, seed="memory", short=True)
+        post_batches(system, api, tenants=20, events=events, seed="memory", kind="short")
         after = int(system.redis.info("memory")["used_memory"])
-    size = sum(len(parse_event(body).body) for body in bodies("tenant", 10_000, seed="memory", short=True)) / 10_000
+    size = sum(len(parse_event(body).body) for body in bodies("tenant", 10_000, seed="memory", kind="short")) / 10_000
     each = (after - before) / events
     say(f"memory: {each:.0f} bytes an event of {size:.0f} bytes")
     return [Figure("server memory an event, bytes", each, "at most", 330, form="{:.0f}", note=f"the event itself: {size:.0f}")]

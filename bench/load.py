@@ -93,7 +93,7 @@ def main() -> None:
     """Do what the plan in the first argument says, print what came of it."""
     plan = json.loads(sys.argv[1])
     tenants = tenant_names(plan["tenants"])
-    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], short=plan.get("short", False))
+    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], kind=plan["kind"])
     requests = [request_of(tenant, bodies) for tenant, bodies in made]
     seconds, statuses, accepted = uvloop.run(post_all(plan["port"], requests, plan["connections"]))
     print(json.dumps({"seconds": seconds, "statuses": statuses, "accepted": accepted, "events": len(requests) * plan["size"]}))

@@ -9,7 +9,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Literal
 
+Kind = Literal["whole", "short", "named"]
 TYPES = ("page_view", "click", "search", "add_to_cart", "purchase")
 REFERRERS = ("search", "newsletter", "direct", "partner")
 SESSION_EVENTS = 12
@@ -24,8 +26,9 @@ def tenant_names(count: int, *, prefix: str = "tenant") -> list[str]:
     return [f"{prefix}-{number:05}" for number in range(count)]
 
 
-def bodies(tenant: str, count: int, *, seed: str, after: int = 0, short: bool = False) -> Iterator[bytes]:
-    """A tenant's events as a client sends them, those behind its first `after`. `short` ones are stored in about 150 bytes."""
+def bodies(tenant: str, count: int, *, seed: str, after: int = 0, kind: Kind = "whole") -> Iterator[bytes]:
+    """A tenant's events as a client sends them, those behind its first `after`. `short` ones are stored in about 150 bytes,
+    `named` ones, which have a random event_id, in about 180."""
     chance = random.Random(f"{seed}/{tenant}")
     active = max(1, min(ACTIVE_SESSIONS, count // SESSION_EVENTS))
     sessions = [f"{chance.getrandbits(128):032x}" for _ in range(active)]
@@ -33,22 +36,24 @@ def bodies(tenant: str, count: int, *, seed: str, after: int = 0, short: bool = 
     for i in range(count):
         slot = int(chance.random() * active)
         moment = begin + timedelta(microseconds=i * STEP_US + int(chance.random() * JITTER_US))
-        yield _body(chance, sessions[slot], moment.isoformat(timespec="microseconds")[:26], short)
+        yield _body(chance, sessions[slot], moment.isoformat(timespec="microseconds")[:26], kind)
         if chance.random() * SESSION_EVENTS < 1:
             sessions[slot] = f"{chance.getrandbits(128):032x}"
 
 
-def _body(chance: random.Random, session_id: str, moment: str, short: bool) -> bytes:
-    kind, number = TYPES[int(chance.random() * 5)], int(chance.random() * 10_000)
+def _body(chance: random.Random, session_id: str, moment: str, kind: Kind) -> bytes:
+    event_type, number = TYPES[int(chance.random() * 5)], int(chance.random() * 10_000)
     own = f'"session_id":"{session_id}","timestamp":"{moment}Z"'
-    if short:
-        return f'{{"event_type":"{kind}","path":"/p/{number}",{own}}}'.encode()
+    if kind == "short":
+        return f'{{"event_type":"{event_type}","path":"/p/{number}",{own}}}'.encode()
+    if kind == "named":
+        return f'{{"event_id":"{chance.getrandbits(128):032x}","event_type":"{event_type}",{own}}}'.encode()
     referrer = f'"referrer":"{REFERRERS[number & 3]}",' if number & 4 else ""
-    return f'{{"duration_ms":{number},"event_type":"{kind}","path":"/products/{number}",{referrer}{own}}}'.encode()
+    return f'{{"duration_ms":{number},"event_type":"{event_type}","path":"/products/{number}",{referrer}{own}}}'.encode()
 
 
 def calls(
-    tenants: Sequence[str], events: int, size: int, *, seed: str, after: int = 0, short: bool = False
+    tenants: Sequence[str], events: int, size: int, *, seed: str, after: int = 0, kind: Kind = "whole"
 ) -> Iterator[tuple[str, list[bytes]]]:
     """Events in calls of one tenant each, `size` events a call, tenants in turn from one that the seed says."""
     count = events // size
@@ -58,5 +63,5 @@ def calls(
     for i in range(count):
         tenant = tenants[(begin + i) % len(tenants)]
         if tenant not in streams:
-            streams[tenant] = bodies(tenant, each, seed=seed, after=after, short=short)
+            streams[tenant] = bodies(tenant, each, seed=seed, after=after, kind=kind)
         yield tenant, list(islice(streams[tenant], size))
