@@ -12,13 +12,14 @@ from bench.door import batch, single
 from bench.flood import flood
 from bench.footprint import idle, memory
 from bench.latency import latency
+from bench.long import long
 from bench.report import table_of
 from bench.scale import scale
 from bench.system import end_on_signals
 from bench.tables import drain, rebuild
 
 PLAIN_WIDTH = 160
-MEASURES = (single, batch, drain, rebuild, latency, flood, memory, idle, archive, segment, reread, leaving, scale)
+MEASURES = (single, batch, drain, rebuild, latency, flood, memory, idle, archive, segment, reread, leaving, long, scale)
 FIGURES = {measure.__name__: measure for measure in MEASURES}
 
 

@@ -1,0 +1,131 @@
+"""The figures of long logs: what memory it takes to archive, rebuild, verify and export them, and what the server keeps."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.archive import acknowledge
+from bench.door import send_bare
+from bench.report import Figure
+from bench.system import Failed, System
+from bench.workload import tenant_names
+
+Say = Callable[[str], None]
+TENANTS = 2  # a rebuild reads them in a process each
+PIECE_EVENTS = 250_000  # what the loader holds at a time
+LIMIT_MIB = 300
+LOOK_SECONDS = 0.01
+EXPIRY_SECONDS = 600.0
+MIB = 1024 * 1024
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def long(say: Say, *, quick: bool) -> list[Figure]:
+    """Peak memory of each command over 5 million records, beside 500,000; the server's when all but 500,000 have left it.
+
+    A tenth of each log is on the server, the rest in segments. A command's memory is its process's and its children's, added
+    up. The server remembers names for a minute, and is looked at when that is over, beside one that holds 600,000 and no more.
+    """
+    records, window_seconds = (200_000, 5.0) if quick else (5_000_000, 60.0)
+    before, _ = _peaks(say, records // 10, window_seconds)
+    after, kept_mib = _peaks(say, records, window_seconds)
+    with System() as system:
+        _fill(system, records * 12 // 100, window_seconds)
+        hot_mib = _used_mib(system)
+    what = f"server, MiB, {records // 10:,} hot of {records:,} beside {records * 12 // 100:,}"
+    say(f"long: {what}: {kept_mib:.0f}, {hot_mib:.0f}")
+    return [
+        *(_figure(command, after[command], before[command]) for command in after),
+        Figure(what, kept_mib / hot_mib, "at most", 1.0, ours=kept_mib, reference=hot_mib, unit="MiB"),
+    ]
+
+
+def _figure(command: str, peak_mib: float, before_mib: float) -> Figure:
+    note = f"{peak_mib / before_mib:.2f} of what a tenth takes, {before_mib:.0f} MiB"
+    return Figure(f"{command}, peak MiB", peak_mib, "at most", LIMIT_MIB, form="{:.0f}", note=note)
+
+
+def _peaks(say: Say, records: int, window_seconds: float) -> tuple[dict[str, float], float]:
+    """The peak memory of each command over so many records, and what the server uses when a tenth of them is left, in MiB."""
+    peaks: dict[str, float] = {}
+    with System() as system:
+        tenants = tenant_names(TENANTS)
+        hot = {"HOT_SECONDS": "86400", "HOT_RECORDS": str(records // 10 // TENANTS)}
+        database = {"DATABASE_URL": f"sqlite:///{system.folder / 'long.db'}"}
+        _fill(system, records, window_seconds)
+        acknowledge(system, tenants)
+
+        def measure(name: str, module: str, *arguments: str, **environment: str) -> None:
+            started = time.perf_counter()
+            peaks[name] = peak_mib(system, module, *arguments, **environment)
+            say(f"long: {records:,} records: {name}: {peaks[name]:.0f} MiB, {time.perf_counter() - started:.0f} s")
+
+        measure("archive", "streams", "archive", "--once", **hot)
+        kept_mib = _used_mib(system)
+        measure("verify of the logs", "streams", "verify")
+        for tenant in tenants:
+            out = system.folder / f"{tenant}.ndjson"
+            measure("export", "streams", "export", tenant, "--out", str(out))
+            out.unlink()
+        measure("rebuild", "projector", "rebuild", **database)
+        measure("verify of the tables", "projector", "verify", **database)
+    return peaks, kept_mib
+
+
+def _fill(system: System, records: int, window_seconds: float) -> None:
+    """So many records over all tenants, in pieces that fit a loader's memory."""
+    each = PIECE_EVENTS // TENANTS
+    for after in range(0, records // TENANTS, each):
+        count = min(each, records // TENANTS - after) * TENANTS
+        send_bare(
+            system, tenants=TENANTS, events=count, seed=f"long-{after}", after=after, window_seconds=window_seconds, kind="short"
+        )
+
+
+def _used_mib(system: System) -> float:
+    """What the server uses when no name is remembered any more."""
+    system.wait_for(system.server, lambda: _names(system) == 0, seconds=EXPIRY_SECONDS)
+    return float(system.redis.info("memory")["used_memory"]) / MIB
+
+
+def _names(system: System) -> int:
+    """How many keys the server holds that will go."""
+    return int(system.redis.info("keyspace").get("db0", {}).get("expires", 0))
+
+
+def peak_mib(system: System, module: str, *arguments: str, **environment: str) -> float:
+    """Run a command to its end; the most memory that its process and their children had at one time. Raises Failed."""
+    process = system.start(module, *arguments, piped=True, **environment)
+    assert process.stdout is not None
+    reader = threading.Thread(target=process.stdout.read)
+    reader.start()
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(_resident_bytes, _family(process.pid))))
+        time.sleep(LOOK_SECONDS)
+    reader.join()
+    if process.returncode != 0:
+        raise Failed(f"{module} {' '.join(arguments)}: status {process.returncode}\n{system.log_of(module)}")
+    system.stop(process)
+    return peak / MIB
+
+
+def _family(pid: int) -> Iterator[int]:
+    """A process and its children, and theirs."""
+    yield pid
+    try:
+        children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    except OSError:  # it ended meanwhile
+        return
+    for child in children:
+        yield from _family(child)
+
+
+def _resident_bytes(pid: int) -> int:
+    """What a process has in memory, 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
