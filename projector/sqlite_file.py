@@ -79,13 +79,13 @@ class SqliteFile:
             cached_statements=256,
             factory=_Connection,
         )
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # first: a new file's cache is so many pages of the size known
         connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
         self._opened.add(connection)
         return connection
 
     def _prepare(self) -> None:
         execute = self._connection.execute
-        execute(f"PRAGMA page_size = {PAGE_BYTES}")
         self._insist("PRAGMA journal_mode = WAL")  # for which SQLite does not wait, when several open a new file
         self._file = self._file_now()
         execute("PRAGMA synchronous = NORMAL")
