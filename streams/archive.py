@@ -93,7 +93,7 @@ class Archive:
         body_bytes = sum(len(record.body) for record in records)
         segment = Segment(records[0].position, records[-1].position, len(packed), body_bytes, digest)
         self._put(self._path(tenant, segment.name), packed)
-        if [record for page in self._unpacked(tenant, segment, 0) for record in page] != list(records):
+        if not _is_same(self._unpacked(tenant, segment, 0), records):
             raise DamagedArchive(self._path(tenant, segment.name), "does not give the records back that were put into it")
         return segment
 
@@ -247,6 +247,16 @@ class Archive:
     def _remove(self, path: str) -> None:
         with _unavailable(), contextlib.suppress(FileNotFoundError):
             self._files.delete_file(path)
+
+
+def _is_same(pages: Iterable[Sequence[Record]], records: Sequence[Record]) -> bool:
+    """Whether pages hold these records and no others; looked at page by page, so that none are held twice."""
+    begin = 0
+    for page in pages:
+        if list(page) != list(records[begin : begin + len(page)]):
+            return False
+        begin += len(page)
+    return begin == len(records)
 
 
 def _put_locally(path: str, content: bytes) -> None:
