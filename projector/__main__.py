@@ -184,7 +184,7 @@ async def _work(settings: Settings) -> int:
 
 async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
     """Run a worker over the database file that is there now. Raises StoreReplaced when it is another."""
-    async with opened(settings, settings.lease_seconds) as (log, store):
+    async with opened(settings, settings.lease_seconds, cache_mib=settings.cache_mib) as (log, store):
         if store.version_warning:
             log_of_projector.warning("%s", store.version_warning)
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

@@ -32,6 +32,7 @@ from streams import (
 )
 
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
+COMMAND_CACHE_MIB = 32  # logs are read one after another, in order: what is written next is beside what was written last
 KNOWN_ERRORS = (
     LogUnavailable,
     LogFull,
@@ -74,9 +75,11 @@ def run_command(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings, budget_seconds: float = COMMAND_SECONDS) -> AsyncIterator[tuple[Log, SqliteStore]]:
+async def opened(
+    settings: Settings, budget_seconds: float = COMMAND_SECONDS, *, cache_mib: int = COMMAND_CACHE_MIB
+) -> AsyncIterator[tuple[Log, SqliteStore]]:
     """The log and the tables that settings name."""
-    with open_store(settings.tables_url, cache_mib=settings.cache_mib) as store:
+    with open_store(settings.tables_url, cache_mib=cache_mib) as store:
         async with Log(Wire(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
             yield log, store
 

@@ -33,6 +33,7 @@ FILES_AHEAD = 3  # of a process
 PAUSE_SECONDS = 0.002
 BUFFER_BYTES = 32 * 1024 * 1024
 FRAME_BYTES = 4
+LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}  # threads take turns, so none needs memory of its own
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -154,7 +155,7 @@ async def _receive(order: Order, chunks: "asyncio.Queue[Chunk | None]") -> None:
     """Run a process and pass on its chunks. Raises what it met."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "projector.replay", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        limit=BUFFER_BYTES,
+        limit=BUFFER_BYTES, env=LEAN | os.environ,
     )  # fmt: skip
     assert child.stdin is not None and child.stdout is not None
     try:

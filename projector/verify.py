@@ -16,7 +16,7 @@ from streams import Log
 
 ORDER = {"events": "position", "event_sessions": "first_position", "quarantine": "position", "checkpoints": "position"}
 SHOW_POSITIONS = 10_000
-SCRATCH_CACHE_MIB = 64
+SCRATCH_CACHE_MIB = 32
 
 Row = dict[str, Any]
 
