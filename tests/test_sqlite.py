@@ -180,6 +180,24 @@ def test_a_reader_that_stays_does_not_keep_the_wal_from_being_given_back_later(s
     assert os.path.getsize(f"{store.path}-wal") == 0
 
 
+def test_the_cache_of_a_new_file_takes_the_memory_that_it_was_given(tmp_path: Path) -> None:
+    program = (
+        "import re, sys; from projector import SqliteStore\n"
+        "def resident(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "with SqliteStore(sys.argv[1], cache_mib=16) as store:\n"
+        "    before = resident()\n"
+        "    store.execute('CREATE TABLE filler (body)')\n"
+        "    with store.transaction():\n"
+        "        many = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)'\n"
+        "        store.execute(f'INSERT INTO filler {many} SELECT randomblob(7000) FROM n')\n"
+        "    print((resident() - before) // 1024)\n"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program, str(tmp_path / "new.db")], capture_output=True, text=True, check=True)
+
+    assert 12 <= int(said.stdout) <= 22  # MiB; the file has 56
+
+
 def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new/tables.db"
     program = "import sys; from projector import open_store\nwith open_store(sys.argv[1]) as store: print(store.tables_id)"
