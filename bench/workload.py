@@ -1,4 +1,4 @@
-"""The events that figures are measured with, the same for the same seed; never two that share a name.
+"""The events that figures are measured with, the same for the same seed; no two of a million share a name.
 
 A tenant has about a hundred sessions at a time, a session about twelve events; five event types, two or three
 properties; times a hundredth of a second apart, in order but for a jitter of two seconds. An event has about 180 bytes.

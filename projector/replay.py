@@ -33,7 +33,8 @@ FILES_AHEAD = 3  # of a process
 PAUSE_SECONDS = 0.002
 BUFFER_BYTES = 32 * 1024 * 1024
 FRAME_BYTES = 4
-LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}  # threads take turns, so none needs memory of its own
+# Of a process: its threads take turns, so none needs memory of its own, and what is large goes back to the system.
+LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 class Span(msgspec.Struct, frozen=True):
