@@ -23,7 +23,7 @@ from streams import Hole, Log, Record, Wire, keys_of
 from streams import erasure as log_erasure
 from streams.archive import Archive
 from streams.archiver import Archiver
-from streams.manifest import ArchiveMoved, Segment, kept_of
+from streams.manifest import ArchiveMoved, DamagedArchive, Segment, kept_of
 from streams.reclaim import HistoryDiffers, reclaim
 from streams.segments import pack, unpack
 from streams.verify import problems
@@ -332,6 +332,27 @@ async def test_a_manifest_that_moved_is_not_written_over(log: Log, worker: Worke
         archive.add(TENANT, records[:20])
 
     assert archive.manifest(TENANT).through == 10
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda records: records[:-1],
+        lambda records: [*records[:2_999], Record(3_000, 3_000, 1, b"other")],
+        lambda records: [*records, Record(3_001, 3_001, 1, b"more")],
+    ],
+    ids=["one is missing", "one is another", "one is too many"],
+)
+def test_records_that_are_not_given_back_are_not_archived(
+    url: str, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[list[Record]], list[Record]]
+) -> None:
+    records = [Record(position, position, 1, event(n=position).body) for position in range(1, 3_001)]
+    monkeypatch.setattr("streams.archive.pack", lambda records: pack(spoil(records)))
+
+    with pytest.raises(DamagedArchive):
+        Archive(url).add(TENANT, records)
+
+    assert Archive(url).manifest(TENANT).segments == []
 
 
 async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, worker: Worker) -> None:
