@@ -171,7 +171,8 @@ async def test_processes_end_with_the_rebuild_that_was_killed(
     server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # a command that starts processes by itself
-    await log.append("acme", [event(session_id="S", event_id=f"e{i}") for i in range(PROCESS_RECORDS + 10_000)])
+    for begin in range(0, PROCESS_RECORDS + 10_000, 10_000):
+        await log.append("acme", [event(session_id="S", event_id=f"e{i}") for i in range(begin, begin + 10_000)])
     environment = os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "FAULT_AT": "during_rebuild"}
     command = [sys.executable, "-m", "projector", "rebuild"]
 
