@@ -103,7 +103,7 @@ def _of_tenants(tenants: Sequence[TenantStatus]) -> Iterator[Metric]:
     gauges = {
         "quarantined": GaugeMetricFamily("penstock_quarantined_records", "Records set aside.", labels=("tenant",)),
         "dropped": GaugeMetricFamily("penstock_dropped_records", "Records dropped, and notes that say so.", labels=("tenant",)),
-        "erased": GaugeMetricFamily("penstock_erased_records", "Records of which nothing was left.", labels=("tenant",)),
+        "erased": GaugeMetricFamily("penstock_erased_records", "Records of somebody who was forgotten.", labels=("tenant",)),
         "lag_records": GaugeMetricFamily("penstock_lag_records", "Records that no table has yet.", labels=("tenant",)),
         "lag_seconds": GaugeMetricFamily("penstock_lag_seconds", "Age of the oldest of these.", labels=("tenant",)),
     }

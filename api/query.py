@@ -74,12 +74,14 @@ async def find_receipt(request: Request) -> Response:
 async def _receipt(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
     """What became of the event at a position, or None when there is none."""
     found = await run_in_threadpool(reads.receipt, _store(request), tenant, position)
-    if found["status"] == "projected":
+    if found["status"] in ("projected", "erased"):
         return found
     record = await _log(request).find(tenant, position)
     if record is None:
         return None if found["status"] == "queued" else found
-    if record.version == notes.VERSION and found["status"] != "quarantined":
+    if notes.is_erased(record) and found["status"] == "queued":
+        return found | {"status": "erased"}
+    if record.version == notes.VERSION and found["status"] not in ("quarantined", "dropped"):
         return None
     first = None
     try:
@@ -89,7 +91,7 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
     except Rejected:
         pass  # its bytes are no event
     if found["status"] == "late_duplicate":
-        found |= {"status": "dropped"} if first is None else {"first_position": first}
+        found["first_position"] = first
     return found
 
 

@@ -144,7 +144,14 @@ class Dropped(Struct, kw_only=True, tag_field="status", tag="dropped"):
     others: Others = UNSET
 
 
-Outcome = Queued | Projected | LateDuplicate | Quarantined | Dropped
+class Erased(Struct, kw_only=True, tag_field="status", tag="erased"):
+    """The event was erased, from the log, too: somebody was forgotten."""
+
+    event_hash: None
+    position: Position
+
+
+Outcome = Queued | Projected | LateDuplicate | Quarantined | Dropped | Erased
 
 # -- rows ----------------------------------------------------------------------------------------------------------------
 

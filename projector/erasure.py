@@ -14,7 +14,13 @@ from streams import fault_point, keys_of
 
 CHUNK_ROWS = 5_000
 BREATH_SECONDS = 0.004  # for the projectors that wait for their turn to write
-KEYS = {"events": "position", "event_sessions": "first_position", "quarantine": "position"}
+KEYS = {
+    "events": "position",
+    "event_sessions": "first_position",
+    "quarantine": "position",
+    "gone": "position",
+    "forgotten": "name",
+}
 KEPT = ("api_keys", "tenant_limits")
 
 

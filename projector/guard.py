@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from projector.tables import NOTHING, Checkpoint
-from streams import Log, Record, Survey, digest_of
+from streams import Log, Record, Survey, digest_of, notes
 
 
 class LogBehind(Exception):
@@ -48,8 +48,10 @@ class TenantUnknown(Exception):
 
 
 def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
-    """Whether the record at a checkpoint is another than the one that was applied. One that is gone tells nothing."""
-    return record is not None and checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest
+    """Whether the record at a checkpoint is another than the one that was applied. One that is gone, or erased, tells nothing."""
+    if record is None or notes.is_erased(record):
+        return False
+    return checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest
 
 
 async def disagreements(

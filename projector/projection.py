@@ -9,9 +9,21 @@ from typing import Any
 
 import msgspec
 
-from streams import EVENT_VERSION, SET_ASIDE_VERSION, Record, Rejected, aside, digest_of, name_of, notes, parse_body
+from streams import (
+    EVENT_VERSION,
+    SET_ASIDE_VERSION,
+    Record,
+    Rejected,
+    StoredEvent,
+    aside,
+    digest_of,
+    microseconds,
+    name_of,
+    notes,
+    parse_body,
+)
 
-PROJECTION_VERSION = 3  # those before know neither what was set aside nor corrected clocks
+PROJECTION_VERSION = 4  # 3 put into quarantine what says that somebody is forgotten
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -55,14 +67,15 @@ class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class PlacedNote(msgspec.Struct, frozen=True, gc=False):
-    """A note at its position."""
+    """A note at its position: one that says what is to be done."""
 
     position: int
-    note: notes.Note
+    note: notes.Drop | notes.Forget
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The next records of one tenant as rows and notes: positions `after` + 1 to `through`. `digest` names the last record."""
+    """The next records of one tenant as rows and notes: positions `after` + 1 to `through`, of which some were erased. `digest`
+    names the last record. `named`: what is quarantined and has a name, (position, event_hash, split)."""
 
     tenant: str
     after: int
@@ -71,6 +84,13 @@ class Batch(msgspec.Struct, frozen=True):
     rows: list[EventRow]
     quarantined: list[QuarantineRow]
     notes: list[PlacedNote] = []
+    erased: list[int] = []
+    named: list[tuple[int, str, str]] = []
+
+    @property
+    def forgets(self) -> bool:
+        """Whether a note says that somebody is forgotten."""
+        return any(isinstance(placed.note, notes.Forget) for placed in self.notes)
 
 
 def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
@@ -78,6 +98,8 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
     rows: list[EventRow] = []
     quarantined: list[QuarantineRow] = []
     placed: list[PlacedNote] = []
+    erased: list[int] = []
+    named: list[tuple[int, str, str]] = []
     position = after
     for record in records:
         if record.position != position + 1:
@@ -85,9 +107,14 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
         position = record.position
         try:
             if record.version == notes.VERSION:
-                placed.append(PlacedNote(position, notes.parse(record)))
+                note = notes.parse(record)
+                if isinstance(note, notes.Erased):
+                    erased.append(position)
+                else:
+                    placed.append(PlacedNote(position, note))
             elif record.version == SET_ASIDE_VERSION:
                 found = aside.parse(record)
+                named.append((position, *name_of(tenant, aside.parse_event(record))))
                 quarantined.append(QuarantineRow(tenant, position, record.received_at_us, found.reason, found.detail, found.raw))
             else:
                 rows.append(row_of(tenant, record))
@@ -95,7 +122,7 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
             quarantined.append(QuarantineRow(tenant, position, record.received_at_us, "invalid", str(error), record.body))
     quarantined += _lost(tenant, position + 1, through)
     digest = digest_of(records[-1].body) if records and position == through else ""
-    return Batch(tenant, after, through, digest, rows, quarantined, placed)
+    return Batch(tenant, after, through, digest, rows, quarantined, placed, erased, named)
 
 
 def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:
@@ -122,6 +149,20 @@ def row_of(tenant: str, record: Record) -> EventRow:
         record.received_at_us,
         event.properties.decode(),
     )
+
+
+def content_of(row: EventRow) -> tuple[str, str, str, str]:
+    """What two events of one name are compared by."""
+    return row.session_id, row.event_type, row.timestamp, row.properties
+
+
+def refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
+    """A row that no table takes, set aside as the record that it came from."""
+    properties = msgspec.Raw(row.properties.encode())
+    clock_us = row.timestamp_us - (microseconds(row.timestamp) if row.timestamp else 0)
+    event = StoredEvent(row.session_id, row.event_type, row.timestamp, properties, row.event_id, clock_us)
+    body = msgspec.json.encode(event, order="sorted")
+    return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)
 
 
 def by_session(rows: Iterable[EventRow]) -> dict[str, list[EventRow]]:

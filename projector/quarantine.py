@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from projector.guard import LogErased, disagreements
-from projector.projection import QuarantineRow, row_of
+from projector.projection import QuarantineRow, content_of, row_of
 from projector.replay import Span, read
 from projector.sqlite import SqliteStore
 from projector.sqlite_file import store_errors
-from projector.tables import NOTHING, Tables, content_of
+from projector.tables import NOTHING, Tables
 from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, aside, fault_point, keys_of, notes
 
 PAGE_ROWS = 200
@@ -170,6 +170,12 @@ async def level(log: Log, store: SqliteStore, tenant: str, *, seconds: float) ->
     for wrong in (await disagreements(log, [survey], {tenant: checkpoint})).values():
         raise wrong
     return await reach(log, store, tenant, survey.last, seconds=seconds)
+
+
+async def behind(log: Log, store: SqliteStore) -> list[str]:
+    """The tenants whose tables have not all that their logs have. Raises LogUnavailable."""
+    checkpoints = store.tables().checkpoints()
+    return [one.tenant for one in await log.survey() if one.last > checkpoints.get(one.tenant, NOTHING).position]
 
 
 async def reach(log: Log, store: SqliteStore, tenant: str, position: int, *, seconds: float) -> bool:

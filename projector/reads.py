@@ -4,10 +4,9 @@ from typing import Any
 
 import msgspec
 
-from projector.projection import row_of
+from projector.projection import content_of, row_of
 from projector.schema import live_generation
 from projector.sqlite import SqliteStore
-from projector.tables import content_of
 from streams import Record
 
 Place = tuple[int, int]  # event time in microseconds, position: where the page before ended
@@ -58,8 +57,8 @@ def session(
 
 
 def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
-    """What the tables know of a position: projected, quarantined, queued when they are not there yet, or else late_duplicate,
-    which one that was dropped from quarantine seems to be, too: see `first_position`."""
+    """What the tables know of a position: projected, quarantined, dropped from there, erased, queued when they are not there
+    yet, or else late_duplicate, which a note seems to be, too."""
     with store.reading() as connection:
         found = connection.execute(
             "SELECT event_hash FROM events WHERE tenant_id = ? AND position = ?", (tenant, position)
@@ -72,8 +71,10 @@ def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
         if found:
             reason = {"reason": found[0], "detail": found[1]}
             return {"status": "quarantined", "event_hash": None, "position": position} | reason
-        applied = store.tables_over(connection).checkpoint(tenant).position >= position
-        return {"status": "late_duplicate" if applied else "queued", "event_hash": None, "position": position}
+        tables = store.tables_over(connection)
+        applied = tables.checkpoint(tenant).position >= position
+        status = tables.gone.why(tenant, position) or ("late_duplicate" if applied else "queued")
+        return {"status": status, "event_hash": None, "position": position}
 
 
 def first_position(store: SqliteStore, tenant: str, record: Record) -> int | None:

@@ -1,6 +1,6 @@
 """The tables of SQLite: their columns, keys and indexes, and how a database gets them.
 
-Four tables make a set. The live set has plain names; a set being filled ends in __shadow, the one before in __previous.
+Six tables make a set. The live set has plain names; a set being filled ends in __shadow, the one before in __previous.
 Rows are clustered by (tenant_id, position), which is also the order in which they come. Identity is led by the event's
 time, or by the client's own id, and sessions by the position of their first event instead of their name: each index
 grows near an end, so inserts stay fast at ten million rows, where an index led by a hash or a random id had halved them.
@@ -13,7 +13,7 @@ from sqlite_utils import Database, Migrations
 from projector.projection import PROJECTION_VERSION
 
 LIVE, SHADOW, PREVIOUS, DROPPED = "", "__shadow", "__previous", "__dropped"
-TABLES = ("events", "event_sessions", "quarantine", "checkpoints")
+TABLES = ("events", "event_sessions", "quarantine", "gone", "forgotten", "checkpoints")
 
 _MOMENT = (
     "TEXT AS (strftime('%Y-%m-%dT%H:%M:%S', ({0} - ({0} % 1000000 + 1000000) % 1000000) / 1000000, "
@@ -59,6 +59,18 @@ _COLUMNS = {
         detail TEXT NOT NULL,
         body BLOB NOT NULL,
         PRIMARY KEY (tenant_id, position)""",
+    # which positions were dropped from quarantine, or erased: a record that is in no table, nor here, came twice, late
+    "gone": """
+        tenant_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        why TEXT NOT NULL,
+        PRIMARY KEY (tenant_id, position)""",
+    # salted names of events that were forgotten
+    "forgotten": """
+        tenant_id TEXT NOT NULL,
+        salt TEXT NOT NULL,
+        name TEXT NOT NULL,
+        PRIMARY KEY (tenant_id, salt, name)""",
     "checkpoints": """
         tenant_id TEXT NOT NULL,
         position INTEGER NOT NULL,
@@ -132,6 +144,14 @@ def count_what_is_in_no_table(db: Database) -> None:
                 db.execute(f"ALTER TABLE checkpoints{suffix} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def name_what_is_gone(db: Database) -> None:
+    """Tables of what was dropped or erased, and of the names that stay out; in every set."""
+    for (suffix,) in db.execute("SELECT suffix FROM table_sets").fetchall():
+        for table in ("gone", "forgotten"):
+            db.execute(f"CREATE TABLE IF NOT EXISTS {table}{suffix} ({_COLUMNS[table]}) STRICT, WITHOUT ROWID")
+
+
 def create_set(connection: Any, suffix: str) -> None:
     """Empty tables under a suffix, with the indexes that keep rows unique."""
     [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()
@@ -147,13 +167,18 @@ def create_read_indexes(connection: Any, suffix: str) -> None:
     _create_indexes(connection, suffix, _READ_INDEXES, unique=False)
 
 
+def index_sessions(connection: Any, suffix: str) -> None:
+    """The one index that finds a session's events, for a set that is being filled and has none that serve reads yet."""
+    _create_indexes(connection, suffix, {"events_by_session": _READ_INDEXES["events_by_session"]}, unique=False)
+
+
 def _create_indexes(connection: Any, suffix: str, indexes: dict[str, str], *, unique: bool) -> None:
     # An index keeps its name when its table is renamed, so the name carries the set's generation.
     generation = _generation(connection, suffix)
     kind = "UNIQUE INDEX" if unique else "INDEX"
     for name, on in indexes.items():
         table, columns = on.split(" ", 1)
-        connection.execute(f"CREATE {kind} {name}_g{generation} ON {table}{suffix} {columns}")
+        connection.execute(f"CREATE {kind} IF NOT EXISTS {name}_g{generation} ON {table}{suffix} {columns}")
 
 
 def live_generation(connection: Any) -> int:

@@ -25,8 +25,9 @@ from projector.schema import (
     rename_set,
 )
 from projector.sqlite_file import SqliteFile, store_errors
-from projector.store import OtherProjection, RebuildRunning
+from projector.store import OtherProjection, RebuildRunning, StoreUnavailable
 from projector.tables import Tables
+from streams import notes
 
 
 class SqliteStore(SqliteFile):
@@ -43,15 +44,34 @@ class SqliteStore(SqliteFile):
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Write batches in one transaction; which began behind their tenant's checkpoint and so were written."""
-        with self.transaction():
+        with self._overwriting(batches), self.transaction():
             self.check_version(LIVE)
             live = self.tables(LIVE)
-            return [live.apply(batch) for batch in batches]
+            written = [live.apply(batch) for batch in batches]
+            for batch, moved in zip(batches, written, strict=True):
+                if moved and batch.forgets and self.has_set(PREVIOUS):
+                    for placed in batch.notes:
+                        if isinstance(placed.note, notes.Forget):
+                            self.tables(PREVIOUS).erase(batch.tenant, placed.note.positions)
+            return written
+
+    @contextmanager
+    def _overwriting(self, batches: Sequence[Batch]) -> Iterator[None]:
+        """What is deleted meanwhile is overwritten in the file, if somebody is forgotten. Only VACUUM reaches what pages that
+        were split still hold."""
+        wanted = any(batch.forgets for batch in batches)
+        if wanted:
+            self.execute("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            if wanted:
+                self.execute("PRAGMA secure_delete = OFF")
 
     def write(self, tables: Tables, chunk: Chunk) -> None:
         """Write a chunk to tables that nobody else writes to, in one transaction, and remove its file."""
         with self._attached(chunk.path):
-            with self.transaction():
+            with self._overwriting(chunk.batches), self.transaction():
                 for batch, stored in chunk.parts():
                     assert tables.apply(batch, stored), "nobody else writes to this set"
         if chunk.path is not None:
@@ -139,6 +159,33 @@ class SqliteStore(SqliteFile):
         rename_set(self._connection, suffix, "__next")
         rename_set(self._connection, LIVE, PREVIOUS)
         rename_set(self._connection, "__next", LIVE)
+        self._forget_in_previous()
+
+    def _forget_in_previous(self) -> None:
+        """Erase from the previous set what it has of those whom the live one has forgotten; within the caller's transaction."""
+        if not self.has_set(PREVIOUS):
+            return
+        held = " OR ".join(
+            f"EXISTS (SELECT 1 FROM {table}{PREVIOUS} AS held "
+            "WHERE held.tenant_id = gone.tenant_id AND held.position = gone.position)"
+            for table in ("events", "quarantine")
+        )
+        found: dict[str, list[int]] = {}
+        for tenant, position in self.execute(f"SELECT tenant_id, position FROM gone WHERE why = 'erased' AND ({held})"):
+            found.setdefault(tenant, []).append(position)
+        for tenant, positions in found.items():
+            self.tables(PREVIOUS).erase(tenant, positions)
+
+    def vacuum(self) -> None:
+        """Write the file anew without what was deleted, and give the WAL's space back. Projectors wait meanwhile. Raises
+        StoreUnavailable, also while somebody reads so long that the old pages stay in the WAL."""
+        with store_errors():
+            self.check_file()
+            with self._no_waiting():
+                self._insist("VACUUM")
+            [busy, *_] = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise StoreUnavailable("somebody reads the tables: the WAL still holds what they were; try again")
 
     def keep_shadow_alone(self) -> None:
         """Make the shadow set the only one, with no WAL beside the file: for a database that is handed to somebody."""
@@ -158,6 +205,7 @@ class SqliteStore(SqliteFile):
             self._connection.execute(
                 f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}{SHADOW} WHERE tenant_id = ?", (tenant,)
             )
+        self._forget_in_previous()
 
     def drop_leftovers(self) -> None:
         """Remove sets that nobody can reach any more, and the files of a rebuild that was killed."""

@@ -8,9 +8,19 @@ import msgspec
 import pysqlite3
 
 from projector.chunk import COLUMNS, Stored
-from projector.projection import Batch, EventRow, PlacedNote, QuarantineRow, SessionRow, by_session, with_sessions
+from projector.gone import Counts, Gone, names_of
+from projector.projection import (
+    Batch,
+    EventRow,
+    QuarantineRow,
+    SessionRow,
+    by_session,
+    content_of,
+    refused,
+    with_sessions,
+)
 from projector.schema import LIVE
-from streams import StoredEvent, fault_point, keys_of, microseconds
+from streams import fault_point, keys_of
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
@@ -37,6 +47,7 @@ class Tables:
     def __init__(self, connection: Any, suffix: str = LIVE) -> None:
         self._connection = connection
         self.suffix = suffix
+        self.gone = Gone(connection, suffix)
         self._insert_event = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -88,27 +99,63 @@ class Tables:
         before = self.checkpoint(batch.tenant)
         if before.position != batch.after or (before is NOTHING and self.is_erased(batch.tenant)):
             return False
-        late, refused = self._insert(batch.tenant, batch.rows) if stored is None else self._take(batch.tenant, stored)
-        self._insert_quarantine(batch.quarantined + refused)
-        # a note is about records before it, and no row asks what is in quarantine: behind the rows is as good as between them
-        dropped = sum([self._carry_out(batch.tenant, placed) for placed in batch.notes])
+        counts = Counts(before.late_duplicates, before.dropped, before.erased)
+        if batch.erased:
+            self.gone.mark(batch.tenant, batch.erased, counts)
+        if before.erased or batch.forgets:  # only then may there be names that stay out
+            self._write_what_may_stay(batch, stored, counts)
+        else:
+            self._insert_quarantine(batch.quarantined)
+            self._write(batch.tenant, batch.rows, stored, counts)
+            for placed in batch.notes:  # no row asks what is in quarantine: behind the rows is as good as between them
+                self.gone.carry_out(batch.tenant, placed.note, counts)
         fault_point("between_rows_and_checkpoint")
+        self._keep(batch.tenant, Checkpoint(batch.through, batch.digest, *msgspec.structs.astuple(counts)))
+        return True
+
+    def _keep(self, tenant: str, checkpoint: Checkpoint) -> None:
         self._connection.execute(
             f"INSERT INTO checkpoints{self.suffix} (tenant_id, {CHECKPOINT}) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, digest = excluded.digest, "
             "late_duplicates = excluded.late_duplicates, dropped = excluded.dropped, erased = excluded.erased",
-            (batch.tenant, batch.through, batch.digest, before.late_duplicates + late, before.dropped + dropped, before.erased),
+            (tenant, *msgspec.structs.astuple(checkpoint)),
         )
-        return True
 
-    def _carry_out(self, tenant: str, placed: PlacedNote) -> int:
-        """Do what a note says; how many records are in no table for it, itself included."""
-        positions = msgspec.json.encode(placed.note.positions).decode()
-        removed = self._connection.execute(
-            f"DELETE FROM quarantine{self.suffix} WHERE tenant_id = ? AND position IN (SELECT value FROM json_each(?))",
-            (tenant, positions),
-        )
-        return int(removed.rowcount) + 1
+    def erase(self, tenant: str, positions: Sequence[int]) -> None:
+        """Remove what stands at those of these positions that this set has had: a note that another set has carried out says so.
+        When this one gets to the note it finds nothing left to do."""
+        before = self.checkpoint(tenant)
+        counts = Counts(before.late_duplicates, before.dropped, before.erased)
+        self.gone.erase(tenant, [position for position in positions if position <= before.position], counts)
+        if before is not NOTHING:
+            digest = "" if before.position in positions else before.digest
+            self._keep(tenant, Checkpoint(before.position, digest, *msgspec.structs.astuple(counts)))
+
+    def _write_what_may_stay(self, batch: Batch, stored: Stored | None, counts: Counts) -> None:
+        """Write all but what has a name that was forgotten before it, and carry notes out in between."""
+        rows = self._stored(stored) if stored else batch.rows
+        begin = batch.after + 1
+        for placed in [*batch.notes, None]:
+            here = range(begin, placed.position if placed else batch.through + 1)
+            named = [one for one in (*names_of(rows), *batch.named) if one[0] in here]
+            kept_out = self.gone.kept_out(batch.tenant, named)
+            self.gone.mark(batch.tenant, sorted(kept_out), counts)
+            stays = [one for one in batch.quarantined if one.position in here and one.position not in kept_out]
+            self._insert_quarantine(stays)
+            if stored and not batch.notes and not kept_out:
+                self._write(batch.tenant, [], stored, counts)
+            else:
+                fresh = [row for row in rows if row.position in here and row.position not in kept_out]
+                self._write(batch.tenant, fresh, None, counts)
+            if placed:
+                self.gone.carry_out(batch.tenant, placed.note, counts)
+                begin = placed.position
+
+    def _write(self, tenant: str, rows: Sequence[EventRow], stored: Stored | None, counts: Counts) -> None:
+        """Write rows and sessions, and set aside what no table takes."""
+        late, set_aside = self._insert(tenant, rows) if stored is None else self._take(tenant, stored)
+        self._insert_quarantine(set_aside)
+        counts.late_duplicates += late
 
     def _insert(self, tenant: str, rows: Sequence[EventRow]) -> tuple[int, list[QuarantineRow]]:
         """Write rows and sessions; how many were late duplicates, and what no table takes.
@@ -127,16 +174,16 @@ class Tables:
         self._remove(tenant, rows)
         if len(rows) > 1:
             middle = len(rows) // 2
-            late, refused = self._insert(tenant, rows[:middle])
-            late_too, refused_too = self._insert(tenant, rows[middle:])
-            return late + late_too, refused + refused_too
+            late, set_aside = self._insert(tenant, rows[:middle])
+            late_too, set_aside_too = self._insert(tenant, rows[middle:])
+            return late + late_too, set_aside + set_aside_too
         [row] = rows
         if error is not None:
-            return 0, [_refused(row, "invalid", f"{type(error).__name__}: {error}")]
+            return 0, [refused(row, "invalid", f"{type(error).__name__}: {error}")]
         first = self.find_named(row)
         if first is not None and first[1:] == content_of(row):
             return 1, []
-        return 0, [_refused(row, "conflict", f"the event of that name is at position {first and first[0]}")]
+        return 0, [refused(row, "conflict", f"the event of that name is at position {first and first[0]}")]
 
     def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
         """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
@@ -154,10 +201,14 @@ class Tables:
                 return 0, []
         except CONSTRAINT_ERRORS:
             pass  # the rows one by one say which
-        select = f"SELECT {COLUMNS} FROM chunk.rows WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
-        rows = [EventRow(*row) for row in self._connection.execute(select, (stored.first, stored.last))]
+        rows = self._stored(stored)
         self._remove(tenant, rows)
         return self._insert(tenant, rows)
+
+    def _stored(self, stored: Stored) -> list[EventRow]:
+        """Rows of the attached chunk."""
+        select = f"SELECT {COLUMNS} FROM chunk.rows WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
+        return [EventRow(*row) for row in self._connection.execute(select, (stored.first, stored.last))]
 
     def _take_fresh(self, tenant: str, stored: Stored) -> bool:
         """Write rows of the chunk, if every row is fresh; False, with some rows written, if not."""
@@ -246,16 +297,3 @@ class Tables:
 
 
 _first_position = attrgetter("first_position")
-
-
-def content_of(row: EventRow) -> tuple[str, str, str, str]:
-    """What two events of one name are compared by."""
-    return row.session_id, row.event_type, row.timestamp, row.properties
-
-
-def _refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
-    properties = msgspec.Raw(row.properties.encode())
-    clock_us = row.timestamp_us - (microseconds(row.timestamp) if row.timestamp else 0)
-    event = StoredEvent(row.session_id, row.event_type, row.timestamp, properties, row.event_id, clock_us)
-    body = msgspec.json.encode(event, order="sorted")
-    return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)

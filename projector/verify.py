@@ -14,7 +14,11 @@ from projector.sqlite import SqliteStore
 from projector.tables import NOTHING, Checkpoint, Tables
 from streams import Log
 
-ORDER = {"events": "position", "event_sessions": "first_position", "quarantine": "position", "checkpoints": "position"}
+ORDER = {
+    "events": "position", "event_sessions": "first_position", "quarantine": "position", "gone": "position", "forgotten": "name",
+    "checkpoints": "position",
+}  # fmt: skip
+WHOLE = ("forgotten", "checkpoints")  # of which nothing can be left out
 SHOW_POSITIONS = 10_000
 SCRATCH_CACHE_MIB = 32
 
@@ -114,7 +118,7 @@ def _begin(tenant: str, live: Tables, replayed: Tables, since: Since) -> int:
 def _compare(tenant: str, live: Tables, replayed: Tables, begin: int) -> Iterator[tuple[int, str | None]]:
     """The differences between two sets' rows of a tenant, found in one pass over both; and how far it is, in positions."""
     for table, key in ORDER.items():
-        narrow = 0 if table == "checkpoints" else begin
+        narrow = 0 if table in WHOLE else begin
         ours, theirs = (tables.rows(table, tenant, key, begin=narrow) for tables in (live, replayed))
         for value, mine, other in _merged(ours, theirs, key):
             if narrow:  # a session may have an event there in one set alone

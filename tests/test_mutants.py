@@ -104,7 +104,7 @@ MUTANTS = [
         "a note is carried out and has no place itself",
         "drop-dies-at-between_note_and_apply",
         "gone|dropped",
-        (("projector/tables.py", "        return int(removed.rowcount) + 1\n", "        return int(removed.rowcount)\n"),),
+        (("projector/gone.py", "        counts.dropped += 1\n", ""),),
     ),
     Mutant(
         "replayed tables hear of no note",

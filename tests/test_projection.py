@@ -18,6 +18,8 @@ TABLES = {
     "events": "tenant_id, position",
     "event_sessions": "tenant_id, first_position",
     "quarantine": "tenant_id, position",
+    "gone": "tenant_id, position",
+    "forgotten": "tenant_id, salt, name",
     "checkpoints": "tenant_id",
 }
 
