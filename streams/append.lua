@@ -1,4 +1,4 @@
--- append(log, tenants, groups, usage, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
+-- append(log, tenants, groups, usage, erased, forgotten, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
 --        window_ms, rejected, events_per_second, bytes_per_second, events_per_day, then for each event: digest, split, body)
 --   -> for each event: outcome, position or limit; then wait_ms
 --
@@ -8,7 +8,7 @@
 -- A script isolates but does not roll back, so the log is written first: a claim without its event would tell the
 -- client's retry "duplicate" of something that was never written.
 
-local log, tenants, groups, usage, erased = unpack(KEYS, 1, 5)
+local log, tenants, groups, usage, erased, forgotten = unpack(KEYS, 1, 6)
 local tenant, tenant_digest, ready_prefix, partition, channel, received_at_us, window_ms, rejected = unpack(ARGV, 1, 8)
 local limits = {tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])}
 local DAY_MS = 86400000
@@ -22,6 +22,12 @@ local function find(value, wanted)
   for position, digest, split in string.gmatch(value, '(%d+)/(%x+)/([^ ]+)') do
     if split == wanted then return position, digest end
   end
+end
+
+-- Where the event of this `seen` key and split was, if it was forgotten. Few tenants have forgotten anybody.
+local salt = redis.call('HGET', forgotten, 'salt')
+local function was_forgotten(seen, split)
+  return redis.call('HGET', forgotten, redis.sha1hex(salt .. string.sub(seen, -32) .. split)) or nil
 end
 
 -- What is left: of two buckets that fill with a second's worth in a second, and of the day (UTC).
@@ -47,12 +53,13 @@ end
 local answer = {}
 local counts = {0, 0, 0, 0}
 local over_bytes, over_day = 0, false
-for i = 6, #KEYS do
-  local at = 12 + (i - 6) * 3
+for i = 7, #KEYS do
+  local at = 12 + (i - 7) * 3
   local digest, split, body = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local value = redis.call('GET', KEYS[i])
   local outcome, position, seen_digest = 1
   if value then position, seen_digest = find(value, split) end
+  if salt and not position then position, seen_digest = was_forgotten(KEYS[i], split), digest end
   if position then
     outcome = seen_digest == digest and 2 or 3
   elseif left and passed() then

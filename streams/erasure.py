@@ -30,7 +30,7 @@ async def erase(wire: Wire, tenant: str, archive_url: str = "") -> ErasedLog:
     keys = keys_of(tenant)
     if archive_url:
         await _take(wire, keys.archiving)
-    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased]
+    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.forgotten, keys.copy]
     arguments = [tenant, keys.digest, ready_prefix(keys.partition), leases_prefix(keys.partition)]
     [held] = await wire.run("erase", [(names, arguments)])
     if isinstance(held, Exception):

@@ -2,9 +2,11 @@
 
 {p}:log:TENANT           stream   the tenant's log; entry ids are <position>-0
 {p}:seen:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
+{p}:forgotten:TENANT     hash     salted names of events that were forgotten -> position, and their salt; for ever
 {p}:usage:TENANT         hash     what the door counted of the tenant, and what is left of its limits
 {p}:tenants              set      every tenant that has a log, or whose events were all rejected
-{p}:archiving:TENANT     string   who archives the tenant's log now; a lease
+{p}:archiving:TENANT     string   who archives or cleans the tenant's log now; a lease
+{p}:copy:TENANT          stream   the log while it is cleaned, until it takes the log's place
 {p}:erased               set      digests of tenants that were erased: nothing is taken for them
 {p}:groups               set      groups that a new log gets at its first event
 {p}:ready:GROUP          zset     tenants with records that GROUP has not applied; score = when they may be taken
@@ -39,8 +41,10 @@ class TenantKeys(msgspec.Struct, frozen=True):
     partition: int
     log: str
     seen: str
+    forgotten: str
     usage: str
     archiving: str
+    copy: str
     tenants: str
     groups: str
     erased: str
@@ -57,8 +61,10 @@ def keys_of(tenant: str) -> TenantKeys:
         partition=partition,
         log=f"{log_prefix(partition)}{tenant}",
         seen=f"{{{partition}}}:seen:{tenant}:",
+        forgotten=f"{{{partition}}}:forgotten:{tenant}",
         usage=f"{usage_prefix(partition)}{tenant}",
         archiving=f"{{{partition}}}:archiving:{tenant}",
+        copy=f"{{{partition}}}:copy:{tenant}",
         tenants=tenants_key(partition),
         groups=groups_key(partition),
         erased=erased_key(partition),

@@ -1,4 +1,5 @@
-"""Reclaim: a server gets back from the archive what it needs to go on: where each log ends, and who claimed which name.
+"""Reclaim: a server gets back from the archive what it needs to go on: where each log ends, and who claimed which name, and
+which names are kept out.
 
 After a server was lost and only the archive is left, or when `seen` keys were lost. Records stay in the archive, where readers
 find them.
@@ -13,6 +14,7 @@ import msgspec
 from streams.append import CALL_LIMIT_EVENTS, refusal_of
 from streams.archive import Archive
 from streams.event import Record
+from streams.forgotten import remember_noted
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.restore import claims_of
@@ -34,7 +36,8 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 
 async def reclaim(log: Log, tenant: str, *, window_seconds: float) -> Reclaimed:
-    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Hole, LogUnavailable."""
+    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Hole, LogFull,
+    LogUnavailable."""
     through = Archive(log.archive_url).manifest(tenant).through
     newest = await log.find(tenant, through) if through else None
     last = await _run(log, tenant, newest, [], []) if newest else await log.last_position(tenant)
@@ -43,6 +46,7 @@ async def reclaim(log: Log, tenant: str, *, window_seconds: float) -> Reclaimed:
     window_us, now_us = int(window_seconds * 1_000_000), time.time_ns() // 1_000
     claims = 0
     async for page in log.read(tenant, 0, through=last):
+        await remember_noted(log.wire, tenant, page)
         for begin in range(0, len(page), CALL_LIMIT_EVENTS):
             seen, arguments = claims_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
             if seen:

@@ -21,6 +21,7 @@ from streams.event import (
     name_of,
     parse_body,
 )
+from streams.forgotten import remember_noted
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.patience import patiently
@@ -90,7 +91,8 @@ class Restore:
         self.tenant, self.position = header.tenant, header.after
 
     async def _put(self, records: Sequence[Record]) -> None:
-        """See that the log has these records: compare those it has, write the others."""
+        """See that the log has these records: compare those it has, write the others. The door keeps out what they keep out."""
+        await patiently(partial(remember_noted, self._log.wire, self.tenant, records), seconds=self._wait_seconds)
         while records:
             there = max(0, self._last - records[0].position + 1)
             if there:
