@@ -1,7 +1,7 @@
 """The archive: the part of each log that has left memory, as sealed segments in a directory or a bucket.
 
 tenant=acme/00000000000000000001-00000000000000100000.parquet   a segment: positions 1 to 100,000
-tenant=acme/manifest.json                                       which segments there are; replaced as a whole
+tenant=acme/manifest.json                                       which segments there are, and what was erased; replaced as a whole
 
 A segment is written whole, synced and read back before the manifest names it, and removed after the manifest does not any more.
 Nothing else is believed: a file that no manifest names does not exist.
@@ -18,17 +18,20 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 from pyarrow import fs
 
+from streams.archive_files import put_locally, unavailable
 from streams.event import Record
+from streams.faults import fault_point
 from streams.keys import keys_of
 from streams.manifest import (
     ArchiveMoved,
-    ArchiveUnavailable,
     DamagedArchive,
+    Erasure,
     Manifest,
     Segment,
     kept_of,
     parse_manifest,
 )
+from streams.notes import erased_from
 from streams.segments import BadSegment, pack, unpack
 
 MANIFEST, BEFORE = "manifest.json", "manifest.before.json"
@@ -40,7 +43,7 @@ class Archive:
     """The segments behind a URL: file:///…, s3://…, gs://…. Its methods wait for files; call them in a thread."""
 
     def __init__(self, url: str) -> None:
-        with _unavailable():
+        with unavailable():
             self._files, self._root = fs.FileSystem.from_uri(url)
         self._is_local = isinstance(self._files, fs.LocalFileSystem)
 
@@ -59,7 +62,7 @@ class Archive:
 
     def tenants(self) -> list[str]:
         """Every tenant that has an archive, by name."""
-        with _unavailable():
+        with unavailable():
             found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
         names = (info.base_name.removeprefix("tenant=") for info in found if info.base_name.startswith("tenant="))
         return sorted(name for name in names if self._get(self._path(name, MANIFEST)) is not None)
@@ -80,31 +83,59 @@ class Archive:
         small = manifest.segments[kept:]
         merged = [record for one in small for page in self._unpacked(tenant, one, 0) for record in page]
         segment = self._write(tenant, [*merged, *records])
-        following = Manifest(tenant, [*manifest.segments[:kept], segment], hashlib.sha256(raw).hexdigest() if raw else "")
-        self._replace(tenant, raw, following)
+        following = self._replace(tenant, raw, [*manifest.segments[:kept], segment], manifest.erasures)
         for old in small:
             self._remove(self._path(tenant, old.name))
         return following
 
-    def _write(self, tenant: str, records: Sequence[Record]) -> Segment:
+    def erase(self, tenant: str, positions: Sequence[int], erasure: Erasure) -> int:
+        """Put others in the place of records that are erased: their segments are written anew, then the manifest says so, then
+        the former files go, and every other that no manifest names. How many segments it were; no other may write meanwhile.
+
+        Raises ArchiveMoved, DamagedArchive, ArchiveUnavailable."""
+        manifest, raw = self._manifest(tenant)
+        segments = [self._erased(tenant, segment, positions) for segment in manifest.segments]
+        changed = sum(new != old for new, old in zip(segments, manifest.segments, strict=True))
+        if changed:
+            fault_point("between_segments_and_manifest")
+            self._replace(tenant, raw, segments, [*manifest.erasures, erasure])
+            fault_point("between_manifest_and_removal")
+        named = {segment.name for segment in segments} | {MANIFEST, BEFORE}
+        for info in self._files_of(tenant):
+            if info.base_name not in named:
+                self._remove(info.path)
+        return changed
+
+    def _erased(self, tenant: str, segment: Segment, positions: Sequence[int]) -> Segment:
+        """A segment without some records; the same when it has none of them any more."""
+        chosen = set(positions[bisect_left(positions, segment.first) : bisect_right(positions, segment.last)])
+        if not chosen:
+            return segment
+        records = [record for page in self._unpacked(tenant, segment, 0) for record in page]
+        following = [erased_from(record) if record.position in chosen else record for record in records]
+        return segment if following == records else self._write(tenant, following, segment.erasures + 1)
+
+    def _write(self, tenant: str, records: Sequence[Record], erasures: int = 0) -> Segment:
         """Write a segment and read it back."""
         packed = pack(records)
         digest = hashlib.sha256(packed).hexdigest()
         body_bytes = sum(len(record.body) for record in records)
-        segment = Segment(records[0].position, records[-1].position, len(packed), body_bytes, digest)
+        segment = Segment(records[0].position, records[-1].position, len(packed), body_bytes, digest, erasures)
         self._put(self._path(tenant, segment.name), packed)
         if not _is_same(self._unpacked(tenant, segment, 0), records):
             raise DamagedArchive(self._path(tenant, segment.name), "does not give the records back that were put into it")
         return segment
 
-    def _replace(self, tenant: str, before: bytes, manifest: Manifest) -> None:
-        """Replace a manifest, if it is still the one it was."""
+    def _replace(self, tenant: str, before: bytes, segments: list[Segment], erasures: list[Erasure]) -> Manifest:
+        """Replace a manifest, if it is still the one it was; the one that follows."""
+        manifest = Manifest(tenant, segments, hashlib.sha256(before).hexdigest() if before else "", erasures)
         path = self._path(tenant, MANIFEST)
         if (self._get(path) or b"") != before:
             raise ArchiveMoved(f"the manifest of {tenant} is another than it was")
         if before:
             self._put(self._path(tenant, BEFORE), before)
         self._put(path, msgspec.json.format(msgspec.json.encode(manifest)))
+        return manifest
 
     def read(self, tenant: str, after: int) -> Iterator[list[Record]]:
         """Pages of a tenant's archived records behind a position. Raises DamagedArchive, ArchiveUnavailable."""
@@ -223,29 +254,29 @@ class Archive:
         return "/".join((self._root.rstrip("/"), f"tenant={tenant}", *names))
 
     def _files_of(self, tenant: str) -> list[fs.FileInfo]:
-        with _unavailable():
+        with unavailable():
             found = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
         return [info for info in found if info.type is fs.FileType.File]
 
     def _get(self, path: str) -> bytes | None:
         """A file's bytes, None when there is none."""
         try:
-            with _unavailable(), self._files.open_input_stream(path) as stream:
+            with unavailable(), self._files.open_input_stream(path) as stream:
                 return bytes(stream.readall())
         except FileNotFoundError:
             return None
 
     def _put(self, path: str, content: bytes) -> None:
         """Write a file, whole or not at all; on disk when this returns."""
-        with _unavailable():
+        with unavailable():
             if self._is_local:
-                _put_locally(path, content)
+                put_locally(path, content)
                 return
             with self._files.open_output_stream(path) as stream:
                 stream.write(content)
 
     def _remove(self, path: str) -> None:
-        with _unavailable(), contextlib.suppress(FileNotFoundError):
+        with unavailable(), contextlib.suppress(FileNotFoundError):
             self._files.delete_file(path)
 
 
@@ -257,35 +288,3 @@ def _is_same(pages: Iterable[Sequence[Record]], records: Sequence[Record]) -> bo
             return False
         begin += len(page)
     return begin == len(records)
-
-
-def _put_locally(path: str, content: bytes) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = f"{path}.tmp"  # one archiver at a time has this tenant
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
-    """Errors of files and buckets as ours; that a file is not there passes."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ArchiveUnavailable(str(error)) from error

@@ -26,13 +26,15 @@ class DamagedArchive(Exception):
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A file of consecutive records: from `first` to `last`, its size and SHA-256, and how many bytes their bodies have."""
+    """A file of consecutive records: from `first` to `last`, its size and SHA-256, how many bytes their bodies have, and how
+    often records were erased from it: each time it is another file, so that who reads by the manifest before meets no mixture."""
 
     first: int
     last: int
     size_bytes: int
     body_bytes: int
     sha256: str
+    erasures: int = 0
 
     @property
     def records(self) -> int:
@@ -42,15 +44,28 @@ class Segment(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """Its file."""
-        return f"{self.first:020}-{self.last:020}.parquet"
+        erased = f".e{self.erasures}" if self.erasures else ""
+        return f"{self.first:020}-{self.last:020}{erased}.parquet"
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """What was erased from segments: the salted digest of whom it was about, up to which position the log was searched, how many
+    records those were in all of the log, and when."""
+
+    subject: str
+    through: int
+    records: int
+    at_us: int
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A tenant's segments, in order and without gaps from position 1, and the SHA-256 of the manifest before this one."""
+    """A tenant's segments, in order and without gaps from position 1, the SHA-256 of the manifest before this one, and what was
+    erased from them."""
 
     tenant: str
     segments: list[Segment] = []
     before: str = ""
+    erasures: list[Erasure] = []
     format: int = FORMAT
 
     @property
