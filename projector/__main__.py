@@ -18,13 +18,15 @@ from projector import at
 from projector import rebuild as rebuilding
 from projector.command import Begin, Moment, opened, run_command
 from projector.copy_commands import adopt_command, copy_command
-from projector.quarantine_commands import quarantine
+from projector.guard import LogDiffers, LogErased
+from projector.quarantine import behind, level
+from projector.quarantine_commands import LEVEL_SECONDS, quarantine
 from projector.rebuild import Rebuilt
 from projector.status import TenantStatus, status
 from projector.store import StoreReplaced, StoreUnavailable
 from projector.verify import FROM_THE_START, Since, verify
 from projector.worker import Worker
-from streams import Progress, Settings, configure_logging
+from streams import Hole, Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
 REOPEN_SECONDS = 1.0
@@ -82,6 +84,35 @@ def rollback() -> None:
             with Progress("catching up") as progress:
                 done = await rebuilding.rollback(log, store, progress=progress)
         return _report("rolled back", done)
+
+    run_command(act)
+
+
+@main.command()
+def vacuum() -> None:
+    """Write the database file anew, so that nothing that was deleted is left in it, nor in its WAL.
+
+    What `python -m streams erase` said is carried out first. Projectors wait meanwhile, and it needs the room of the file twice
+    more. Copies of the file are whoever's who made them.
+    """
+
+    async def act(settings: Settings) -> int:
+        late = []
+        async with opened(settings) as (log, store):
+            with store.rebuilding():
+                store.drop_leftovers()
+                for tenant in await behind(log, store):
+                    try:
+                        if not await level(log, store, tenant, seconds=LEVEL_SECONDS):
+                            late.append(tenant)
+                    except (LogDiffers, LogErased, Hole) as error:
+                        late.append(tenant)
+                        print(error)
+                store.vacuum()
+        for tenant in late:
+            print(f"The tables of {tenant} are not level with its log; what it says last is not carried out yet.")
+        print("The database file was written anew.")
+        return 1 if late else 0
 
     run_command(act)
 

@@ -10,6 +10,7 @@ import msgspec
 from streams.archive_commands import archive, reclaim, verify
 from streams.backup_commands import backup, restore
 from streams.command import settings_or_exit, wait_for_signal
+from streams.erase_command import erase
 from streams.event import Record
 from streams.group_commands import group
 from streams.keys import BadTenant
@@ -27,7 +28,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (archive, backup, export_command, group, import_command, reclaim, restore, verify):
+for command in (archive, backup, erase, export_command, group, import_command, reclaim, restore, verify):
     main.add_command(command)
 
 

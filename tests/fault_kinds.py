@@ -87,4 +87,14 @@ KINDS: dict[str, Kind] = {
     },
     **{f"rebuild-dies-at-{p}": Kind(partial(fault_tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-POINTS = {*PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, "during_erasure"}
+FORGET_POINTS = (  # each of which tests/test_forget.py passes
+    "between_names_and_notes",
+    "between_forgetting_notes",
+    "while_the_log_is_copied",
+    "between_log_and_archive",
+    "between_segments_and_manifest",
+    "between_manifest_and_removal",
+)
+POINTS = {
+    *PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, *FORGET_POINTS, "during_erasure"
+}  # fmt: skip

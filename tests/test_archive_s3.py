@@ -19,7 +19,9 @@ from projector.worker import Worker
 from streams import Log, Wire, keys_of
 from streams import erasure as log_erasure
 from streams.archive import Archive
+from streams.forget import Forgetting
 from streams.manifest import ArchiveUnavailable, DamagedArchive
+from streams.subject import Subject
 from streams.verify import problems
 from tests.events import event, events
 from tests.servers import Server
@@ -198,3 +200,24 @@ async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: Sqlite
 
     with pytest.raises((ArchiveUnavailable, DamagedArchive)):
         await asyncio.to_thread(archive.manifest, "acme")
+
+
+async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
+    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+        await log.append("acme", [*events(30), event(session_id="ann", note="c4n4ry"), event(session_id="last")])
+        await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
+        await archiver(log).run_once()
+        [before] = Archive(url_of(s3)).manifest("acme").segments
+        forgetting = Forgetting(log, "acme", Subject("session_id", "ann"))
+
+        async with forgetting.alone():
+            await forgetting.look(lambda done, total: None)
+            await forgetting.note()
+            cleaned = await forgetting.clean(lambda done, total: None)
+
+        manifest = Archive(url_of(s3)).manifest("acme")
+        named = [one["Key"].rpartition("/")[2] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+        assert (cleaned.segments, [one.erasures for one in manifest.segments], len(manifest.erasures)) == (1, [1], 1)
+        assert manifest.segments[0].name in named and before.name not in named
+        assert not [record for record in await everything(log, "acme") if b"c4n4ry" in record.body]
+        assert [problem async for problem in problems(log)] == []
