@@ -6,7 +6,8 @@ its bytes, and its neighbours go in.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 from starlette.datastructures import State
@@ -23,6 +24,7 @@ from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, aside, faul
 MESSAGES = 10_000  # of a request: the largest batch of an SDK that we know has 2,000, and each that is bad costs a record
 GZIP = b"\x1f\x8b"
 HeaderList = list[tuple[bytes, bytes]]
+T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,22 +37,20 @@ class PostForeign:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. An error that nobody foresaw is the framework's."""
         state: State = scope["app"].state
-        again = 429
+        format: Format | None = None
         try:
             with Held(state.intake) as held:
                 headers = joined(scope["headers"])
                 body = await _body(receive, headers, state.settings.request_limit_bytes, held)
                 parts = Parts(scope.get("path_params", {}), scope["query_string"], headers, body, time.time_ns() // 1_000)
-                format, envelope = await _opened(state, scope["headers"], self._foreign, parts)
-                again = format.again
+                format = await _understood(state, scope["headers"], self._foreign.choose, parts)
+                envelope = await _understood(state, scope["headers"], format.open, parts)
                 answer, more = await _take(state, scope["headers"], format, parts, envelope)
-        except Unreadable as error:
-            answer, more = refused(Problem(400, "not-understood", str(error)), again)
         except Problem as problem:
-            answer, more = refused(problem, again)
+            answer, more = refused(problem, format)
         except tuple(ERRORS) as error:
             status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
-            answer, more = refused(Problem(status, code, str(error)), again)
+            answer, more = refused(Problem(status, code, str(error)), format)
         length = (b"content-length", b"%d" % len(answer.body))
         kind = [(b"content-type", answer.media_type.encode())] if answer.body else []
         await send({"type": "http.response.start", "status": answer.status, "headers": [*kind, length, *more]})
@@ -67,14 +67,13 @@ async def _body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int,
     return body
 
 
-async def _opened(state: State, headers: HeaderList, foreign: Foreign, parts: Parts) -> tuple[Format, Envelope]:
-    """A request's format, and what it holds. Raises Unreadable to whom may append, Problem to others: who asks comes first."""
+async def _understood(state: State, headers: HeaderList, read: Callable[[Parts], T], parts: Parts) -> T:
+    """What a format reads in a request. What it cannot read is told to whom may append: who asks comes first. Raises Problem."""
     try:
-        format = foreign.choose(parts)
-        return format, format.open(parts)
-    except Unreadable:
+        return read(parts)
+    except Unreadable as error:
         await state.gate.admit_as(headers, "append", credential_of(headers))
-        raise
+        raise Problem(400, "not-understood", str(error)) from None
 
 
 async def _take(state: State, headers: HeaderList, format: Format, parts: Parts, envelope: Envelope) -> tuple[Answer, HeaderList]:
@@ -96,7 +95,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
     fault_point("after_append_before_reply")
     more = headers_of(receipts, limits)
     if more:
-        return refused(Problem(429, "limited", "too much is sent; the same may be sent again later"), format.again, more)
+        return refused(Problem(429, "limited", "too much is sent; the same may be sent again later"), format, more)
     return format.answer(parts, envelope), []
 
 
@@ -129,10 +128,13 @@ async def _append(state: State, tenant: str, events: Sequence[Event], limits: Li
     return await state.log.append(tenant, events, limits=limits) if events else []
 
 
-def refused(problem: Problem, again: int, more: HeaderList | None = None) -> tuple[Answer, HeaderList]:
-    """The answer that a problem is to a foreign client, and its headers. What may be sent again is answered as it understands."""
-    status = again if problem.status == 429 else problem.status
+def refused(problem: Problem, format: Format | None, more: HeaderList | None = None) -> tuple[Answer, HeaderList]:
+    """The answer that a problem is to a foreign client, and its headers; as its format has it, if that is known."""
+    status = format.again if format and problem.status == 429 else problem.status
+    refusal = Refusal(status, problem.code, problem.detail, problem.detail)
+    if format:
+        refusal = format.refuse(refusal)
     if more is None:
-        given: dict[str, str] = HEADERS.get(problem.status, {})
+        given: dict[str, str] = HEADERS.get(refusal.code, {})
         more = [(name.encode(), value.encode()) for name, value in given.items()]
-    return Answer(status, _encode(Refusal(status, problem.code, problem.detail, problem.detail))), more
+    return Answer(refusal.code, _encode(refusal)), more

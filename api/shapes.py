@@ -217,15 +217,16 @@ class ProblemDetails(Struct, kw_only=True):
     value: float | str | UnsetType = UNSET
 
 
-class Refusal(Struct):
+class Refusal(Struct, frozen=True):
     """Why a request of a foreign client was not answered as asked, in the words that their SDKs look for. `code` is the HTTP
-    status, `error` is stable."""
+    status, `error` is stable; `missing_field` tells Amplitude's SDKs that the same is refused again."""
 
     code: Annotated[int, Meta(ge=400, le=599)]
     error: str
     message: str
     detail: str
     status: Literal[0] = 0
+    missing_field: str | UnsetType = UNSET
 
 
 class Failure(Struct, frozen=True):

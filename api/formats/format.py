@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from api.shapes import Refusal
 from streams import Event
 
 
@@ -46,12 +47,17 @@ def same(message: bytes) -> bytes:
     return message
 
 
+def plain(refusal: Refusal) -> Refusal:
+    """A refusal as most SDKs can read it."""
+    return refusal
+
+
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """A foreign format.
 
     `open` raises Unreadable, and `event_of` Rejected: then the message is set aside with its bytes. `named_by` is the message
     without what differs in a resend. `answer` is for a request of which everything is in the log or was before. `again` is the
-    status that makes the client send the same again later: 429 or 503.
+    status that makes the client send the same again later: 429 or 503. `refuse` gives a refusal the words that its clients know.
     """
 
     name: str
@@ -60,3 +66,4 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     answer: Callable[[Parts, Envelope], Answer]
     named_by: Callable[[bytes], bytes] = same
     again: int = 429
+    refuse: Callable[[Refusal], Refusal] = plain

@@ -5,12 +5,23 @@ from typing import Any
 
 import msgspec
 
+from streams import Rejected
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def text_or_none(value: Any) -> str | None:
     """A text that says something, or None."""
     return value if type(value) is str and value else None
+
+
+def id_of(field: str, value: Any) -> str | None:
+    """An id as text, which may be sent as a number; None for null and the empty one. Raises Rejected for what is no id."""
+    if value is None or value == "":
+        return None
+    if type(value) not in (str, int):
+        raise Rejected(field, "must be a string or a whole number")
+    return str(value)
 
 
 def content_name(*content: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.formats import segment
+from api.formats import amplitude, posthog, segment
 from api.formats.format import Format, Parts
 
 
@@ -31,4 +31,9 @@ FOREIGN = [
         "Messages of Segment's and RudderStack's SDKs.",
         {"call": Literal[tuple(segment.CALLS)]},
     ),
+    Foreign("posthogBatch", ("POST",), "/batch", amplitude.choose_batch, "Batches of PostHog's server SDKs, and of Amplitude's."),
+    Foreign("posthogE", ("POST",), "/e", posthog.choose, "Events of PostHog's browser SDK."),
+    Foreign("posthogCapture", ("POST",), "/capture", posthog.choose, "Events of PostHog's older SDKs."),
+    Foreign("posthogEvents", ("POST",), "/i/v0/e", posthog.choose, "Events of PostHog's SDKs, under their other path."),
+    Foreign("amplitude", ("POST",), "/2/httpapi", amplitude.choose, "Events of Amplitude's SDKs."),
 ]
