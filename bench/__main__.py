@@ -11,6 +11,7 @@ from bench.archive import archive, leaving, reread, segment
 from bench.door import batch, single
 from bench.flood import flood
 from bench.footprint import idle, memory
+from bench.formats import formats
 from bench.latency import latency
 from bench.long import long
 from bench.report import table_of
@@ -19,7 +20,7 @@ from bench.system import end_on_signals
 from bench.tables import drain, rebuild
 
 PLAIN_WIDTH = 160
-MEASURES = (single, batch, drain, rebuild, latency, flood, memory, idle, archive, segment, reread, leaving, long, scale)
+MEASURES = (single, batch, drain, rebuild, latency, flood, memory, idle, archive, segment, reread, leaving, long, scale, formats)
 FIGURES = {measure.__name__: measure for measure in MEASURES}
 
 
