@@ -133,6 +133,13 @@ async def test_a_bad_event_is_set_aside_and_the_key_of_the_next_is_found(door: D
     ]
 
 
+async def test_one_bad_event_that_is_sent_again_is_set_aside_once(door: Door) -> None:
+    for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T10:00:02Z"):
+        await sent(door, event(event=None) | {"api_key": "acme", "sent_at": sent_at}, "/capture/")
+
+    assert len(await rows(door, "quarantine")) == 1
+
+
 # -- when ----------------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +201,14 @@ async def test_who_is_identified_is_a_user(door: Door, said: dict[str, Any], act
 @pytest.mark.parametrize("distinct_id", ["", "$posthog_cookieless", None], ids=str)
 async def test_who_has_no_id_is_nobody(door: Door, distinct_id: Any) -> None:
     assert await properties_of(door, event(distinct_id=distinct_id)) == {"properties": {}}
+
+
+async def test_a_group_is_nobody(door: Door) -> None:
+    said = {"$group_type": "company", "$group_key": "c1", "$group_set": {}}
+
+    assert await properties_of(door, event(event="$groupidentify", distinct_id="$company_c1", properties=said)) == {
+        "properties": said
+    }
 
 
 async def test_an_id_may_be_a_number(door: Door) -> None:

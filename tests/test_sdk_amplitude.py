@@ -2,8 +2,11 @@
 
 import json
 from collections import Counter
+from typing import Any
 
-from tests.sdks import Stack
+import pytest
+
+from tests.sdks import Sdk, Stack
 
 PREAMBLE = """
 import os, time
@@ -24,7 +27,7 @@ def end(count, seconds=20):
     client.shutdown()
     print(*told)
 """
-SCRIPT = (
+PYTHON = (
     PREAMBLE
     + """
 for number in range(int(os.environ["COUNT"])):
@@ -34,6 +37,21 @@ for number in range(int(os.environ["COUNT"])):
 end(int(os.environ["COUNT"]))
 """
 )
+NODE = """
+import * as amplitude from "@amplitude/analytics-node";
+
+const { KEY, HOST, ROUTE, COUNT, PAUSE } = process.env;
+const options = { serverUrl: HOST + ROUTE, flushQueueSize: 5, flushIntervalMillis: 100, flushMaxRetries: 12, logLevel: 0 };
+await amplitude.init(KEY, options).promise;
+const sent = [];
+for (let number = 0; number < Number(COUNT); number++) {
+  const who = { user_id: `user${number}`, device_id: `device${number}`, insert_id: `i${String(number).padStart(3, "0")}` };
+  sent.push(amplitude.track("Order Placed", { total: number }, { ...who, time: 1767261600123 }).promise);
+  await new Promise((resolve) => setTimeout(resolve, Number(PAUSE) * 1000));
+}
+amplitude.flush();
+console.log((await Promise.all(sent)).map((one) => one.code).join(" "));
+"""
 EACH_CALL = (
     PREAMBLE
     + """
@@ -48,25 +66,39 @@ end(3, float(os.environ["SECONDS"]))
 )
 
 
+each_sdk = pytest.mark.parametrize("sdk", ["Python", "Node"])
+
+
 def ids(count: int) -> Counter[str]:
     """Each pair of ids of a run exactly once."""
     return Counter(f"4:i{number:03}:device{number}" for number in range(count))
 
 
-def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack) -> None:
-    said = [stack.python(SCRIPT, 20, ROUTE=route).end().split() for route in ("/2/httpapi", "/batch")]
+def send(stack: Stack, sdk: str, count: int, *, route: str = "/2/httpapi", **more: Any) -> Sdk:
+    """Start an SDK that tracks so many events, and says how each was answered."""
+    more["ROUTE"] = route
+    return (
+        stack.python(PYTHON, count, **more)
+        if sdk == "Python"
+        else stack.node(NODE, count, "@amplitude/analytics-node@^1", **more)
+    )
+
+
+@each_sdk
+def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack, sdk: str) -> None:
+    said = [send(stack, sdk, 20, route=route).end().split() for route in ("/2/httpapi", "/batch")]
 
     assert said == [["200"] * 20] * 2
     assert stack.ids() == ids(20)
     assert stack.records() == 20
 
 
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack) -> None:
-    sdk = stack.python(SCRIPT, 200, PAUSE=0.01, ROUTE="/2/httpapi")
+@each_sdk
+def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> None:
+    process = send(stack, sdk, 200, PAUSE=0.01)
     stack.interrupt()
-    said = sdk.end().split()
 
-    assert said == ["200"] * 200
+    assert process.end().split() == ["200"] * 200
     assert stack.ids() == ids(200)
 
 

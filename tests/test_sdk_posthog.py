@@ -1,11 +1,14 @@
-"""PostHog's own SDK: every event that it sends is in the tables once, whatever happens to the server."""
+"""PostHog's own SDKs: every event that they send is in the tables once, whatever happens to the server."""
 
 import json
 from collections import Counter
+from typing import Any
 
-from tests.sdks import Stack
+import pytest
 
-SCRIPT = """
+from tests.sdks import Sdk, Stack
+
+PYTHON = """
 import os, time
 from datetime import datetime, timezone
 from posthog import Posthog
@@ -18,6 +21,30 @@ for number in range(int(os.environ["COUNT"])):
     time.sleep(float(os.environ["PAUSE"]))
 posthog.shutdown()
 """
+NODE = """
+import { PostHog } from "posthog-node";
+
+const { KEY, HOST, COUNT, PAUSE } = process.env;
+const disableCompression = !process.env.GZIP;
+const options = { host: HOST, flushAt: 5, flushInterval: 100, fetchRetryCount: 20, fetchRetryDelay: 300, disableCompression };
+const posthog = new PostHog(KEY, options);
+for (let number = 0; number < Number(COUNT); number++) {
+  posthog.capture({
+    event: "order placed", distinctId: `u${number}`, properties: { total: number }, timestamp: new Date("2026-01-01T10:00:00Z"),
+    uuid: `00000000-0000-4000-8000-${String(number).padStart(12, "0")}`,
+  });
+  await new Promise((resolve) => setTimeout(resolve, Number(PAUSE) * 1000));
+}
+await posthog.shutdown();
+"""
+
+
+def send(stack: Stack, sdk: str, count: int, **more: Any) -> Sdk:
+    """Start an SDK that captures so many events."""
+    return stack.python(PYTHON, count, **more) if sdk == "Python" else stack.node(NODE, count, "posthog-node@^5", **more)
+
+
+each_sdk = pytest.mark.parametrize("sdk", ["Python", "Node"])
 EACH_CALL = """
 import os
 from posthog import Posthog
@@ -38,18 +65,20 @@ def ids(count: int) -> Counter[str]:
     return Counter(f"00000000-0000-4000-8000-{number:012}" for number in range(count))
 
 
-def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack) -> None:
-    stack.python(SCRIPT, 20).end()
-    stack.python(SCRIPT, 20, GZIP="1").end()
+@each_sdk
+def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack, sdk: str) -> None:
+    send(stack, sdk, 20).end()
+    send(stack, sdk, 20, GZIP=1).end()
 
     assert stack.ids() == ids(20)
     assert stack.records() == 20
 
 
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack) -> None:
-    sdk = stack.python(SCRIPT, 200, PAUSE=0.01)
+@each_sdk
+def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> None:
+    process = send(stack, sdk, 200, PAUSE=0.01)
     stack.interrupt()
-    sdk.end()
+    process.end()
 
     assert stack.ids() == ids(200)
 
