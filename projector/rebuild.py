@@ -4,7 +4,7 @@ end begun from the previous tables. Everything goes on meanwhile; at each moment
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from projector.guard import TenantUnknown, disagreements
 from projector.replay import Span, read, replay
 from projector.schema import LIVE, PREVIOUS, SHADOW
 from projector.sqlite import SqliteStore
-from projector.tables import NOTHING, Tables
+from projector.tables import NOTHING, Checkpoint, Tables
 from streams import Hole, Log, Survey, fault_point
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
@@ -58,9 +58,10 @@ async def rebuild(
     with store.rebuilding():
         if tenants:
             store.check_version(LIVE)
+        live = store.tables(LIVE).checkpoints()  # before the survey: what is applied meanwhile is no loss
         surveys = await _surveys(log, store, tenants)
         if not accept_loss:
-            await _refuse_losses(log, store, surveys)
+            await _refuse_losses(log, store, surveys, live)
         store.create_shadow()
         records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
         if not tenants:
@@ -82,8 +83,9 @@ async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = 
         if not store.has_set(PREVIOUS):
             raise NothingToRollBack(NothingToRollBack.__doc__)
         store.check_version(PREVIOUS)
+        live = store.tables(LIVE).checkpoints()
         surveys = await _surveys(log, store, ())
-        await _refuse_losses(log, store, surveys, begin=PREVIOUS)
+        await _refuse_losses(log, store, surveys, live, begin=PREVIOUS)
         records = await _fill(log, store, store.tables(PREVIOUS), surveys, False, progress)
         await _swap(log, store, PREVIOUS, None, accept_loss=False)
     return Rebuilt(len(surveys), records, time.monotonic() - started)
@@ -101,9 +103,10 @@ async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list
     return [surveys[tenant] for tenant in sorted(tenants or surveys)]
 
 
-async def _refuse_losses(log: Log, store: SqliteStore, surveys: Sequence[Survey], *, begin: str | None = None) -> None:
+async def _refuse_losses(
+    log: Log, store: SqliteStore, surveys: Sequence[Survey], live: Mapping[str, Checkpoint], *, begin: str | None = None
+) -> None:
     """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a hole."""
-    live = store.tables(LIVE).checkpoints()
     begins = store.tables(begin).checkpoints() if begin is not None else {}
     reasons = []
     wrong = await disagreements(log, surveys, live)

@@ -249,6 +249,27 @@ async def test_a_log_behind_the_tables_is_refused_with_the_positions(
     assert "records 11 to 55 are missing" in (acme.stuck or "")
 
 
+@pytest.mark.parametrize("again", [rebuild, rollback], ids=["rebuild", "rollback"])
+async def test_what_is_applied_while_the_log_is_looked_at_is_no_loss(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch, again: Any
+) -> None:
+    await filled(log, worker)
+    await rebuild(log, store)
+    survey = log.survey
+
+    async def survey_and_go_on(*partitions: Any) -> list[Survey]:
+        found = await survey(*partitions)
+        monkeypatch.undo()
+        await log.append("acme", [event(event_id="b")])
+        await worker.run_to_end()
+        return found
+
+    monkeypatch.setattr(log, "survey", survey_and_go_on)
+    await again(log, store)
+
+    assert store.tables().checkpoint("acme").position == 56
+
+
 async def test_a_log_that_was_replaced_is_refused(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append("acme", events(5))
     await worker.run_to_end()
