@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from functools import partial
 
 import msgspec
 from starlette.datastructures import State
@@ -22,7 +23,9 @@ from api.shapes import Refusal
 from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, aside, fault_point
 
 MESSAGES = 10_000  # of a request: the largest batch of an SDK that we know has 2,000, and each that is bad costs a record
+HIDDEN_KEY = b"***"
 GZIP = b"\x1f\x8b"
+Keep = Callable[[bytes, aside.Reason, str], Event]
 HeaderList = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
@@ -78,16 +81,19 @@ async def _understood(state: State, headers: HeaderList, read: Callable[[Parts],
 
 async def _take(state: State, headers: HeaderList, format: Format, parts: Parts, envelope: Envelope) -> tuple[Answer, HeaderList]:
     """Append what a request holds. Raises Problem, and what the log raises."""
-    tenant = await state.gate.admit_as(headers, "append", credential_of(headers) or envelope.key)
+    is_open = state.settings.auth == "open"
+    credential = credential_of(headers) or envelope.key or (envelope.name if is_open else None)
+    tenant = await state.gate.admit_as(headers, "append", credential)
     limit, limit_bytes = max(MESSAGES, state.settings.request_limit_events), state.settings.event_limit_bytes
     if len(envelope.messages) > limit:
         raise Problem(413, "too-many-events", f"a request may hold {limit} messages; it holds {len(envelope.messages)}")
-    events = await _events(format, envelope, limit_bytes)
+    keep = partial(_aside, format, limit_bytes, b"" if is_open else (envelope.key or "").encode())
+    events = await _events(format, envelope, limit_bytes, keep)
     fault_point("after_parse_before_append")
     limits = state.registry.limits_of(tenant)
     receipts = await _append(state, tenant, events, limits)
     conflicts = [
-        _aside(format, message, "conflict", f"the event of that name is at position {receipt.position}", limit_bytes)
+        keep(message, "conflict", f"the event of that name is at position {receipt.position}")
         for message, event, receipt in zip(envelope.messages, events, receipts, strict=True)
         if receipt.status == "conflict" and event.version == EVENT_VERSION
     ]
@@ -99,7 +105,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
     return format.answer(parts, envelope), []
 
 
-async def _events(format: Format, envelope: Envelope, limit_bytes: int) -> list[Event]:
+async def _events(format: Format, envelope: Envelope, limit_bytes: int, keep: Keep) -> list[Event]:
     """An event of each message, or what is set aside in its place; what others wait for goes on in between."""
     events: list[Event] = []
     since_turn = 0
@@ -110,7 +116,7 @@ async def _events(format: Format, envelope: Envelope, limit_bytes: int) -> list[
             events.append(format.event_of(message, envelope))
         except Rejected as error:
             detail = str(error) if error.value is None else f"{error} (it has {error.value})"
-            events.append(_aside(format, message, "invalid", detail, limit_bytes))
+            events.append(keep(message, "invalid", detail))
         since_turn += len(message)
         if since_turn > TURN_BYTES:
             await asyncio.sleep(0)
@@ -118,7 +124,10 @@ async def _events(format: Format, envelope: Envelope, limit_bytes: int) -> list[
     return events
 
 
-def _aside(format: Format, message: bytes, reason: aside.Reason, detail: str, limit_bytes: int) -> Event:
+def _aside(format: Format, limit_bytes: int, key: bytes, message: bytes, reason: aside.Reason, detail: str) -> Event:
+    """What is kept of a message. A key that stands in it is not: of keys, nothing but the hash is stored."""
+    if key:
+        message = message.replace(key, HIDDEN_KEY)
     named_by = format.named_by(message)
     kept_bytes = limit_bytes // 2  # what JSON escapes of them takes more room
     return aside.set_aside(message, format=format.name, reason=reason, detail=detail, limit_bytes=kept_bytes, named_by=named_by)

@@ -241,7 +241,7 @@ def _of_foreign(method: str, foreign: Foreign) -> Operation:
         act="append",
         is_foreign=True,
         parameters=tuple(places),
-        answers={foreign.success: Answer(meaning, {JSON: (Any,)} if foreign.success == 200 else {})},
+        answers={foreign.success: Answer(meaning, dict.fromkeys(foreign.media_types, (Any,)) if foreign.success == 200 else {})},
         codes=CODES_OF_APPENDS | {400: ("not-understood", "not-gzip"), 429: ("too-many-new-tenants", "limited")},
     )
 

@@ -7,6 +7,7 @@ import secrets
 import time
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,8 @@ LINES_A_SECOND = 10  # of failures of one status; a server that is away fails th
 _current: ContextVar[str] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}request_id")  # the name under which the log finds it
 _prefix = f"{secrets.token_hex(6)}-"  # ids need not be secret, only different in each process
 _count = itertools.count(1)
+MASK = "***"
+_looks_like_a_key = re.compile(r"ps_[a-z]_|eyJ").search  # and as every token begins
 _is_sane = re.compile(rb"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
@@ -30,6 +33,17 @@ def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:
     if len(given) == 1 and _is_sane(given[0]):
         return given[0].decode()
     return f"{_prefix}{next(_count):x}"
+
+
+def path_without_key(raw_path: bytes, key: str | None) -> str:
+    """A path as it may be logged: SDKs that have no other place for a key put it there. `key` is the one that a route found;
+    where none did, it is known by how it looks."""
+    segments = raw_path.decode("latin-1").split("/")
+    return "/".join(MASK if segment and _is_key(unquote(segment), key) else segment for segment in segments)
+
+
+def _is_key(segment: str, key: str | None) -> bool:
+    return segment == key or _looks_like_a_key(segment) is not None
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -88,7 +102,7 @@ class RequestIds:
             self._log(scope, status, body, time.perf_counter() - began, error)
 
     def _log(self, scope: Scope, status: int, body: bytes, seconds: float, error: Exception | None) -> None:
-        path = scope["raw_path"][:PATH_LIMIT_CHARACTERS].decode("latin-1")
+        path = path_without_key(scope["raw_path"], scope.get("path_params", {}).get("key"))[:PATH_LIMIT_CHARACTERS]
         said: dict[str, Any] = {"method": scope["method"], "path": path, "status": status}
         if status >= 500:
             said["code"] = _code_of(body)

@@ -19,6 +19,11 @@ def text_of(moment_us: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_us % 1_000_000:06d}Z".replace(".000000Z", "Z")
 
 
+def text_of_number(number: float) -> str:
+    """The same of seconds since 1970, or of milliseconds, which such a number tells by its size. Raises Rejected."""
+    return text_of(round(number * (1_000 if abs(number) >= MILLISECONDS_FROM else 1_000_000)))
+
+
 def clock_of(sent: object, received_at_us: int) -> int:
     """By how much a client's clock is behind ours, from when it says that it sent a request; 0 when it says nothing usable. The
     time on the way is in it, as Segment's definition has it: https://segment.com/docs/connections/spec/common/#timestamps."""

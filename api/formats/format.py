@@ -25,13 +25,15 @@ class Parts(msgspec.Struct, frozen=True):
 
 class Envelope(msgspec.Struct, frozen=True):
     """An opened request: its messages as JSON texts, when it came, the key that stands in it, and by how much the client's clock
-    is wrong, in microseconds. `context` is what else the format wants to know of it again."""
+    is wrong, in microseconds. `context` is what else the format wants to know of it again. `name` is no secret: it says who sends
+    while AUTH is open, and opens nothing otherwise."""
 
     messages: Sequence[bytes]
     received_at_us: int
     key: str | None = None
     clock_us: int = 0
     context: Any = None
+    name: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):

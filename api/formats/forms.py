@@ -1,0 +1,85 @@
+"""Bodies as older protocols have them: JSON, or `data` of a form or of the query, which is JSON or base64 of it. Pure."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from api.formats.format import Parts, Unreadable
+
+FIELDS = 200  # of a form; ours need a few
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_one = msgspec.json.Decoder().decode
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What came: the JSON, the other fields beside it, and whether it came as a field."""
+
+    json: bytes
+    fields: Mapping[str, str]
+    is_form: bool
+
+
+def sent_in(parts: Parts) -> Sent:
+    """What a request sent. Raises Unreadable."""
+    fields = fields_of(parts.query)
+    body = parts.body.strip()
+    if body[:1] in (b"{", b"["):
+        return Sent(body, fields, is_form=False)
+    fields |= fields_of(body)
+    if "data" not in fields:
+        raise Unreadable("neither is the body JSON, nor is there `data` in a form or in the query")
+    return Sent(json_in(fields.pop("data")), fields, is_form=True)
+
+
+def fields_of(form: bytes) -> dict[str, str]:
+    """The fields of a query or form; of one that stands twice, the last."""
+    try:
+        return dict(parse_qsl(form.decode(), errors="strict", max_num_fields=FIELDS))
+    except ValueError as error:
+        raise Unreadable(f"this is no form: {error}") from None
+
+
+def json_in(data: str) -> bytes:
+    """The JSON that a field is, or whose base64 it is."""
+    data = data.strip()
+    if data[:1] in ("{", "["):
+        return data.encode()
+    try:
+        return unpacked(data.replace(" ", "+"))  # who does not percent-encode a plus sends a space
+    except ValueError:
+        raise Unreadable("`data` is neither JSON nor base64") from None
+
+
+def unpacked(text: str) -> bytes:
+    """The bytes behind base64, of either alphabet, padded or not. Raises ValueError."""
+    try:
+        raw = text.translate(_STANDARD).rstrip("=").encode("ascii")
+        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+_STANDARD = str.maketrans("-_", "+/")
+
+
+def messages_in(raw: bytes) -> list[bytes]:
+    """The members of a JSON list, or one object, or objects in lines. Raises Unreadable for a list that is none."""
+    if raw[:1] == b"[":
+        try:
+            return [bytes(message) for message in _raw_list(raw)]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Unreadable(f"this is no list of messages: {error}") from None
+    if b"\n" in raw and not _is_json(raw):
+        return [line for line in map(bytes.strip, raw.split(b"\n")) if line]
+    return [raw]
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        _one(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,53 @@
+"""Whom Mixpanel's messages are about: users, devices, and what links them. Pure."""
+
+from typing import Any
+
+DEVICE = "$device:"  # before a distinct_id that is a device's
+
+
+def ids_of(event_type: Any, inner: dict[str, Any]) -> dict[str, str]:
+    """Whom an event is about, under our names, taken out of its properties."""
+    if event_type == "$create_alias" and "alias" in inner:
+        return person(inner.pop("alias")) | previous(inner.pop("distinct_id", None))
+    if event_type == "$merge" and is_pair(inner.get("$distinct_ids")):
+        one, other = inner.pop("$distinct_ids")
+        return person(one) | previous(other)
+    if event_type == "$identify":
+        before = inner.pop("$anon_id", None) or inner.pop("$anon_distinct_id", None)
+        ids = person(inner.pop("$identified_id", None)) | device(before)
+    else:
+        ids = person(inner.pop("$user_id", None)) | device(inner.pop("$device_id", None))
+    return with_distinct(ids, inner)
+
+
+def with_distinct(ids: dict[str, str], inner: dict[str, Any]) -> dict[str, str]:
+    """The same, and who `distinct_id` is, which stays in the properties where it is yet another."""
+    distinct = inner.pop("distinct_id", None)
+    if distinct != ids.get("anonymous_id"):
+        found = person(distinct)
+        if not found.items() <= (found | ids).items():
+            inner["distinct_id"] = distinct
+        ids = found | ids
+    return ids
+
+
+def person(value: Any) -> dict[str, str]:
+    """Who a distinct_id is: a user, or a device if it says so; what is missing or empty is nobody."""
+    if type(value) is str and value.startswith(DEVICE):
+        return device(value)
+    return {} if value in (None, "") else {"user_id": str(value)}
+
+
+def device(value: Any) -> dict[str, str]:
+    """The device behind a value."""
+    return {} if value in (None, "") else {"anonymous_id": str(value).removeprefix(DEVICE)}
+
+
+def previous(value: Any) -> dict[str, str]:
+    """Who somebody was before."""
+    return {} if value in (None, "") else {"previous_id": str(value).removeprefix(DEVICE)}
+
+
+def is_pair(value: Any) -> bool:
+    """Whether it is two ids."""
+    return type(value) is list and len(value) == 2 and all(type(one) is str for one in value)
