@@ -10,7 +10,12 @@ from streams import Event
 
 
 class Unreadable(Exception):
-    """A request is nothing that this format knows: why, in words. Its client is answered 400."""
+    """A request is nothing that this format knows: why, in words. Its client is answered 400; why is said to who may append, so
+    `key` is the one that stands in the request, if it could be found."""
+
+    def __init__(self, why: str, key: str | None = None) -> None:
+        super().__init__(why)
+        self.key = key
 
 
 class Parts(msgspec.Struct, frozen=True):

@@ -54,7 +54,7 @@ def token_of(messages: Sequence[bytes]) -> str | None:
             continue
         found.update(filter(None, map(text_or_none, (outer.token, outer.properties.token))))
     if len(found) > 1:
-        raise Unreadable("the messages of a batch are of one token; these are of several")
+        raise Unreadable("the messages of a batch are of one token; these are of several", key=min(found))
     return found.pop() if found else None
 
 
