@@ -75,7 +75,7 @@ async def _understood(state: State, headers: HeaderList, read: Callable[[Parts],
     try:
         return read(parts)
     except Unreadable as error:
-        await state.gate.admit_as(headers, "append", credential_of(headers) or error.key)
+        await state.gate.admit_as(headers, "append", credential_of(headers) or error.key or parts.path.get("key"))
         raise Problem(400, "not-understood", str(error)) from None
 
 

@@ -231,7 +231,7 @@ for name, strategy in FORMATS.items():
 
 SENT = [json.loads(body(session_id=f"S{n % 3}", event_id=f"sent {n}", n=n)) for n in range(8)]
 SENT_HASH = name_of("acme", parse_event(json.dumps(SENT[0]).encode()))[0]
-KNOWN = {"session_id": "S1", "position": 3}
+KNOWN = {"session_id": "S1", "position": 3, "key": "acme"}
 PAST_THE_SCHEMA = ("NUL character", "64 bits", "nested deeper", "longer than 256 bytes", "years 1 and 9999 in UTC")
 
 

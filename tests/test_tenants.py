@@ -148,7 +148,9 @@ async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: di
             path = path.replace(name, value)
         for method in (route.methods or set()) - {"HEAD"}:
             answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
-            if route in FOREIGN_ROUTES:
+            if "{key}" in path and code == "credential-missing":  # there is one, although nobody's
+                assert (answer.status_code, answer.json()["error"]) == (401, "credential-unknown")
+            elif route in FOREIGN_ROUTES:
                 assert answer.status_code in (status, 400)  # which some SDKs need
                 assert answer.json()["error"].endswith(code)
             else:
