@@ -1,33 +1,78 @@
-"""What foreign formats cost: messages as their SDKs send them, parsed and mapped to events. No process, no server."""
+"""What foreign formats cost: a batch opened and an event made of each of its messages, in this process."""
 
+import base64
+import gc
 import json
 import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
+from urllib.parse import urlencode
 
-from api.formats import FOREIGN, Format, Parts
+from api.formats import Format, Parts
+from api.formats.amplitude import AMPLITUDE
+from api.formats.mixpanel import EVENTS as MIXPANEL
+from api.formats.posthog import POSTHOG
+from api.formats.segment import SEGMENT
+from api.formats.snowplow import BATCH as SNOWPLOW
 from bench.report import Figure
 
-Say = Callable[[str], None]
+MESSAGES = 50  # of a batch
+EVENT_US = 20.0
+SENT_MS = 1_767_261_600_000
+ID = "6f0c2f0e7d0b4a0f9b7f3b1c5a2e4d68"
+TIME = "2026-01-01T10:00:00.123456+00:00"
 
-SEGMENT = {
-    "type": "track",
-    "event": "Order Placed",
-    "userId": "user-4711",
-    "anonymousId": "5e1c2f3a-0d8f-4c39-9a64-5a2b7b7c1f10",
-    "timestamp": "2026-01-01T10:00:00.123456+00:00",
-    "properties": {"total": 42.5, "currency": "EUR", "items": 3},
-    "context": {"library": {"name": "analytics-python", "version": "2.3.4"}},
-    "integrations": {},
-}
-POSTHOG = {
-    "event": "order placed",
-    "distinct_id": "user-4711",
-    "timestamp": "2026-01-01T10:00:00.123456+00:00",
-    "properties": {
-        "total": 42.5,
-        "currency": "EUR",
+
+def formats(say: Callable[[str], None], *, quick: bool) -> list[Figure]:
+    """What parsing and mapping an event of each foreign format costs, in microseconds."""
+    figures = []
+    for name, (format, parts) in BATCHES.items():
+        costs = [_event_us(format, parts) for _ in range(20 if quick else 400)]
+        say(f"formats: {name} {median(costs):.1f} µs")
+        spread = (min(costs), max(costs))
+        what = f"an event of {name}'s, parsed and mapped, µs"
+        figures.append(Figure(what, median(costs), "at most", EVENT_US, form="{:.1f}", spread=spread))
+    return figures
+
+
+def _event_us(format: Format, parts: Parts) -> float:
+    gc.collect()
+    began = time.process_time()
+    envelope = format.open(parts)
+    for message in envelope.messages:
+        format.event_of(message, envelope)
+    return (time.process_time() - began) / MESSAGES * 1e6
+
+
+# -- batches as the SDKs for Python send them --------------------------------------------------------------------------
+
+
+def _batch(body: Any, **path: str) -> Parts:
+    """A request with a body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Parts(path, b"", {}, raw, (SENT_MS + 1_000) * 1_000)
+
+
+def _segment() -> Parts:
+    message = {
+        "integrations": {},
+        "anonymousId": None,
+        "properties": {"plan": "pro", "total": 12.5, "items": 3},
+        "timestamp": TIME,
+        "context": {"library": {"name": "analytics-python", "version": "2.3.4"}},
+        "userId": "u1",
+        "type": "track",
+        "event": "Order Placed",
+        "messageId": ID,
+    }
+    return _batch({"batch": [message] * MESSAGES, "sentAt": TIME, "writeKey": "acme"}, call="batch")
+
+
+def _posthog() -> Parts:
+    properties = {
+        "total": 12.5,
+        "plan": "pro",
         "items": 3,
         "$lib": "posthog-python",
         "$lib_version": "7.91.1",
@@ -37,55 +82,66 @@ POSTHOG = {
         "$os_version": "6.1",
         "$python_runtime": "CPython",
         "$python_version": "3.11.2",
-    },
+    }
+    message = {"event": "order placed", "distinct_id": "u1", "timestamp": TIME, "uuid": ID, "properties": properties}
+    return _batch({"api_key": "acme", "batch": [message] * MESSAGES, "sent_at": TIME})
+
+
+def _amplitude() -> Parts:
+    message = {
+        "event_type": "Order Placed",
+        "user_id": "u1",
+        "device_id": "5e1c2f3a-0d8f-4c39-9a64-5a2b7b7c1f10",
+        "insert_id": ID,
+        "time": SENT_MS,
+        "session_id": SENT_MS - 123,
+        "event_properties": {"total": 12.5, "plan": "pro", "items": 3},
+        "library": "amplitude-python/1.3.0",
+    }
+    return _batch({"api_key": "acme", "events": [message] * MESSAGES})
+
+
+def _mixpanel() -> Parts:
+    properties = {
+        "token": "acme",
+        "distinct_id": "u1",
+        "time": SENT_MS / 1_000 + 0.123456,
+        "$insert_id": ID,
+        "mp_lib": "python",
+        "$lib_version": "5.4.1",
+        "plan": "pro",
+        "total": 12.5,
+        "items": 3,
+    }
+    batch = [{"event": "Order Placed", "properties": properties}] * MESSAGES
+    return _batch(urlencode({"data": json.dumps(batch, separators=(",", ":")), "verbose": 1, "ip": 0}).encode())
+
+
+def _snowplow() -> Parts:
+    def packed(name: str, data: Any) -> str:
+        schema = f"iglu:com.snowplowanalytics.snowplow/{name}/jsonschema/1-0-0"
+        return base64.urlsafe_b64encode(json.dumps({"schema": schema, "data": data}).encode()).decode()
+
+    order = {"schema": "iglu:com.acme/order_placed/jsonschema/1-0-0", "data": {"plan": "pro", "total": 12.5, "items": 3}}
+    event = {
+        "e": "ue",
+        "ue_px": packed("unstruct_event", order),
+        "eid": "6f0c2f0e-7d0b-4a0f-9b7f-3b1c5a2e4d68",
+        "dtm": str(SENT_MS),
+        "tv": "py-1.1.0",
+        "tna": "shop",
+        "aid": "acme",
+        "p": "pc",
+        "uid": "u1",
+        "stm": str(SENT_MS + 500),
+    }
+    return _batch({"schema": "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4", "data": [event] * MESSAGES})
+
+
+BATCHES: dict[str, tuple[Format, Parts]] = {
+    "Segment": (SEGMENT, _segment()),
+    "PostHog": (POSTHOG, _posthog()),
+    "Amplitude": (AMPLITUDE, _amplitude()),
+    "Mixpanel": (MIXPANEL, _mixpanel()),
+    "Snowplow": (SNOWPLOW, _snowplow()),
 }
-AMPLITUDE = {
-    "event_type": "Order Placed",
-    "user_id": "user-4711",
-    "device_id": "5e1c2f3a-0d8f-4c39-9a64-5a2b7b7c1f10",
-    "time": 1767261600123,
-    "session_id": 1767261600000,
-    "event_properties": {"total": 42.5, "currency": "EUR", "items": 3},
-    "library": "amplitude-python/1.3.0",
-}
-# A format's name: the call that its path names, how a body wraps messages, what gives each its id, and a message.
-SAMPLES: dict[str, tuple[dict[str, str], str, str, dict[str, Any]]] = {
-    "segment": ({"call": "batch"}, "batch", "messageId", SEGMENT),
-    "posthog": ({}, "batch", "uuid", POSTHOG),
-    "amplitude": ({}, "events", "insert_id", AMPLITUDE),
-}
-MESSAGES = 100  # of a request
-
-
-def formats(say: Say, *, quick: bool) -> list[Figure]:
-    """Microseconds that each foreign format takes for an event: opened in requests of 100, parsed and mapped."""
-    rounds, requests = (3, 20) if quick else (7, 200)
-    figures = []
-    for name in SAMPLES:
-        times = [microseconds_of(name, requests) for _ in range(rounds)]
-        say(f"formats: {name} {median(times):.1f} µs an event")
-        what = f"format {name}, µs an event"
-        figures.append(Figure(what, median(times), "at most", 20, form="{:.1f}", spread=(min(times), max(times))))
-    return figures
-
-
-def microseconds_of(name: str, requests: int) -> float:
-    """What one event costs."""
-    path, wrapper, id_name, sample = SAMPLES[name]
-    messages = [sample | {id_name: f"5e1c2f3a-0d8f-4c39-9a64-{number:012}"} for number in range(MESSAGES)]
-    parts = Parts(path, b"", {}, json.dumps({wrapper: messages}).encode(), time.time_ns() // 1_000)
-    format = format_of(name, parts)
-    began = time.process_time()
-    for _ in range(requests):
-        envelope = format.open(parts)
-        for message in envelope.messages:
-            format.event_of(message, envelope)
-    return (time.process_time() - began) / requests / MESSAGES * 1_000_000
-
-
-def format_of(name: str, parts: Parts) -> Format:
-    """The format of that name, from the table of paths."""
-    for foreign in FOREIGN:
-        if all(key in parts.path for key in foreign.parameters) and (format := foreign.choose(parts)).name == name:
-            return format
-    raise LookupError(name)

@@ -13,10 +13,10 @@ CLOCK_LIMIT_US = 3_650 * 86_400 * 1_000_000  # who is off by more has no clock
 def text_of(moment_us: int) -> str:
     """RFC 3339, for times that came as a number. Raises Rejected past the years 1 to 9999."""
     try:
-        moment = datetime.fromtimestamp(moment_us // 1_000_000, UTC)
+        moment = datetime.fromtimestamp(moment_us // 1_000_000, UTC).replace(microsecond=moment_us % 1_000_000, tzinfo=None)
     except (OverflowError, ValueError, OSError):
         raise Rejected("timestamp", "must lie between the years 1 and 9999") from None
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_us % 1_000_000:06d}Z".replace(".000000Z", "Z")
+    return moment.isoformat() + "Z"
 
 
 def text_of_number(number: float) -> str:
