@@ -4,7 +4,8 @@ They send again over TLS only, so a proxy speaks it in front of the API, as one 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,38 @@ mixpanel.import_data(None, "u1", "Imported", 1767261600, {"$insert_id": "importe
 mixpanel.merge(None, "u1", "u2", api_secret=os.environ["KEY"])
 consumer.send("events", '{"event":"$create_alias","properties":{"distinct_id":"d1","alias":"u1","token":"%s"}}' % os.environ["KEY"])
 """
-Send = Callable[..., Sdk]
+NODE = """
+import Mixpanel from "mixpanel";
+import { promisify } from "node:util";
+
+const { HOST, KEY, COUNT, PAUSE } = process.env;
+const { hostname, port } = new URL(HOST);
+const mixpanel = Mixpanel.init(KEY, { host: hostname, port, protocol: "http" });
+
+async function surely(send) {
+  for (let tries = 0; tries < 200; tries++) {
+    if (!(await new Promise(send))) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error("in vain");
+}
+
+for (let number = 0; number < COUNT; number++) {
+  const properties = () => ({ distinct_id: "ünï", $insert_id: `m${number}`, time: 1767261600 + number, note: ">>>???~~~" });
+  await surely((done) => mixpanel.track("Order Placed", properties(), done));
+  await new Promise((resolve) => setTimeout(resolve, PAUSE * 1000));
+}
+const batch = [0, 1].map((number) => ({ event: "Batched", properties: { $insert_id: `b${number}`, time: 1767261600 } }));
+await surely((done) => mixpanel.track_batch(batch, (errors) => done(errors && errors.filter(Boolean)[0])));
+await surely((done) => mixpanel.people.set("u1", { plan: "pro" }, { $time: 1767261600 }, done));
+await surely((done) => mixpanel.groups.set("company", "c1", { plan: "pro" }, { $time: 1767261600 }, done));
+await surely((done) => mixpanel.alias("d1", "u1", done));
+"""
+
+
+def node(stack: Stack, count: int, **more: Any) -> Sdk:
+    """Start the script for Node, which sends again by itself: the SDK leaves that to who uses it."""
+    return stack.node(NODE, count, "mixpanel@^0.24", **more)
 
 
 @pytest.fixture
@@ -73,3 +105,24 @@ def test_profiles_imports_and_links_come_too(stack: Stack, secured: dict[str, st
     assert (told["$merge"]["user_id"], told["$merge"]["previous_id"]) == ("u1", "u2")
     assert (told["$create_alias"]["user_id"], told["$create_alias"]["previous_id"]) == ("u1", "d1")
     assert told["Imported"]["user_id"] == "u1"
+
+
+def test_node_sends_everything_once(stack: Stack) -> None:
+    for _ in range(2):
+        node(stack, 20).end()
+
+    rows = stack.events()
+    others = [row["event_type"] for row in rows if not row["event_id"].startswith(("m", "b"))]
+    assert stack.records() == len(rows) == 25
+    assert expected("m", count=20) + expected("b", count=2) <= stack.ids()
+    assert others == ["$set", "$set", "$create_alias"]
+    assert rows[0]["properties"]["user_id"] == "ünï" and rows[0]["properties"]["properties"]["note"] == ">>>???~~~"
+
+
+def test_node_is_told_to_send_again_when_a_server_dies(stack: Stack) -> None:
+    sdk = node(stack, 200, PAUSE=0.01)
+    stack.interrupt()
+    sdk.end()
+
+    assert expected("m", count=200) <= stack.ids()
+    assert stack.records() == 205
