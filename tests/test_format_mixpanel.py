@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.credentials import KEY_ID_LENGTH, hash_of, new_key
-from api.formats import Envelope
+from api.formats import Envelope, Unreadable
 from api.formats.forms import messages_in
 from api.formats.mixpanel import EVENTS, PROFILES
 from projector import ApiKey, SqliteStore, credentials
@@ -162,6 +162,8 @@ async def test_who_sends_too_much_is_told_so_as_the_sdks_understand(server: Serv
 def test_lines_are_messages_only_where_the_whole_is_none() -> None:
     assert messages_in(b'{"a":\n1}') == [b'{"a":\n1}']
     assert messages_in(b'{"a":1}\r\n\n{"b":2}\n') == [b'{"a":1}', b'{"b":2}']
+    with pytest.raises(Unreadable):
+        messages_in(b"{\n" * 20_000)
 
 
 # -- times and names ---------------------------------------------------------------------------------------------------
@@ -203,7 +205,8 @@ def test_without_one_the_content_does_and_who_did_it() -> None:
     assert (one.event_id or "").startswith("content:")
     assert event(**{"$insert_id": None}).event_id == one.event_id
     others = [event(**{"$insert_id": None} | other).event_id for other in ({"distinct_id": "u2"}, {"time": 1}, {"a": 1})]
-    assert len({one.event_id, *others, event_named("Other", distinct_id="u1").event_id}) == 5
+    named = message(**{"$insert_id": None}) | {"event": "Other"}
+    assert len({one.event_id, *others, EVENTS.event_of(json.dumps(named).encode(), Envelope([], 1)).event_id}) == 5
 
 
 @pytest.mark.parametrize("raw", ["7", "[]", "{}", '{"event": 7}', '{"event": ""}', '{"event": "x", "properties": 7}'])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from api.formats import Envelope
 from api.formats.snowplow import BATCH, PIXEL
-from api.request_ids import path_without_key
+from api.request_ids import RequestIds, path_without_key
 from streams import Event, Rejected
 from tests.http import Door, opened, wait_until
 from tests.sdks import Stack
@@ -256,6 +258,22 @@ def test_visits_and_visitors_have_our_names(sent: dict[str, Any], session: str, 
 )
 def test_a_path_is_logged_without_its_key(path: bytes, key: str | None, logged: str) -> None:
     assert path_without_key(path, key) == logged
+
+
+async def test_whatever_a_route_takes_for_a_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuses(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path_params"] = {"key": "of-another-server"}
+        await send({"type": "http.response.start", "status": 401})
+        await send({"type": "http.response.body"})
+
+    async def drop(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "raw_path": b"/of-another-server/i", "headers": [], "client": None}
+    with caplog.at_level(logging.INFO):
+        await RequestIds(refuses, access_log=True)(scope, drop, drop)  # type: ignore[arg-type]
+
+    assert [record.path for record in caplog.records] == ["/***/i"]  # type: ignore[attr-defined]
 
 
 def test_a_key_in_a_path_is_in_no_line_that_is_logged(stack: Stack) -> None:

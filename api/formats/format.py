@@ -8,6 +8,8 @@ import msgspec
 from api.shapes import Refusal
 from streams import Event
 
+ASKED = 10_000
+
 
 class Unreadable(Exception):
     """A request is nothing that this format knows: why, in words. Its client is answered 400; why is said to who may append, so
@@ -39,6 +41,11 @@ class Envelope(msgspec.Struct, frozen=True):
     clock_us: int = 0
     context: Any = None
     name: str | None = None
+
+
+def asked(messages: Sequence[bytes]) -> Sequence[bytes]:
+    """The messages that are asked whose they are, before anybody is admitted: of millions, most would be refused anyway."""
+    return messages[:ASKED]
 
 
 class Answer(msgspec.Struct, frozen=True):

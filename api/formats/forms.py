@@ -10,6 +10,7 @@ import msgspec
 from api.formats.format import Parts, Unreadable
 
 FIELDS = 200  # of a form; ours need a few
+LINES = 10_000
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _one = msgspec.json.Decoder().decode
 
@@ -66,14 +67,17 @@ _STANDARD = str.maketrans("-_", "+/")
 
 
 def messages_in(raw: bytes) -> list[bytes]:
-    """The members of a JSON list, or one object, or objects in lines. Raises Unreadable for a list that is none."""
+    """The members of a JSON list, or one object, or objects in lines. Raises Unreadable."""
     if raw[:1] == b"[":
         try:
             return [bytes(message) for message in _raw_list(raw)]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Unreadable(f"this is no list of messages: {error}") from None
     if b"\n" in raw and not _is_json(raw):
-        return [line for line in map(bytes.strip, raw.split(b"\n")) if line]
+        lines = raw.split(b"\n", LINES)
+        if len(lines) > LINES:
+            raise Unreadable(f"a request holds {LINES} lines at most")
+        return [line for line in map(bytes.strip, lines) if line]
     return [raw]
 
 

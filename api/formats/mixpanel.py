@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from api.formats.clock import text_of_number, timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import Sent, messages_in, sent_in
 from api.formats.mixpanel_ids import ids_of, person
 from api.formats.names import content_name, text_or_none
@@ -47,7 +47,7 @@ def open_request(parts: Parts) -> Envelope:
 def token_of(messages: Sequence[bytes]) -> str | None:
     """The token of all messages; one that has none goes with its neighbours."""
     found: set[str] = set()
-    for message in messages:
+    for message in asked(messages):
         try:
             outer = _decode_outer(message)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

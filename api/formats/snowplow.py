@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from api.formats.clock import timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import fields_of
 from api.formats.names import content_name, text_or_none
 from api.formats.snowplow_fields import decoded, ids_of, moment_of, name_in, session_of
@@ -64,14 +64,13 @@ def open_pixel(parts: Parts) -> Envelope:
 
 def enveloped(messages: Sequence[bytes], parts: Parts) -> Envelope:
     """Messages and whose they are: the path's key says it, or else their application, if they are of one."""
-    key = parts.path.get("key")
-    return Envelope(messages, parts.received_at_us, key, name=None if key else application_of(messages))
+    return Envelope(messages, parts.received_at_us, parts.path.get("key"), name=application_of(messages))
 
 
 def application_of(messages: Sequence[bytes]) -> str | None:
     """The application of all messages; None if they are of several."""
     found: set[str | None] = set()
-    for message in messages:
+    for message in asked(messages):
         try:
             found.add(text_or_none(_decode_application(message).aid))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
