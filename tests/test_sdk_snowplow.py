@@ -26,6 +26,29 @@ while emitter.event_store.size() or emitter.queue.unfinished_tasks or emitter.re
     emitter.flush()
     time.sleep(0.05)
 """
+NODE = """
+import { buildSelfDescribingEvent, newTracker } from "@snowplow/node-tracker";
+
+const { HOST, KEY, COUNT, PAUSE } = process.env;
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+let arrived = 0;
+const tracker = newTracker(
+  { namespace: "shop", appId: "shop" },
+  { endpoint: `${HOST}/${KEY}`, bufferSize: 5, onRequestSuccess: (batch) => (arrived += batch.length) },
+);
+tracker.setUserId("u1");
+tracker.setSessionId("s1");
+tracker.setSessionIndex(3);
+for (let number = 0; number < COUNT; number++) {
+  const event = { schema: "iglu:com.acme/product_viewed/jsonschema/1-0-0", data: { note: "ünï>>>???" } };
+  tracker.track(buildSelfDescribingEvent({ event }), [], { type: "ttm", value: 1767261600000 + number });
+  await wait(PAUSE * 1000);
+}
+while (arrived < COUNT) {
+  await tracker.flush();
+  await wait(50);
+}
+"""
 each_method = pytest.mark.parametrize("method", ["post", "get"])
 
 
@@ -50,3 +73,17 @@ def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, method: str) -
 
     assert stack.ids() == expected("m", count=200)
     assert stack.rows("quarantine") == []  # what was sent again says another time of sending
+
+
+def test_nodes_tracker_loses_nothing_to_a_server_that_dies(stack: Stack) -> None:
+    sdk = stack.node(NODE, 200, "@snowplow/node-tracker@^4.8", PAUSE=0.01)
+    stack.interrupt()
+    sdk.end()
+
+    assert stack.records() == len(stack.ids()) == 200
+    rows = stack.events()
+    assert len({row["timestamp"] for row in rows}) == 200
+    assert {(row["event_type"], row["session_id"], row["properties"]["user_id"]) for row in rows} == {
+        ("product_viewed", "s1", "u1")
+    }
+    assert rows[0]["properties"]["unstruct_event"]["data"] == {"note": "ünï>>>???"}
