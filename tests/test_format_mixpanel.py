@@ -266,6 +266,12 @@ def test_a_profile_is_an_event_of_its_operation(operation: str) -> None:
     assert found.event_id != profile(**{operation: {"plan": "pro"}, "$ip": "0", "$time": 1767261601}).event_id
 
 
+def test_a_browser_says_of_a_profile_whose_device_it_is() -> None:
+    ids = {"$distinct_id": "$device:d1", "$device_id": "d1", "$user_id": "u1"}
+
+    assert properties_of(profile(**{"$set": {}} | ids)) == {"$set": {}, "user_id": "u1", "anonymous_id": "d1"}
+
+
 def test_a_profile_without_an_operation_is_rejected() -> None:
     with pytest.raises(Rejected):
         profile(plan="pro")

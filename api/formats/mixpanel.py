@@ -13,7 +13,7 @@ import msgspec
 from api.formats.clock import text_of_number, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import Sent, messages_in, sent_in
-from api.formats.mixpanel_ids import ids_of, person
+from api.formats.mixpanel_ids import ids_of, ids_of_profile
 from api.formats.names import content_name, text_or_none
 from streams import Event, Rejected, decode_json, make_event
 
@@ -84,7 +84,8 @@ def profile_of(raw: bytes, envelope: Envelope) -> Event:
     if operation is None:
         raise Rejected("", f"holds none of {', '.join(sorted(OPERATIONS))}")
     when, name = message.pop("$time", None), message.pop("$insert_id", None)
-    properties = message | person(message.pop("$distinct_id", None))
+    ids = ids_of_profile(message)
+    properties = message | ids
     return make_event(
         session_id="",
         event_type=operation,

@@ -16,17 +16,27 @@ def ids_of(event_type: Any, inner: dict[str, Any]) -> dict[str, str]:
         before = inner.pop("$anon_id", None) or inner.pop("$anon_distinct_id", None)
         ids = person(inner.pop("$identified_id", None)) | device(before)
     else:
-        ids = person(inner.pop("$user_id", None)) | device(inner.pop("$device_id", None))
-    return with_distinct(ids, inner)
+        ids = user_and_device(inner)
+    return with_distinct(ids, inner, "distinct_id")
 
 
-def with_distinct(ids: dict[str, str], inner: dict[str, Any]) -> dict[str, str]:
-    """The same, and who `distinct_id` is, which stays in the properties where it is yet another."""
-    distinct = inner.pop("distinct_id", None)
+def ids_of_profile(message: dict[str, Any]) -> dict[str, str]:
+    """The same of a profile."""
+    return with_distinct(user_and_device(message), message, "$distinct_id")
+
+
+def user_and_device(members: dict[str, Any]) -> dict[str, str]:
+    """Who is named as what."""
+    return person(members.pop("$user_id", None)) | device(members.pop("$device_id", None))
+
+
+def with_distinct(ids: dict[str, str], members: dict[str, Any], name: str) -> dict[str, str]:
+    """The same, and who the distinct id of that name is, which stays where it was if it is yet another."""
+    distinct = members.pop(name, None)
     if distinct != ids.get("anonymous_id"):
         found = person(distinct)
         if not found.items() <= (found | ids).items():
-            inner["distinct_id"] = distinct
+            members[name] = distinct
         ids = found | ids
     return ids
 
