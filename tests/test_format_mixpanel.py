@@ -234,10 +234,14 @@ PERSONS: dict[str, tuple[Event, dict[str, Any]]] = {
     "nobody": (event_named("x", distinct_id="", **{"$user_id": None}), {}),
     "identified in a browser": (
         event_named("$identify", distinct_id="u1", **{"$anon_distinct_id": "$device:d1", "$user_id": "u1"}),
-        {"user_id": "u1", "anonymous_id": "d1", "properties": {"$user_id": "u1"}},
+        {"user_id": "u1", "anonymous_id": "d1"},
     ),
     "identified by a server": (
         event_named("$identify", **{"$identified_id": "u1", "$anon_id": "d1"}),
+        {"user_id": "u1", "previous_id": "d1"},
+    ),
+    "an alias of a device": (
+        event_named("$create_alias", distinct_id="$device:d1", alias="u1"),
         {"user_id": "u1", "anonymous_id": "d1"},
     ),
     "an alias": (event_named("$create_alias", distinct_id="d1", alias="u1"), {"user_id": "u1", "previous_id": "d1"}),

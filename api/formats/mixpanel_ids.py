@@ -12,11 +12,10 @@ def ids_of(event_type: Any, inner: dict[str, Any]) -> dict[str, str]:
     if event_type == "$merge" and is_pair(inner.get("$distinct_ids")):
         one, other = inner.pop("$distinct_ids")
         return person(one) | previous(other)
+    ids = user_and_device(inner)
     if event_type == "$identify":
         before = inner.pop("$anon_id", None) or inner.pop("$anon_distinct_id", None)
-        ids = person(inner.pop("$identified_id", None)) | device(before)
-    else:
-        ids = user_and_device(inner)
+        ids = ids | person(inner.pop("$identified_id", None)) | previous(before)
     return with_distinct(ids, inner, "distinct_id")
 
 
@@ -54,8 +53,10 @@ def device(value: Any) -> dict[str, str]:
 
 
 def previous(value: Any) -> dict[str, str]:
-    """Who somebody was before."""
-    return {} if value in (None, "") else {"previous_id": str(value).removeprefix(DEVICE)}
+    """Who somebody was before: a device, if it says so; else nobody knows what it was."""
+    if type(value) is str and value.startswith(DEVICE):
+        return device(value)
+    return {} if value in (None, "") else {"previous_id": str(value)}
 
 
 def is_pair(value: Any) -> bool:
