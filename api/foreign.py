@@ -7,8 +7,8 @@ its bytes, and its neighbours go in.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 from starlette.datastructures import State

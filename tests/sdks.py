@@ -16,7 +16,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pysqlite3
 import pytest
 
@@ -129,11 +128,6 @@ def _key(server: Server, folder: Path) -> str:
         check=True,
     )
     return made.stdout.split()[0]
-
-
-def _is_known(api: Api, key: str) -> bool:
-    """Whether a key may append, of which a batch of nothing leaves no trace."""
-    return httpx.post(f"{api.url}/api/events", content=b"[]", headers={"Authorization": f"Bearer {key}"}).status_code == 200
 
 
 def need(tool: str) -> str:
