@@ -153,17 +153,16 @@ def make_event(
     Raises Rejected. Only an event with an id has its clock corrected: the name of any other rests on its timestamp, and a resend,
     corrected by another difference, would be another event to the tables.
     """
-    members = {"session_id": session_id, "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
     stored = StoredEvent(
-        session_id=_text(members, "session_id", NAME_LIMIT_BYTES) if session_id else "",
-        event_type=_text(members, "event_type", NAME_LIMIT_BYTES),
-        timestamp=_text(members, "timestamp", 64) if timestamp or event_id is None else "",
-        event_id=None if event_id is None else _text(members, "event_id", NAME_LIMIT_BYTES),
+        session_id=_checked("session_id", session_id, NAME_LIMIT_BYTES) if session_id else "",
+        event_type=_checked("event_type", event_type, NAME_LIMIT_BYTES),
+        timestamp=_checked("timestamp", timestamp, 64) if timestamp or event_id is None else "",
+        event_id=None if event_id is None else _checked("event_id", event_id, NAME_LIMIT_BYTES),
         properties=msgspec.Raw(_encode(properties)),
         clock_us=0 if event_id is None else clock_us,
     )
     event = _event(stored, _encode(stored))
-    if _may_hide(event.body) or any(map(_is_too_long, properties.values())):
+    if _may_hide(event.body):  # in which the properties are an inner object
         _look_closer(event.body)
     return event
 
@@ -203,12 +202,18 @@ def _event(stored: StoredEvent, body: bytes) -> Event:
 
 def _text(members: dict[str, Any], field: str, limit_bytes: int) -> str:
     """Take a name of the event's own out of its members."""
-    text = members.pop(field, None)
+    return _checked(field, members.pop(field, None), limit_bytes)
+
+
+def _checked(field: str, text: Any, limit_bytes: int) -> str:
+    """A name of the event's own, if it is one."""
+    if type(text) is str and 0 < len(text) <= limit_bytes and text.isascii():  # nearly all
+        return text
     if type(text) is not str:
         raise Rejected(field, "is missing" if text is None else "must be a string")
     if not text:
         raise Rejected(field, "must not be empty")
-    if len(text) > limit_bytes or (not text.isascii() and len(text.encode()) > limit_bytes):
+    if len(text.encode()) > limit_bytes:
         raise Rejected(field, f"is longer than {limit_bytes} bytes", limit=limit_bytes, value=len(text.encode()))
     return text
 
