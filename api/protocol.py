@@ -17,6 +17,7 @@ from streams import Settings
 HEADER_LIMIT_BYTES = 32 * 1024
 LINGER_SECONDS = 1.0  # for the rest of what is refused
 LINGER_BYTES = 1024 * 1024
+HEAD, LENGTH, END = b"HTTP/1.1 ", b"\r\ncontent-length: ", b"\r\n\r\n"  # of the head of an answer
 CHUNK_OVERHEAD = 8  # bytes on the wire a byte of body, at most: chunks of one byte
 
 
@@ -33,6 +34,40 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
     return Protocol
 
 
+class OnePiece:
+    """A transport that keeps an answer's head, when it says how long the answer is, until what follows: one write, and mostly one
+    packet. Clients that take the end of a packet for that of an answer are there, and the second write costs as much as parsing
+    an event."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes, or keep them if they are a head."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(HEAD) and data.endswith(END) and LENGTH in data:
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Write what is kept: nothing follows."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Write what is kept, and close."""
+        self.flush()
+        self._transport.close()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection: armed on connect and on a request's first byte, disarmed when the request is complete."""
 
@@ -47,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Count the connection, start its deadline."""
         super().connection_made(transport)
+        self.transport: Any = OnePiece(transport)
         self.headers = []
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
@@ -123,6 +159,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._disarm()
         if self.cycle is not None and not self._refused:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is written; to HEAD, it is a head alone."""
+        self.transport.flush()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser refuses."""

@@ -415,6 +415,15 @@ def test_a_connection_serves_request_after_request(api: Api) -> None:
     assert len(streams) == 1
 
 
+def test_head_is_answered_at_once_and_the_connection_goes_on(api: Api) -> None:
+    with httpx.Client(base_url=api.url, timeout=5) as client:
+        answers = [client.head("/healthz") for _ in range(3)]
+        streams = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in answers}
+
+    assert [(answer.status_code, answer.headers["content-length"]) for answer in answers] == [(200, "15")] * 3
+    assert len(streams) == 1
+
+
 def test_a_refused_body_leaves_the_connection_in_step(api: Api) -> None:
     with api.connect() as connection:
         connection.sendall(post_of(b"no json") + post_of(b"[]", b"Content-Encoding: br") + post_of(b"[]"))
