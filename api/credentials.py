@@ -32,7 +32,8 @@ def hash_of(key: str) -> bytes:
 
 
 def credential_of(headers: list[tuple[bytes, bytes]]) -> str | None:
-    """The key or token of a request, None when it has none; as Bearer, as user name of Basic, or as X-Write-Key."""
+    """The key or token of a request, None when it has none; as Bearer, as user name of Basic, or as X-Write-Key,
+    where Jitsu's SDKs put a secret behind a colon."""
     given = [(name, value) for name, value in headers if name in (_AUTHORIZATION, _WRITE_KEY)]
     if not given:
         return None
@@ -44,7 +45,7 @@ def credential_of(headers: list[tuple[bytes, bytes]]) -> str | None:
         detail = f"a credential has {CREDENTIAL_LIMIT_BYTES} bytes at most"
         raise Problem(401, "credential-invalid", detail, limit=CREDENTIAL_LIMIT_BYTES, value=len(value))
     try:
-        return value.decode("ascii") if name == _WRITE_KEY else _authorized(value)
+        return value.decode("ascii").partition(":")[0] if name == _WRITE_KEY else _authorized(value)
     except (UnicodeDecodeError, binascii.Error):
         raise Problem(401, "credential-invalid", "the credential is not ASCII, or its base64 is damaged") from None
 

@@ -54,10 +54,16 @@ class PostForeign:
         except tuple(ERRORS) as error:
             status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
             answer, more = refused(Problem(status, code, str(error)), format)
-        length = (b"content-length", b"%d" % len(answer.body))
-        kind = [(b"content-type", answer.media_type.encode())] if answer.body else []
-        await send({"type": "http.response.start", "status": answer.status, "headers": [*kind, length, *more]})
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*_described(answer), *more]})
         await send({"type": "http.response.body", "body": answer.body})
+
+
+def _described(answer: Answer) -> HeaderList:
+    """The headers that say what an answer is; none say how long nothing is (RFC 9110, 8.6)."""
+    if answer.status == 204:
+        return []
+    kind = [(b"content-type", answer.media_type.encode())] if answer.body else []
+    return [*kind, (b"content-length", b"%d" % len(answer.body))]
 
 
 async def _body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int, held: Held) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.http import Door, opened
+from api.formats import FOREIGN
+from tests.http import Door, opened, running
 from tests.servers import Server
 
 
@@ -46,7 +47,6 @@ async def test_a_message_becomes_an_event(door: Door) -> None:
     assert 0 <= row["received_at_us"] - 1_000_000 - row["timestamp_us"] < 1_000_000  # sent a second after it happened
     assert json.loads(row["properties"]) == {
         "type": "track",
-        "event": "Signed Up",
         "user_id": "u1",
         "anonymous_id": "a1",
         "properties": {"plan": "pro"},
@@ -147,3 +147,42 @@ async def test_a_message_without_a_time_happened_when_it_came(door: Door) -> Non
     assert [answer.status_code for answer in answers] == [200, 200]
     assert row["timestamp"] == ""
     assert 0 <= row["received_at_us"] - row["timestamp_us"] < 1_000_000
+
+
+SHOP = "https://shop.example"
+ASKED = "authorization, content-type, anonymousid, sentat, x-write-key"
+PATHS = [(method, foreign.path.replace("{call}", "track")) for foreign in FOREIGN for method in foreign.methods]
+PLACES = pytest.mark.parametrize(("method", "path"), PATHS, ids=str)
+
+
+@PLACES
+async def test_a_page_may_send_there_and_read_why_it_was_refused(server: Server, tmp_path: Path, method: str, path: str) -> None:
+    async with opened(server, tmp_path, CORS_ORIGINS=SHOP, REQUEST_LIMIT_BYTES=100_000, EVENT_LIMIT_BYTES=1_000) as door:
+        asked = {"Origin": SHOP, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": ASKED}
+        preflight = await door.client.options(path, headers=asked)
+        keyless = await door.client.request(method, path, content=b"{}", headers={"Origin": SHOP})
+        too_large = await door.client.request(
+            method, path, content=b"x" * 100_001, headers={"Origin": SHOP, "X-Write-Key": "acme"}
+        )
+
+        assert [answer.status_code for answer in (preflight, keyless, too_large)] == [204, 400, 413]
+        assert preflight.headers["access-control-allow-headers"] == ASKED
+        for answer in (preflight, keyless, too_large):
+            assert answer.headers["access-control-allow-origin"] == SHOP
+            assert answer.headers["access-control-allow-credentials"] == "true"
+
+
+def test_an_answer_comes_in_one_piece(server: Server, tmp_path: Path) -> None:
+    with running(server, tmp_path) as api:
+        for path, ending in (("/v1/track", b'{"success":true}'), ("/api/v1/events", b"\r\n\r\n"), ("/v1/tarck", b"}")):
+            body = json.dumps(message() | {"specversion": "1.0", "id": "1", "source": "/shop"}).encode()
+            request = (
+                f"POST {path} HTTP/1.1\r\nHost: x\r\nX-Write-Key: acme\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            )
+            with api.connect() as connection:
+                for _ in range(20):
+                    connection.sendall(request)
+                    piece = connection.recv(65_536)
+
+                    assert piece.startswith(b"HTTP/1.1 ")
+                    assert piece.endswith(ending)

@@ -24,6 +24,13 @@ def id_of(field: str, value: Any) -> str | None:
     return str(value)
 
 
+def text_of_id(value: Any) -> str:
+    """An id as text, empty where there is none: SDKs send the numbers that their users give them."""
+    if type(value) is str:
+        return value
+    return str(value) if type(value) in (int, float) else ""
+
+
 def content_name(*content: Any) -> str:
     """The event_id of an event that has none: its content, its actor in it. Nothing of it may differ in a resend."""
     return f"content:{hashlib.sha256(_encode(content)).hexdigest()[:32]}"

@@ -1,21 +1,24 @@
-"""Segment's HTTP API, which RudderStack's SDKs speak, too: a batch, or one message whose kind its path names.
+"""Segment's HTTP API, which RudderStack's SDKs speak, too, and Jitsu's under paths of its own: a batch, or one message whose kind
+its path names.
 
 https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/. A message's `messageId` is its event_id. Its name
 is that of its event, or its kind; everything it holds but that stays in its properties, under the names it has there.
 """
 
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
 from api.formats.clock import clock_of, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
-from api.formats.names import content_name, text_or_none
+from api.formats.names import content_name, text_of_id, text_or_none
 from streams import Event, Rejected, decode_json, make_event
 
 KINDS = ("track", "identify", "page", "screen", "group", "alias")
 CALLS = {"batch": None, "b": None} | {kind: kind for kind in KINDS} | {kind[0]: kind for kind in KINDS}
 TRANSPORT = ("sentAt", "writeKey", "receivedAt", "_metadata")
+WHO = (("userId", "user_id"), ("anonymousId", "anonymous_id"), ("previousId", "previous_id"))
 
 
 class Batch(msgspec.Struct, rename="camel"):
@@ -35,6 +38,7 @@ class One(msgspec.Struct, rename="camel"):
 
 _decode_batch = msgspec.json.Decoder(Batch).decode
 _decode_one = msgspec.json.Decoder(One).decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def open_request(parts: Parts) -> Envelope:
@@ -48,56 +52,90 @@ def open_request(parts: Parts) -> Envelope:
             one = _decode_one(parts.body)
             messages, sent, key = [parts.body], one.sent_at, one.write_key
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"the body is no batch of Segment's: {error}") from None
-    return Envelope(messages, parts.received_at_us, text_or_none(key), clock_of(sent, parts.received_at_us), kind)
+        raise Unreadable(f"the body is no {parts.path['call']} of Segment's: {error}") from None
+    key = text_or_none(key) or _key_of_beacon(parts.query)
+    return Envelope(messages, parts.received_at_us, key, clock_of(sent, parts.received_at_us), kind)
+
+
+def _key_of_beacon(query: bytes) -> str | None:
+    """The key of RudderStack's beacons, which have no headers."""
+    return parse_qs(query.decode("latin-1")).get("writeKey", [None])[0] if query else None
 
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message is."""
+    message = _message_of(raw)
+    kind = message.get("type") or envelope.context
+    if kind not in KINDS:
+        raise Rejected("type", f"must be one of {', '.join(KINDS)}")
+    message["type"] = kind
+    original = message.pop("originalTimestamp", None)
+    timestamp = message.pop("timestamp", None) or original
+    for theirs, ours in WHO:
+        who = message.pop(theirs, None)
+        if who is not None and (known := text_of_id(who)):
+            message[ours] = known
+    session = _session_of(message, kind)
+    named = message.pop("messageId", None)
+    return make_event(
+        session_id=session,
+        event_id=content_name(message, timestamp) if named in (None, "") else text_of_id(named) or named,
+        event_type=message.pop("event", None) if kind == "track" else kind,
+        properties=message,
+        **timed(timestamp, envelope),
+    )
+
+
+def _message_of(raw: bytes) -> dict[str, Any]:
+    """What a message says, without what is said of its sending. Raises Rejected."""
     message = decode_json(raw)
     if type(message) is not dict:
         raise Rejected("", "must be a JSON object")
     for name in TRANSPORT:
         message.pop(name, None)
-    kind = message.get("type") or envelope.context
-    if kind not in KINDS:
-        raise Rejected("type", f"must be one of {', '.join(KINDS)}")
-    properties = message | {"type": kind} | ids_of(message)
-    timestamp = message.get("timestamp") or message.get("originalTimestamp")
-    for name in ("messageId", "timestamp", "originalTimestamp", "userId", "anonymousId", "previousId"):
-        properties.pop(name, None)
-    return make_event(
-        session_id=session_of(message),
-        event_type=message.get("event") if kind == "track" else kind,
-        event_id=message.get("messageId") or content_name(properties, timestamp),
-        properties=properties,
-        **timed(timestamp, envelope),
-    )
+    return message
 
 
-def ids_of(message: dict[str, Any]) -> dict[str, Any]:
-    """Who a message is about, under our names; what is missing, null or empty is nobody."""
-    named = {"user_id": "userId", "anonymous_id": "anonymousId", "previous_id": "previousId"}
-    return {ours: str(message[theirs]) for ours, theirs in named.items() if message.get(theirs) not in (None, "")}
-
-
-def session_of(message: dict[str, Any]) -> str:
-    """The session that RudderStack's browser SDK counts, empty for others."""
+def _session_of(message: dict[str, Any], kind: str) -> str:
+    """The session that RudderStack's browser SDK counts, empty for others. The traits that a message is about may stand in its
+    context, too; they come to their place."""
     context = message.get("context")
-    session = context.get("sessionId") if type(context) is dict else None
-    return str(session) if type(session) in (int, str) else ""
+    if type(context) is not dict:
+        return ""
+    if kind in ("identify", "group") and "traits" in context and not message.get("traits"):
+        message["traits"] = context.pop("traits")
+    return text_of_id(context.get("sessionId"))
 
 
-def answer(parts: Parts, envelope: Envelope) -> Answer:
-    """What both SDKs take for success."""
-    return Answer(200, b'{"success":true}')
+def named_by(raw: bytes) -> bytes:
+    """A message without what differs in a resend."""
+    try:
+        return _encode(_message_of(raw))
+    except Rejected:
+        return raw
 
 
-SEGMENT = Format(name="segment", open=open_request, event_of=event_of, answer=answer)
+SEGMENT = Format(
+    name="segment",
+    open=open_request,
+    event_of=event_of,
+    named_by=named_by,
+    answer=lambda parts, envelope: Answer(200, b'{"success":true}'),
+)
+JITSU = msgspec.structs.replace(SEGMENT, name="jitsu", answer=lambda parts, envelope: Answer(200, b'{"ok":true}'))
 
 
 def choose(parts: Parts) -> Format:
     """Segment's, for the calls that it has."""
+    return _known(SEGMENT, parts)
+
+
+def choose_jitsu(parts: Parts) -> Format:
+    """The same with Jitsu's answer."""
+    return _known(JITSU, parts)
+
+
+def _known(format: Format, parts: Parts) -> Format:
     if parts.path["call"] not in CALLS:
         raise Unreadable(f"calls here are {', '.join(CALLS)}")
-    return SEGMENT
+    return format

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from api.formats import amplitude, mixpanel, posthog, segment, snowplow
+from api.formats import amplitude, cloudevents, mixpanel, posthog, segment, snowplow
 from api.formats.format import Format, Parts
 
 
@@ -28,14 +28,20 @@ GET, POST, BOTH = ("GET",), ("POST",), ("GET", "POST")
 TEXT, GIF, ONE = ("text/plain",), ("image/gif",), ("text/plain", "application/json")
 TP2 = "/com.snowplowanalytics.snowplow/tp2"
 KEY = {"key": str}
+CALLS = {"call": Literal[tuple(segment.CALLS)]}
+
 FOREIGN = [
+    Foreign("segment", ("POST",), "/v1/{call}", segment.choose, "Messages of Segment's and RudderStack's SDKs.", CALLS),
+    Foreign("beacon", ("POST",), "/beacon/v1/{call}", segment.choose, "The same from RudderStack's beacons.", CALLS),
+    Foreign("jitsu", ("POST",), "/api/s/{call}", segment.choose_jitsu, "Messages of Jitsu's SDKs in browsers.", CALLS),
+    Foreign("jitsuServer", ("POST",), "/api/s/s2s/{call}", segment.choose_jitsu, "Messages of Jitsu's other SDKs.", CALLS),
     Foreign(
-        "segment",
+        "cloudevents",
         ("POST",),
-        "/v1/{call}",
-        segment.choose,
-        "Messages of Segment's and RudderStack's SDKs.",
-        {"call": Literal[tuple(segment.CALLS)]},
+        "/api/v1/events",
+        cloudevents.choose,
+        "CloudEvents 1.0 in JSON: structured, batched or binary; OpenMeter's SDKs, too.",
+        success=204,
     ),
     Foreign("posthogBatch", ("POST",), "/batch", amplitude.choose_batch, "Batches of PostHog's server SDKs, and of Amplitude's."),
     Foreign("posthogE", ("POST",), "/e", posthog.choose, "Events of PostHog's browser SDK."),
