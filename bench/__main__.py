@@ -11,6 +11,7 @@ from bench.archive import archive, leaving, reread, segment
 from bench.door import batch, single
 from bench.flood import flood
 from bench.footprint import idle, memory
+from bench.foreign import foreign
 from bench.formats import formats
 from bench.latency import latency
 from bench.long import long
@@ -20,7 +21,24 @@ from bench.system import end_on_signals
 from bench.tables import drain, rebuild
 
 PLAIN_WIDTH = 160
-MEASURES = (single, batch, drain, rebuild, latency, flood, memory, idle, archive, segment, reread, leaving, long, scale, formats)
+MEASURES = (
+    single,
+    batch,
+    drain,
+    rebuild,
+    latency,
+    flood,
+    memory,
+    idle,
+    archive,
+    segment,
+    reread,
+    leaving,
+    long,
+    scale,
+    foreign,
+    formats,
+)
 FIGURES = {measure.__name__: measure for measure in MEASURES}
 
 

@@ -52,10 +52,20 @@ def batch(say: Say, *, quick: bool) -> list[Figure]:
     return [ratio_of(f"batch POSTs of {BATCH_EVENTS}", ours, theirs, target=0.6, unit="events/s")]
 
 
-def post_batches(system: System, port: int, *, tenants: int, events: int, seed: str, kind: Kind = "whole") -> float:
+def post_batches(
+    system: System,
+    port: int,
+    *,
+    tenants: int,
+    events: int,
+    seed: str,
+    kind: Kind = "whole",
+    size: int = BATCH_EVENTS,
+    format: str = "native",
+) -> float:
     """Events a second, posted in batches."""
-    plan = {"port": port, "tenants": tenants, "events": events, "size": BATCH_EVENTS, "connections": BATCH_CONNECTIONS}
-    answer = system.ask("bench.load", **plan, seed=seed, kind=kind)
+    plan = {"port": port, "tenants": tenants, "events": events, "size": size, "connections": BATCH_CONNECTIONS}
+    answer = system.ask("bench.load", **plan, seed=seed, kind=kind, format=format)
     return _checked(answer) / float(answer["seconds"])
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from api.formats import Format, Parts
 from api.formats.amplitude import AMPLITUDE
+from api.formats.cloudevents import CLOUDEVENTS
 from api.formats.mixpanel import EVENTS as MIXPANEL
 from api.formats.posthog import POSTHOG
 from api.formats.segment import SEGMENT
@@ -138,10 +139,25 @@ def _snowplow() -> Parts:
     return _batch({"schema": "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4", "data": [event] * MESSAGES})
 
 
+def _cloudevents() -> Parts:
+    event = {
+        "specversion": "1.0",
+        "id": ID,
+        "source": "/shop/orders",
+        "type": "order.placed",
+        "subject": "u1",
+        "time": TIME,
+        "datacontenttype": "application/json",
+        "data": {"plan": "pro", "total": 12.5, "items": 3},
+    }
+    return _batch([event] * MESSAGES)
+
+
 BATCHES: dict[str, tuple[Format, Parts]] = {
     "Segment": (SEGMENT, _segment()),
     "PostHog": (POSTHOG, _posthog()),
     "Amplitude": (AMPLITUDE, _amplitude()),
     "Mixpanel": (MIXPANEL, _mixpanel()),
     "Snowplow": (SNOWPLOW, _snowplow()),
+    "CloudEvents": (CLOUDEVENTS, _cloudevents()),
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from bench.workload import calls, tenant_names
+from bench.workload import calls, segment_batch, tenant_names
 
 LIMIT_SECONDS = 120.0
 Answered = Callable[["Connection", int, bytes], None]
@@ -45,11 +45,14 @@ class Connection(asyncio.Protocol):
             self._answered(self, int(head[9:12]), body)
 
 
-def request_of(tenant: str, bodies: list[bytes]) -> bytes:
-    """The bytes of a POST: one event as an object, more as an array."""
-    content = bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
+def request_of(tenant: str, bodies: list[bytes], format: str = "native") -> bytes:
+    """The bytes of a POST: one event as an object, more as an array; or of a batch of Segment's."""
+    if format == "segment":
+        path, content = "/v1/batch", segment_batch(bodies)
+    else:
+        path, content = "/api/events", bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
     return (
-        f"POST /api/events HTTP/1.1\r\nHost: localhost\r\nX-Tenant-ID: {tenant}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Tenant-ID: {tenant}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
         + content
     )
@@ -94,8 +97,10 @@ def main() -> None:
     plan = json.loads(sys.argv[1])
     tenants = tenant_names(plan["tenants"])
     made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], kind=plan["kind"])
-    requests = [request_of(tenant, bodies) for tenant, bodies in made]
+    requests = [request_of(tenant, bodies, plan.get("format", "native")) for tenant, bodies in made]
     seconds, statuses, accepted = uvloop.run(post_all(plan["port"], requests, plan["connections"]))
+    if plan.get("format") == "segment":  # whose answers hold no receipts
+        accepted = statuses[200] * plan["size"]
     print(json.dumps({"seconds": seconds, "statuses": statuses, "accepted": accepted, "events": len(requests) * plan["size"]}))
 
 

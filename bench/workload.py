@@ -4,12 +4,14 @@ A tenant has about a hundred sessions at a time, a session about twelve events; 
 properties; times a hundredth of a second apart, in order but for a jitter of two seconds. An event has about 180 bytes.
 """
 
+import hashlib
+import json
 import random
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["whole", "short", "named"]
 TYPES = ("page_view", "click", "search", "add_to_cart", "purchase")
@@ -18,6 +20,7 @@ SESSION_EVENTS = 12
 ACTIVE_SESSIONS = 100
 STEP_US = 10_000
 JITTER_US = 2_000_000
+OWN = ("session_id", "event_type", "timestamp")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -65,3 +68,23 @@ def calls(
         if tenant not in streams:
             streams[tenant] = bodies(tenant, each, seed=seed, after=after, kind=kind)
         yield tenant, list(islice(streams[tenant], size))
+
+
+def segment_batch(events: Sequence[bytes]) -> bytes:
+    """A batch as Segment's Python SDK sends it, of events of the native format."""
+    return json.dumps({"batch": [_segment_message(event) for event in events], "sentAt": "2026-01-01T12:00:00.000Z"}).encode()
+
+
+def _segment_message(raw: bytes) -> dict[str, Any]:
+    event, number = json.loads(raw), hashlib.md5(raw).hexdigest()
+    return {
+        "integrations": {},
+        "anonymousId": None,
+        "properties": {name: value for name, value in event.items() if name not in OWN},
+        "timestamp": event["timestamp"].replace("Z", "+00:00"),
+        "context": {"library": {"name": "analytics-python", "version": "2.4.0"}},
+        "userId": event["session_id"],
+        "type": "track",
+        "event": event["event_type"],
+        "messageId": f"{number[:8]}-{number[8:12]}-{number[12:16]}-{number[16:20]}-{number[20:]}",
+    }
