@@ -70,7 +70,8 @@ def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
-        with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS) as store:
+        gap_seconds = settings.session_gap_seconds
+        with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS, session_gap_seconds=gap_seconds) as store:
             async with Log(wire, window_seconds=settings.window_seconds, archive_url=settings.archive) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)

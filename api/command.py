@@ -16,7 +16,8 @@ def opened() -> Iterator[tuple[Settings, SqliteStore]]:
     """The settings and the store that they name; errors that a person can act on end the command with their sentence."""
     try:
         settings = load_settings()
-        with open_store(settings.tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS) as store:
+        gap_seconds = settings.session_gap_seconds
+        with open_store(settings.tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS, session_gap_seconds=gap_seconds) as store:
             yield settings, store
     except (SettingError, StoreUnavailable, LogUnavailable, ArchiveUnavailable, RebuildRunning) as error:
         sys.exit(str(error))

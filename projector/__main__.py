@@ -218,6 +218,12 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
     async with opened(settings, settings.lease_seconds, cache_mib=settings.cache_mib) as (log, store):
         if store.version_warning:
             log_of_projector.warning("%s", store.version_warning)
+        if store.gap_us() != store.session_gap_us:
+            log_of_projector.warning(
+                "SESSION_GAP_SECONDS is %g, the tables were made with %g and keep it until `python -m projector rebuild`",
+                store.session_gap_us / 1_000_000,
+                store.gap_us() / 1_000_000,
+            )
         holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         worker = Worker(
             log,

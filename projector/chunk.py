@@ -10,6 +10,7 @@ import msgspec
 import pysqlite3
 
 from projector.projection import Batch, EventRow, SessionRow, by_session, with_sessions
+from projector.sessions import NOTHING_LOOSE, Loose, loose_of
 
 COLUMNS = ", ".join(EventRow.__struct_fields__)
 _PRAGMAS = ("page_size = 65536", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
@@ -17,11 +18,13 @@ _INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (len(EventRow.__struct_fie
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """The rows of a batch in a file, by rowid, and what they add to sessions, as if none had begun before the batch."""
+    """The rows of a batch in a file, by rowid, and what they add to sessions, as if none had begun before the batch, and those
+    that came without one were alone."""
 
     first: int
     last: int
     sessions: list[SessionRow]
+    loose: Loose = NOTHING_LOOSE
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -51,9 +54,11 @@ def store_rows(path: str, batches: Sequence[Batch]) -> Chunk:
     stored: list[Stored] = []
     last = 0
     for batch in batches:
-        values, sessions = with_sessions(batch.rows, by_session(batch.rows), {})
+        loose = loose_of(batch.rows)
+        alone = {single.run.first_position: single.run.first_position for single in loose.singles}
+        values, sessions = with_sessions(batch.rows, by_session(batch.rows), {}, alone)
         connection.executemany(_INSERT, values)
-        stored.append(Stored(last + 1, last + len(values), sessions))
+        stored.append(Stored(last + 1, last + len(values), sessions, loose))
         last += len(values)
     connection.execute("COMMIT")
     connection.close()

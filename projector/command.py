@@ -79,7 +79,8 @@ async def opened(
     settings: Settings, budget_seconds: float = COMMAND_SECONDS, *, cache_mib: int = COMMAND_CACHE_MIB
 ) -> AsyncIterator[tuple[Log, SqliteStore]]:
     """The log and the tables that settings name."""
-    with open_store(settings.tables_url, cache_mib=cache_mib) as store:
+    gap_seconds = settings.session_gap_seconds
+    with open_store(settings.tables_url, cache_mib=cache_mib, session_gap_seconds=gap_seconds) as store:
         async with Log(Wire(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
             yield log, store
 

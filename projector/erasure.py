@@ -17,6 +17,7 @@ BREATH_SECONDS = 0.004  # for the projectors that wait for their turn to write
 KEYS = {
     "events": "position",
     "event_sessions": "first_position",
+    "identity_links": "one",
     "quarantine": "position",
     "gone": "position",
     "forgotten": "name",

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from projector.again import compute_again
+from projector.chunk import COLUMNS
 from projector.projection import EventRow
 from projector.schema import index_sessions
 from streams import notes
@@ -62,9 +64,12 @@ class Gone:
         values = (tenant, _json(fresh))
         dropped = self._execute(f"UPDATE gone{{0}} SET why = 'erased' WHERE {OF_THESE}", values).rowcount
         quarantined = self._execute(f"DELETE FROM quarantine{{0}} WHERE {OF_THESE}", values).rowcount
-        rows = self._execute(f"DELETE FROM events{{0}} WHERE {OF_THESE} RETURNING session_position, position", values).fetchall()
+        rows = self._execute(f"DELETE FROM events{{0}} WHERE {OF_THESE} RETURNING session_position, {COLUMNS}", values).fetchall()
         self._execute("INSERT OR IGNORE INTO gone{0} SELECT ?1, value, 'erased' FROM json_each(?2)", values)
-        self._shrink_sessions(tenant, rows)
+        if rows:
+            index_sessions(self._connection, self._suffix)
+            deleted = [(EventRow(*row), session_position) for session_position, *row in rows]
+            compute_again(self._connection, self._suffix, tenant, deleted)
         counts.dropped -= dropped
         counts.late_duplicates -= len(fresh) - dropped - quarantined - len(rows)
         counts.erased += len(fresh)
@@ -73,45 +78,6 @@ class Gone:
         """Why a position is in no table: dropped or erased; None when it is neither."""
         found = self._execute("SELECT why FROM gone{0} WHERE tenant_id = ? AND position = ?", (tenant, position)).fetchone()
         return str(found[0]) if found else None
-
-    # -- sessions ----------------------------------------------------------------------------------------------------
-
-    def _shrink_sessions(self, tenant: str, rows: Sequence[tuple[int, int]]) -> None:
-        """Take events that were removed, (first position of their session, position), out of their sessions."""
-        removed: dict[int, set[int]] = {}
-        for session, position in rows:
-            removed.setdefault(session, set()).add(position)
-        if removed:
-            index_sessions(self._connection, self._suffix)
-        for session, positions in removed.items():
-            self._shrink(tenant, session, positions)
-
-    def _shrink(self, tenant: str, session: int, removed: set[int]) -> None:
-        """Make a session again of what is left of it. It is called by its first position, which may be another now."""
-        first = session
-        if session in removed:
-            rest = "SELECT min(position) FROM events{0} WHERE tenant_id = ? AND session_position = ?"
-            [first] = self._execute(rest, (tenant, session)).fetchone()
-        if first is None:
-            self._execute("DELETE FROM event_sessions{0} WHERE tenant_id = ? AND first_position = ?", (tenant, session))
-            return
-        if first != session:
-            follow = "UPDATE events{0} SET session_position = ? WHERE tenant_id = ? AND session_position = ?"
-            self._execute(follow, (first, tenant, session))
-        started_at_us, first_type = self._end(tenant, first, "ASC")
-        last_event_at_us, last_type = self._end(tenant, first, "DESC")
-        self._execute(
-            "UPDATE event_sessions{0} SET first_position = ?, started_at_us = ?, first_event_type = ?, last_event_at_us = ?, "
-            "last_event_type = ?, event_count = event_count - ? WHERE tenant_id = ? AND first_position = ?",
-            (first, started_at_us, first_type, last_event_at_us, last_type, len(removed), tenant, session),
-        )
-
-    def _end(self, tenant: str, session: int, order: str) -> tuple[int, str]:
-        """Time and type of a session's first or last event, by time, then position."""
-        place = f"ORDER BY timestamp_us {order}, position {order} LIMIT 1"
-        statement = f"SELECT timestamp_us, event_type FROM events{{0}} WHERE tenant_id = ? AND session_position = ? {place}"
-        found: tuple[int, str] = self._execute(statement, (tenant, session)).fetchone()
-        return found
 
     # -- names -------------------------------------------------------------------------------------------------------
 

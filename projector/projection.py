@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from projector.identities import named_in
 from streams import (
     EVENT_VERSION,
     SET_ASIDE_VERSION,
@@ -23,11 +24,12 @@ from streams import (
     parse_body,
 )
 
-PROJECTION_VERSION = 4  # 3 put into quarantine what says that somebody is forgotten
+PROJECTION_VERSION = 4  # 3 knows neither that somebody is forgotten, nor events without a session
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A row of `events`, all but its session's first position."""
+    """A row of `events`, all but its session's first position. `identity` is by whom an event is that came without a session;
+    empty when it has one, or names nobody: it is in no session then."""
 
     tenant_id: str
     position: int
@@ -40,10 +42,12 @@ class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     timestamp_us: int
     received_at_us: int
     properties: str
+    identity: str = ""
 
 
 class SessionRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of `event_sessions`, or what some events add to one. First and last are by event time, then position."""
+    """A row of `event_sessions`, or what some events add to one. First and last are by event time, then position, unless it is
+    derived: the session of events that came without one. The ids are the smallest that its events name, or empty."""
 
     tenant_id: str
     first_position: int
@@ -53,6 +57,9 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False):
     event_count: int
     first_event_type: str
     last_event_type: str
+    user_id: str = ""
+    anonymous_id: str = ""
+    derived: int = 0
 
 
 class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -136,6 +143,7 @@ def row_of(tenant: str, record: Record) -> EventRow:
         raise Rejected("version", f"is {record.version}; this projector reads events of version {EVENT_VERSION}")
     event = parse_body(record.body)
     event_hash, split = name_of(tenant, event)
+    properties = event.properties.decode()
     return EventRow(
         tenant,
         record.position,
@@ -147,7 +155,8 @@ def row_of(tenant: str, record: Record) -> EventRow:
         event.timestamp,
         event.timestamp_us,
         record.received_at_us,
-        event.properties.decode(),
+        properties,
+        "" if event.session_id else named_in(properties).identity,
     )
 
 
@@ -166,7 +175,7 @@ def refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
 
 
 def by_session(rows: Iterable[EventRow]) -> dict[str, list[EventRow]]:
-    """Rows by their session, both in the order in which they come."""
+    """Rows by their session as it was sent, both in the order in which they come."""
     sessions: dict[str, list[EventRow]] = {}
     for row in rows:
         session = sessions.get(row.session_id)
@@ -182,6 +191,7 @@ def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
     # min keeps the first of equals and the reversed max the last: equal times go by position
     earliest = min(events, key=_time)
     latest = max(reversed(events), key=_time)
+    named = [named_in(row.properties) for row in events if '_id"' in row.properties]
     return SessionRow(
         earliest.tenant_id,
         first_position,
@@ -191,16 +201,33 @@ def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
         len(events),
         earliest.event_type,
         latest.event_type,
+        least([one.user_id for one in named]) if named else "",
+        least([one.anonymous_id for one in named]) if named else "",
     )
+
+
+def least(names: Iterable[str]) -> str:
+    """The smallest name that is none empty, by the bytes of its UTF-8: the same whatever their order."""
+    return min((name for name in names if name), default="")
 
 
 _time = attrgetter("timestamp_us")
 
 
 def with_sessions(
-    rows: Sequence[EventRow], sessions: Mapping[str, Sequence[EventRow]], known: dict[str, int]
+    rows: Sequence[EventRow],
+    sessions: Mapping[str, Sequence[EventRow]],
+    known: dict[str, int],
+    placed: Mapping[int, int] | None = None,
 ) -> tuple[list[tuple[Any, ...]], list[SessionRow]]:
-    """Rows as the values of `events`, and what they add to their sessions. `known`: first positions of those begun before."""
+    """Rows as the values of `events`, and what they add to their sessions. `known`: first positions of those begun before.
+    `placed`: of the sessions that were derived, by the position of the event; one that is not there is in none."""
     first = {session_id: events[0].position for session_id, events in sessions.items()} | known
-    values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
-    return values, [fold_session(events, first[session_id]) for session_id, events in sessions.items()]
+    if "" in sessions:
+        at = placed or {}
+        values = [
+            (*msgspec.structs.astuple(row), first[row.session_id] if row.session_id else at.get(row.position, 0)) for row in rows
+        ]
+    else:
+        values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
+    return values, [fold_session(events, first[session_id]) for session_id, events in sessions.items() if session_id]

@@ -62,7 +62,8 @@ async def rebuild(
         surveys = await _surveys(log, store, tenants)
         if not accept_loss:
             await _refuse_losses(log, store, surveys, live)
-        store.create_shadow()
+        # one tenant's tables go among those of others, which have a gap already
+        store.create_shadow(gap_us=store.gap_us() if tenants else None)
         records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
         if not tenants:
             store.index_shadow()

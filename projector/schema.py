@@ -1,6 +1,6 @@
 """The tables of SQLite: their columns, keys and indexes, and how a database gets them.
 
-Six tables make a set. The live set has plain names; a set being filled ends in __shadow, the one before in __previous.
+Seven tables make a set. The live set has plain names; a set being filled ends in __shadow, the one before in __previous.
 Rows are clustered by (tenant_id, position), which is also the order in which they come. Identity is led by the event's
 time, or by the client's own id, and sessions by the position of their first event instead of their name: each index
 grows near an end, so inserts stay fast at ten million rows, where an index led by a hash or a random id had halved them.
@@ -13,7 +13,9 @@ from sqlite_utils import Database, Migrations
 from projector.projection import PROJECTION_VERSION
 
 LIVE, SHADOW, PREVIOUS, DROPPED = "", "__shadow", "__previous", "__dropped"
-TABLES = ("events", "event_sessions", "quarantine", "gone", "forgotten", "checkpoints")
+TABLES = ("events", "event_sessions", "identity_links", "quarantine", "gone", "forgotten", "checkpoints")
+
+DEFAULT_GAP_US = 1_800_000_000
 
 _MOMENT = (
     "TEXT AS (strftime('%Y-%m-%dT%H:%M:%S', ({0} - ({0} % 1000000 + 1000000) % 1000000) / 1000000, "
@@ -37,6 +39,7 @@ _COLUMNS = {
         received_at {_MOMENT.format("received_at_us")},
         properties TEXT NOT NULL,
         session_position INTEGER NOT NULL,
+        identity TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (tenant_id, position)""",
     "event_sessions": f"""
         tenant_id TEXT NOT NULL,
@@ -49,7 +52,16 @@ _COLUMNS = {
         event_count INTEGER NOT NULL,
         first_event_type TEXT NOT NULL,
         last_event_type TEXT NOT NULL,
+        user_id TEXT,
+        anonymous_id TEXT,
+        derived INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (tenant_id, first_position)""",
+    "identity_links": """
+        tenant_id TEXT NOT NULL,
+        one TEXT NOT NULL,
+        other TEXT NOT NULL,
+        event_count INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id, one, other)""",
     "quarantine": f"""
         tenant_id TEXT NOT NULL,
         position INTEGER NOT NULL,
@@ -85,13 +97,17 @@ _COLUMNS = {
 _UNIQUE_INDEXES = {
     "events_by_name": "events (tenant_id, timestamp_us, event_hash, split) WHERE event_id IS NULL",
     "events_by_event_id": "events (tenant_id, event_id) WHERE event_id IS NOT NULL",
-    "event_sessions_by_name": "event_sessions (tenant_id, session_id)",
+    # a client may send what is the name of a derived session, and that is another session
+    "event_sessions_by_name": "event_sessions (tenant_id, session_id, derived * first_position)",
 }
+# What applying needs: an actor's events without a session, by time. It has no row for any other event.
+_ACTOR_INDEXES = {"events_by_identity": "events (tenant_id, identity, timestamp_us) WHERE identity <> ''"}
 _READ_INDEXES = {
     "events_by_time": "events (tenant_id, timestamp_us)",
     "events_by_type": "events (tenant_id, event_type, timestamp_us)",
     "events_by_session": "events (tenant_id, session_position, timestamp_us)",
     "event_sessions_by_time": "event_sessions (tenant_id, last_event_at_us)",
+    "event_sessions_by_user": "event_sessions (tenant_id, user_id, last_event_at_us) WHERE user_id IS NOT NULL",
 }
 
 migrations = Migrations("penstock")
@@ -102,7 +118,7 @@ def create_live_tables(db: Database) -> None:
     """The first schema: which sets there are, what this database is called, and the live set."""
     db.execute(
         "CREATE TABLE table_sets (suffix TEXT NOT NULL PRIMARY KEY, generation INTEGER NOT NULL, "
-        "projection_version INTEGER NOT NULL) STRICT"
+        f"projection_version INTEGER NOT NULL, session_gap_us INTEGER NOT NULL DEFAULT {DEFAULT_GAP_US}) STRICT"
     )
     db.execute("CREATE TABLE database_identity (tables_id TEXT NOT NULL PRIMARY KEY) STRICT")
     db.execute("INSERT INTO database_identity VALUES (lower(hex(randomblob(8))))")
@@ -152,14 +168,36 @@ def name_what_is_gone(db: Database) -> None:
             db.execute(f"CREATE TABLE IF NOT EXISTS {table}{suffix} ({_COLUMNS[table]}) STRICT, WITHOUT ROWID")
 
 
-def create_set(connection: Any, suffix: str) -> None:
-    """Empty tables under a suffix, with the indexes that keep rows unique."""
+@migrations()
+def derive_sessions(db: Database) -> None:
+    """What events without a session need; in every set, so that the previous one can come back. A new database has it from the
+    first step on."""
+    if "session_gap_us" in {column.name for column in db["table_sets"].columns}:
+        return
+    db.execute(f"ALTER TABLE table_sets ADD COLUMN session_gap_us INTEGER NOT NULL DEFAULT {DEFAULT_GAP_US}")
+    for (suffix,) in db.execute("SELECT suffix FROM table_sets").fetchall():
+        db.execute(f"ALTER TABLE events{suffix} ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
+        for column in ("user_id TEXT", "anonymous_id TEXT", "derived INTEGER NOT NULL DEFAULT 0"):
+            db.execute(f"ALTER TABLE event_sessions{suffix} ADD COLUMN {column}")
+        _create_table(db.conn, "identity_links", suffix)
+        db.execute(f"DROP INDEX event_sessions_by_name_g{_generation(db.conn, suffix)}")
+        _create_indexes(db.conn, suffix, _only(_UNIQUE_INDEXES, "event_sessions_by_name"), unique=True)
+        _create_indexes(db.conn, suffix, _ACTOR_INDEXES | _only(_READ_INDEXES, "event_sessions_by_user"), unique=False)
+
+
+def create_set(connection: Any, suffix: str, gap_us: int = DEFAULT_GAP_US) -> None:
+    """Empty tables under a suffix, with the indexes that keep rows unique; their sessions will have that gap."""
     [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()
-    connection.execute("INSERT INTO table_sets VALUES (?, ?, ?)", (suffix, generation, PROJECTION_VERSION))
-    for table, columns in _COLUMNS.items():
-        rowid = "" if table == "quarantine" else ", WITHOUT ROWID"
-        connection.execute(f"CREATE TABLE {table}{suffix} ({columns}) STRICT{rowid}")
+    connection.execute("INSERT INTO table_sets VALUES (?, ?, ?, ?)", (suffix, generation, PROJECTION_VERSION, gap_us))
+    for table in _COLUMNS:
+        _create_table(connection, table, suffix)
     _create_indexes(connection, suffix, _UNIQUE_INDEXES, unique=True)
+    _create_indexes(connection, suffix, _ACTOR_INDEXES, unique=False)
+
+
+def _create_table(connection: Any, table: str, suffix: str) -> None:
+    rowid = "" if table == "quarantine" else ", WITHOUT ROWID"
+    connection.execute(f"CREATE TABLE {table}{suffix} ({_COLUMNS[table]}) STRICT{rowid}")
 
 
 def create_read_indexes(connection: Any, suffix: str) -> None:
@@ -181,9 +219,24 @@ def _create_indexes(connection: Any, suffix: str, indexes: dict[str, str], *, un
         connection.execute(f"CREATE {kind} IF NOT EXISTS {name}_g{generation} ON {table}{suffix} {columns}")
 
 
+def gap_of(connection: Any, suffix: str) -> int:
+    """The longest gap within a derived session, in microseconds, with which a set was made."""
+    [gap_us] = connection.execute("SELECT session_gap_us FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
+    return int(gap_us)
+
+
+def identity_index(connection: Any, suffix: str) -> str:
+    """The name of the index by which a set's events without a session are found."""
+    return f"events_by_identity_g{_generation(connection, suffix)}"
+
+
 def live_generation(connection: Any) -> int:
     """The number that the live set's indexes end in."""
     return _generation(connection, LIVE)
+
+
+def _only(indexes: dict[str, str], name: str) -> dict[str, str]:
+    return {name: indexes[name]}
 
 
 def _generation(connection: Any, suffix: str) -> int:

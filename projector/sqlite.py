@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from projector.chunk import Chunk
 from projector.projection import PROJECTION_VERSION, Batch
 from projector.schema import (
+    DEFAULT_GAP_US,
     DROPPED,
     LIVE,
     PREVIOUS,
@@ -21,6 +22,7 @@ from projector.schema import (
     create_read_indexes,
     create_set,
     drop_set,
+    gap_of,
     migrations,
     rename_set,
 )
@@ -31,15 +33,23 @@ from streams import notes
 
 
 class SqliteStore(SqliteFile):
-    """The tables of one database file."""
+    """The tables of one database file. `session_gap_us` is for sets that are made here: those that are there keep theirs."""
 
     tables_id = ""
+
+    def __init__(self, path: str, *, session_gap_us: int = DEFAULT_GAP_US, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.session_gap_us = session_gap_us
 
     def _prepare(self) -> None:
         super()._prepare()
         if migrations.pending(Database(self._connection)):  # or a command would wait for whoever writes, only to read
             with self.transaction():
-                migrations.apply(Database(self._connection))
+                database = Database(self._connection)
+                is_new = not database["table_sets"].exists()
+                migrations.apply(database)
+                if is_new:
+                    self.execute("UPDATE table_sets SET session_gap_us = ?", (self.session_gap_us,))
         [self.tables_id] = self.execute("SELECT tables_id FROM database_identity").fetchone()
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
@@ -140,12 +150,17 @@ class SqliteStore(SqliteFile):
                 raise RebuildRunning from None
             yield
 
-    def create_shadow(self) -> None:
-        """An empty shadow set; what an interrupted rebuild left is removed first."""
+    def gap_us(self, suffix: str = LIVE) -> int:
+        """The longest gap within a derived session of a set."""
+        return gap_of(self._connection, suffix)
+
+    def create_shadow(self, *, gap_us: int | None = None) -> None:
+        """An empty shadow set; what an interrupted rebuild left is removed first. Its derived sessions will have that gap, or the
+        one of this store."""
         self.drop_leftovers()
         with self.transaction():
             drop_set(self._connection, SHADOW)
-            create_set(self._connection, SHADOW)
+            create_set(self._connection, SHADOW, self.session_gap_us if gap_us is None else gap_us)
 
     def index_shadow(self) -> None:
         """The indexes that serve reads, for the shadow set."""

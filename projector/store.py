@@ -34,8 +34,12 @@ class RebuildRunning(Exception):
         super().__init__(self.__doc__)
 
 
-def open_store(url: str, *, cache_mib: int = 256, busy_seconds: float = 10.0) -> "SqliteStore":
-    """The store that a DATABASE_URL names, to be used as a context manager. It waits so long for another that writes."""
+def open_store(
+    url: str, *, cache_mib: int = 256, busy_seconds: float = 10.0, session_gap_seconds: float = 1_800.0
+) -> "SqliteStore":
+    """The store that a DATABASE_URL names, to be used as a context manager. It waits so long for another that writes; sets of
+    tables that it makes have that gap."""
     from projector.sqlite import SqliteStore
 
-    return SqliteStore(url.removeprefix("sqlite:///"), cache_mib=cache_mib, busy_seconds=busy_seconds)
+    path, gap_us = url.removeprefix("sqlite:///"), round(session_gap_seconds * 1_000_000)
+    return SqliteStore(path, session_gap_us=gap_us, cache_mib=cache_mib, busy_seconds=busy_seconds)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pysqlite3
 
+from projector.actors import SESSION, SESSION_VALUES, planned, write
 from projector.chunk import COLUMNS, Stored
 from projector.gone import Counts, Gone, names_of
 from projector.projection import (
@@ -20,6 +21,7 @@ from projector.projection import (
     with_sessions,
 )
 from projector.schema import LIVE
+from projector.sessions import loose_of
 from streams import fault_point, keys_of
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
@@ -50,7 +52,7 @@ class Tables:
         self.gone = Gone(connection, suffix)
         self._insert_event = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
         )
         self._take_events = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
@@ -59,18 +61,20 @@ class Tables:
             "WHERE rows.rowid BETWEEN ? AND ? ORDER BY rows.rowid ON CONFLICT DO NOTHING"
         )
         self._add_to_session = (
-            f"INSERT INTO event_sessions{suffix} (tenant_id, first_position, session_id, started_at_us, last_event_at_us, "
-            "event_count, first_event_type, last_event_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (tenant_id, session_id) DO UPDATE SET "
+            f"INSERT INTO event_sessions{suffix} ({SESSION}) VALUES ({SESSION_VALUES}) "
+            "ON CONFLICT (tenant_id, session_id, derived * first_position) DO UPDATE SET "
             "first_event_type = iif(excluded.started_at_us < started_at_us, excluded.first_event_type, first_event_type), "
             "last_event_type = iif(excluded.last_event_at_us >= last_event_at_us, excluded.last_event_type, last_event_type), "
             "started_at_us = min(started_at_us, excluded.started_at_us), "
             "last_event_at_us = max(last_event_at_us, excluded.last_event_at_us), "
-            "event_count = event_count + excluded.event_count"
+            "event_count = event_count + excluded.event_count, "
+            "user_id = iif(user_id < excluded.user_id, user_id, coalesce(excluded.user_id, user_id)), "
+            "anonymous_id = "
+            "iif(anonymous_id < excluded.anonymous_id, anonymous_id, coalesce(excluded.anonymous_id, anonymous_id))"
         )
         self._first_positions = (
             f"SELECT session_id, first_position FROM json_each(?2) CROSS JOIN event_sessions{suffix} "
-            "ON tenant_id = ?1 AND session_id = value"
+            "ON tenant_id = ?1 AND session_id = value AND derived * first_position = 0"
         )
 
     def checkpoint(self, tenant: str) -> Checkpoint:
@@ -188,9 +192,11 @@ class Tables:
     def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
         """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
         sessions = by_session(rows)
-        values, added = with_sessions(rows, sessions, self._known_sessions(tenant, sessions))
+        plan = planned(self._connection, self.suffix, tenant, loose_of(rows))
+        values, added = with_sessions(rows, sessions, self._known_sessions(tenant, sessions), plan.placed)
         if self._connection.executemany(self._insert_event, values).rowcount != len(rows):
             return False
+        write(self._connection, self.suffix, tenant, plan)
         self._add_to_sessions(added)
         return True
 
@@ -214,8 +220,9 @@ class Tables:
         """Write rows of the chunk, if every row is fresh; False, with some rows written, if not."""
         known = self._known_sessions(tenant, [session.session_id for session in stored.sessions])
         begun = [(one.first_position, known[one.session_id]) for one in stored.sessions if one.session_id in known]
+        plan = planned(self._connection, self.suffix, tenant, stored.loose)
         self._connection.execute("DELETE FROM temp.known_sessions")
-        self._connection.executemany("INSERT INTO temp.known_sessions VALUES (?, ?)", begun)
+        self._connection.executemany("INSERT INTO temp.known_sessions VALUES (?, ?)", [*begun, *plan.placed.items()])
         taken = self._connection.execute(self._take_events, (stored.first, stored.last)).rowcount
         if taken != stored.last - stored.first + 1:
             return False
@@ -226,6 +233,7 @@ class Tables:
                 for one in stored.sessions
             ]
         )
+        write(self._connection, self.suffix, tenant, plan)
         return True
 
     def _remove(self, tenant: str, rows: Sequence[EventRow]) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from projector.tables import NOTHING, Checkpoint, Tables
 from streams import Log
 
 ORDER = {
-    "events": "position", "event_sessions": "first_position", "quarantine": "position", "gone": "position", "forgotten": "name",
-    "checkpoints": "position",
+    "events": "position", "event_sessions": "first_position", "identity_links": "one, other", "quarantine": "position",
+    "gone": "position", "forgotten": "name", "checkpoints": "position",
 }  # fmt: skip
-WHOLE = ("forgotten", "checkpoints")  # of which nothing can be left out
+WHOLE = ("identity_links", "forgotten", "checkpoints")  # of which nothing can be left out
 SHOW_POSITIONS = 10_000
 SCRATCH_CACHE_MIB = 32
 
@@ -52,7 +53,8 @@ async def verify(
     makes the WAL grow while it lasts, is as short as the comparison.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
-        with SqliteStore(str(Path(folder, "replayed.db")), cache_mib=SCRATCH_CACHE_MIB) as scratch:
+        path, gap_us = str(Path(folder, "replayed.db")), store.gap_us()
+        with SqliteStore(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=gap_us) as scratch:
             with store.snapshot() as now:
                 behind = _wanted(now, tenants)
             known = {survey.tenant for survey in await log.survey()} | behind.keys()
@@ -134,19 +136,20 @@ def _compare(tenant: str, live: Tables, replayed: Tables, begin: int) -> Iterato
             yield value if table == "events" else 1, words
 
 
-def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tuple[int, Row | None, Row | None]]:
+def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tuple[Any, Row | None, Row | None]]:
     """Rows of both in order of their key, those of one key together."""
+    place = itemgetter(*key.split(", "))
     mine, other = next(ours, None), next(theirs, None)
     while mine is not None or other is not None:
-        if other is None or (mine is not None and mine[key] < other[key]):
+        if other is None or (mine is not None and place(mine) < place(other)):
             assert mine is not None
-            yield mine[key], mine, None
+            yield place(mine), mine, None
             mine = next(ours, None)
-        elif mine is None or other[key] < mine[key]:
-            yield other[key], None, other
+        elif mine is None or place(other) < place(mine):
+            yield place(other), None, other
             other = next(theirs, None)
         else:
-            yield mine[key], mine, other
+            yield place(mine), mine, other
             mine, other = next(ours, None), next(theirs, None)
 
 

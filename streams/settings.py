@@ -79,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     batch_records: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
     batch_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
     lease_seconds: Annotated[float, Meta(ge=0.2, le=60)] = 5.0
+    session_gap_seconds: Annotated[float, Meta(ge=1, le=604_800)] = 1_800.0
     cache_mib: Annotated[int, Meta(ge=1)] = 256
     log_format: Literal["auto", "json", "text"] = "auto"
     access_log: bool = False

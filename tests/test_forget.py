@@ -19,7 +19,7 @@ from projector.rebuild import rebuild, rollback
 from projector.sqlite import SqliteStore
 from projector.verify import verify
 from projector.worker import Worker
-from streams import Event, Log, Record, Wire, keys_of, name_of, notes
+from streams import Event, Log, Record, Wire, keys_of, make_event, name_of, notes
 from streams import erasure as log_erasure
 from streams.forget import Forgetting
 from streams.reclaim import reclaim
@@ -47,8 +47,17 @@ GARBAGE = (b"", b"[]", b"\xff", b'{"user_id":"ann"}', b'{"deep":[{"user_id":"ann
 @st.composite
 def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
     """Records (version, body) of several people: in shared sessions, times out of order, names that come twice with the same
-    content or with that of another, what is no event, and drops of any of it."""
+    content or with that of another, what came without a session, what is no event, and drops of any of it."""
+    without = st.builds(
+        lambda event_type, second, event_id, **properties: (1, unnamed(event_type, second, event_id, properties)),
+        event_type=st.sampled_from(["a", "identify"]),
+        second=st.integers(0, 9),
+        event_id=st.sampled_from(["u", "v", "w", "z"]),
+        user_id=st.sampled_from([*PEOPLE, "null"]),
+        anonymous_id=st.sampled_from(["1", "2"]),
+    )
     bodies = st.one_of(
+        without,
         st.builds(
             lambda **members: (1, event(**members).body),
             session_id=st.sampled_from(["S1", "S2", "S3"]),
@@ -61,6 +70,13 @@ def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
         st.lists(st.integers(1, 20), min_size=1, max_size=5).map(lambda at: (2, drop(at))),
     )
     return draw(st.lists(bodies, min_size=1, max_size=30))
+
+
+def unnamed(event_type: str, second: int, event_id: str, properties: dict[str, Any]) -> bytes:
+    """An event without a session, as the log stores it; some are further apart than the longest gap."""
+    timestamp = f"2026-01-01T{10 + second // 2}:00:0{second}Z"
+    members = {"session_id": "", "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
+    return make_event(**members, properties=properties).body
 
 
 def drop(positions: list[int]) -> bytes:
@@ -150,15 +166,17 @@ def test_sessions_are_the_fold_of_the_events_that_are_left(
     assert not [row for row in tables["quarantine"] if row[1] <= cut and row[6] in GARBAGE[3:5]]
     sessions = {}
     for row in tables["events"]:
-        sessions.setdefault(row[5], []).append(row)
+        if row[5]:
+            sessions.setdefault(row[5], []).append(row)
     expected = []
     for rows in sessions.values():
         first, last = min(rows, key=lambda row: (row[8], row[1])), max(rows, key=lambda row: (row[8], row[1]))
         begin = min(row[1] for row in rows)
         assert {row[13] for row in rows} == {begin}
         expected.append((begin, first[5], first[8], last[8], len(rows), first[6], last[6]))
-    found = [(row[1], row[2], row[3], row[5], row[7], row[8], row[9]) for row in tables["event_sessions"]]
+    found = [(row[1], row[2], row[3], row[5], row[7], row[8], row[9]) for row in tables["event_sessions"] if not row[12]]
     assert found == sorted(expected)
+    assert {row[13] for row in tables["events"] if not row[5]} - {0} == {row[1] for row in tables["event_sessions"] if row[12]}
 
 
 # -- everywhere ------------------------------------------------------------------------------------------------------------

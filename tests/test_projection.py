@@ -17,6 +17,7 @@ from tests.events import event
 TABLES = {
     "events": "tenant_id, position",
     "event_sessions": "tenant_id, first_position",
+    "identity_links": "tenant_id, one, other",
     "quarantine": "tenant_id, position",
     "gone": "tenant_id, position",
     "forgotten": "tenant_id, salt, name",

@@ -15,6 +15,8 @@ WRONG = [
     ("PORT", "65536"),
     ("PORT", "http"),
     ("PORT", "80.5"),
+    ("SESSION_GAP_SECONDS", "0.5"),
+    ("SESSION_GAP_SECONDS", "604801"),
     ("REDIS_URL", "http://localhost"),
     ("REDIS_URL", "localhost:6379"),
     ("DATABASE_URL", "mysql://localhost/x"),

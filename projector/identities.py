@@ -1,0 +1,117 @@
+"""Identities: by whom an event is, and which identities are one actor. Pure: no I/O, no clock.
+
+An event names its user and its anonymous visitor in its properties. A linking event says that all it names are one. An actor
+is everybody who is linked to an identity, directly or not, as long as they are few; of more, each is an actor alone.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+LINKING = frozenset({"identify", "$identify", "alias", "$create_alias", "$merge", "$merge_dangerously"})  # each SDK's own name
+IDENTITY_LIMIT_BYTES = 256
+ACTOR_LIMIT_IDENTITIES = 32  # more than one person has; names that stand for many people link whole tenants
+NO_ONE = frozenset(
+    {
+        *("", "null", "nil", "none", "undefined", "nan", "0", "-1", "true", "false", "[object object]", "unknown", "anonymous"),
+        *("guest", "distinct_id", "distinctid", "id", "user_id", "anonymous_id", "email", "not_authenticated"),
+        "00000000-0000-0000-0000-000000000000",
+    }
+)
+USER, ANONYMOUS = "u:", "a:"
+
+Link = tuple[str, str]
+Neighbours = Callable[[str], Iterable[str]]  # of an identity; may end behind ACTOR_LIMIT_IDENTITIES of them
+
+
+class Named(msgspec.Struct, frozen=True, gc=False):
+    """Whom an event names, empty where it names nobody: a word for no one is nobody."""
+
+    user_id: str = ""
+    anonymous_id: str = ""
+    previous_id: str = ""
+
+    @property
+    def identity(self) -> str:
+        """By whom it is: its user, or else its anonymous visitor; empty when it names neither."""
+        if self.user_id:
+            return USER + self.user_id
+        return self.anonymous_id and ANONYMOUS + self.anonymous_id
+
+
+class _Members(msgspec.Struct, frozen=True, gc=False):
+    user_id: Any = None
+    anonymous_id: Any = None
+    previous_id: Any = None
+
+
+NOBODY = Named()
+_decode = msgspec.json.Decoder(_Members).decode
+
+
+def named_in(properties: str) -> Named:
+    """Whom an event names, from its properties as JSON; most events have no such member and are not decoded."""
+    if '_id"' not in properties:
+        return NOBODY
+    try:
+        found = _decode(properties)
+    except (msgspec.MsgspecError, RecursionError):  # a record that no door let in
+        return NOBODY
+    return Named(_somebody(found.user_id), _somebody(found.anonymous_id), _somebody(found.previous_id))
+
+
+def _somebody(value: Any) -> str:
+    """An id as text; empty for a word that clients send when they know nobody, and for what is no id."""
+    if type(value) is int and -(2**63) <= value < 2**64:
+        value = str(value)
+    if type(value) is not str or value.strip().lower() in NO_ONE or "\0" in value:
+        return ""
+    return value if len(value.encode()) <= IDENTITY_LIMIT_BYTES else ""
+
+
+def links_of(event_type: str, properties: str) -> list[Link]:
+    """The pairs of identities that an event links, the same for the same event; none unless it is a linking one.
+
+    A previous id may have been a user's or an anonymous one's: nobody says which, so it links both.
+    """
+    if event_type not in LINKING:
+        return []
+    named = named_in(properties)
+    identities = {
+        *(USER + name for name in (named.user_id, named.previous_id) if name),
+        *(ANONYMOUS + name for name in (named.anonymous_id, named.previous_id) if name),
+    }
+    if not identities:
+        return []
+    first, *others = sorted(identities)
+    return [(first, other) for other in others]
+
+
+def actor_of(identity: str, neighbours: Neighbours) -> frozenset[str]:
+    """Everybody who is linked to an identity, itself included; itself alone when they are too many."""
+    return linked_to(identity, neighbours) or frozenset((identity,))
+
+
+def linked_to(identity: str, neighbours: Neighbours) -> frozenset[str] | None:
+    """Everybody who is linked to an identity, itself included; None when they are too many."""
+    found, waiting = {identity}, [identity]
+    while waiting:
+        for other in neighbours(waiting.pop()):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+        if len(found) > ACTOR_LIMIT_IDENTITIES:
+            return None
+    return frozenset(found)
+
+
+def user_of(actor: frozenset[str]) -> str:
+    """The user id that an actor's links give: the smallest that is nobody's previous one; empty without one."""
+    return min(users_of(actor), default="")
+
+
+def users_of(actor: frozenset[str]) -> list[str]:
+    """The user ids of an actor. What is a previous one of somebody is an anonymous one, too."""
+    names = [one.removeprefix(USER) for one in actor if one.startswith(USER)]
+    return [name for name in names if ANONYMOUS + name not in actor]
