@@ -123,6 +123,7 @@ FILTERS = (
     Parameter(name="since", kind=shapes.Moment, description="From this event time on."),
     Parameter(name="until", kind=shapes.Moment, description="Before this event time."),
 )
+OF_USER = Parameter(name="user_id", kind=str, description="Only of this user.")
 
 # -- the operations ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ OPERATIONS: dict[str, Operation] = {
         name="getSessions",
         summary="Sessions, the one with the newest event first.",
         act="read",
-        parameters=(*FILTERS, *PAGE, AFTER),
+        parameters=(*FILTERS, OF_USER, *PAGE, AFTER),
         answers={200: Answer("A page of sessions.", {JSON: (shapes.SessionsPage,)})},
     ),
     "GET /api/sessions/{session_id}": Operation(

@@ -26,12 +26,13 @@ _encode = msgspec.json.Encoder().encode
 
 async def get_events(request: Request) -> Response:
     """GET /api/events: a page of events, newest first by event time, then position."""
-    return await _page(request, "events", reads.events, lambda row: (row["timestamp_us"], row["position"]))
+    return await _page(request, FILTERS, "events", reads.events, lambda row: (row["timestamp_us"], row["position"]))
 
 
 async def get_sessions(request: Request) -> Response:
     """GET /api/sessions: a page of sessions, the one with the newest event first."""
-    return await _page(request, "sessions", reads.sessions, lambda row: (row["last_event_at_us"], row["first_position"]))
+    allowed = FILTERS | {"user_id"}
+    return await _page(request, allowed, "sessions", reads.sessions, lambda row: (row["last_event_at_us"], row["first_position"]))
 
 
 async def get_session(request: Request) -> Response:
@@ -96,9 +97,13 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
 
 
 async def _page(
-    request: Request, name: str, read: Callable[..., list[dict[str, Any]]], place_of: Callable[[dict[str, Any]], Place]
+    request: Request,
+    allowed: frozenset[str],
+    name: str,
+    read: Callable[..., list[dict[str, Any]]],
+    place_of: Callable[[dict[str, Any]], Place],
 ) -> Response:
-    tenant, filters, place, limit = await _asked(request, FILTERS)
+    tenant, filters, place, limit = await _asked(request, allowed)
     rows = await run_in_threadpool(read, _store(request), tenant, filters, place, limit + 1)
     shown, cursor = _cut(rows, limit, place_of)
     return _json({name: shown, "next": cursor})
@@ -114,6 +119,7 @@ async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filter
             raise Problem(400, "invalid-parameter", f"parameters here are {known}, each once", parameter=parameter)
     filters = Filters(
         session_id=query.get("session_id"),
+        user_id=query.get("user_id"),
         event_type=query.get("event_type"),
         since_us=_moment(query.get("since"), "since"),
         until_us=_moment(query.get("until"), "until"),

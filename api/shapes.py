@@ -162,7 +162,10 @@ class EventRow(Struct):
     position: Position
     event_hash: Hash
     event_id: str | None
-    session_id: str
+    session_id: Annotated[str, Meta(description="As it was sent; empty when the event came without one.")]
+    session: Annotated[
+        str | None, Meta(description="The session that it is in: its own, or a derived one; null when nobody knows whose it is.")
+    ]
     event_type: str
     timestamp: str
     timestamp_utc: Moment
@@ -171,9 +174,12 @@ class EventRow(Struct):
 
 
 class SessionRow(Struct):
-    """A session in the tables: what its events add up to."""
+    """A session in the tables: what its events add up to. A derived one, of events that came without, has a name that begins
+    with `~`. The ids are the smallest that its events name, or that links give."""
 
     session_id: str
+    user_id: str | None
+    anonymous_id: str | None
     started_at: Moment
     last_event_at: Moment
     event_count: Annotated[int, Meta(ge=1)]

@@ -12,17 +12,24 @@ from streams import Record
 Place = tuple[int, int]  # event time in microseconds, position: where the page before ended
 
 EVENT_COLUMNS = (
-    "position, event_hash, event_id, session_id, event_type, timestamp, timestamp_us, timestamp_utc, received_at, properties"
+    "position, event_hash, event_id, session_id, iif(session_id <> '', session_id, (SELECT s.session_id FROM event_sessions AS s "
+    "WHERE s.tenant_id = events.tenant_id AND s.first_position = events.session_position)) AS session, "
+    "event_type, timestamp, timestamp_us, timestamp_utc, received_at, properties"
 )
 SESSION_COLUMNS = (
-    "session_id, started_at, last_event_at, last_event_at_us, event_count, first_event_type, last_event_type, first_position"
+    "session_id, user_id, anonymous_id, started_at, last_event_at, last_event_at_us, event_count, first_event_type, "
+    "last_event_type, first_position"
 )
+
+# a session that was sent goes before a derived one of that name
+_NAMED = "SELECT {} FROM event_sessions WHERE tenant_id = ? AND session_id = ? ORDER BY derived * first_position LIMIT 1"
 
 
 class Filters(msgspec.Struct, frozen=True):
     """What readers may ask for. `since_us` is included, `until_us` is not; microseconds of event time."""
 
     session_id: str | None = None
+    user_id: str | None = None
     event_type: str | None = None
     since_us: int | None = None
     until_us: int | None = None
@@ -103,8 +110,7 @@ def events_query(tenant: str, filters: Filters, place: Place | None, limit: int,
         values.append(filters.event_type)
     if filters.session_id is not None:
         index = "events_by_session"
-        first = "SELECT first_position FROM event_sessions WHERE tenant_id = ? AND session_id = ?"
-        where.append(f"session_position = ({first})")
+        where.append(f"session_position = ({_NAMED.format('first_position')})")
         values += [tenant, filters.session_id]
     start = f"SELECT {EVENT_COLUMNS} FROM events INDEXED BY {index}_g{generation}"
     return _paged(start, where, values, "timestamp_us", "position", filters, place, limit)
@@ -113,10 +119,14 @@ def events_query(tenant: str, filters: Filters, place: Place | None, limit: int,
 def sessions_query(tenant: str, filters: Filters, place: Place | None, limit: int, *, generation: int) -> tuple[str, list[Any]]:
     """The statement for a page of sessions, and its values."""
     index, where, values = "event_sessions_by_time", ["tenant_id = ?"], [tenant]
+    if filters.user_id is not None:
+        index = "event_sessions_by_user"
+        where.append("user_id = ?")
+        values.append(filters.user_id)
     if filters.session_id is not None:
         index = "event_sessions_by_name"
-        where.append("session_id = ?")
-        values.append(filters.session_id)
+        where.append(f"session_id = ? AND derived * first_position = ({_NAMED.format('derived * first_position')})")
+        values += [filters.session_id, tenant, filters.session_id]
     if filters.event_type is not None:
         where.append(
             f"EXISTS (SELECT 1 FROM events AS e INDEXED BY events_by_session_g{generation} "

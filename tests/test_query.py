@@ -11,7 +11,7 @@ import pytest
 
 from projector import Filters, SqliteStore
 from projector.reads import events_query, sessions_query
-from streams import keys_of, name_of
+from streams import keys_of, make_event, name_of
 from tests.events import body, event, events
 from tests.http import Door, opened, wait_until
 from tests.servers import Server
@@ -127,6 +127,8 @@ async def test_a_session_says_when_it_began_and_ended_and_with_what_by_event_tim
 
     assert (first["session_id"], second["session_id"]) == ("B", "A")
     assert {key: second[key] for key in second if key != "session_id"} == {
+        "user_id": None,
+        "anonymous_id": None,
         "started_at": "2026-01-01T10:00:01.000000Z",
         "last_event_at": "2026-01-01T10:00:05.000000Z",
         "event_count": 3,
@@ -486,11 +488,44 @@ async def test_a_tenant_that_never_sent_anything_sees_nothing(door: Door) -> Non
     assert (await receipt(door, 1))["http"] == 404
 
 
+# -- events without a session ------------------------------------------------------------------------------------------
+
+
+async def test_events_that_came_without_a_session_are_shown_with_the_one_that_they_are_in(door: Door) -> None:
+    came = [("e1", 0, {"anonymous_id": "a"}), ("e2", 9, {"user_id": "u", "anonymous_id": "a"}), ("e3", 5, {"user_id": "null"})]
+    identify = make_event(session_id="S1", event_type="identify", timestamp=moment(3), event_id="e4", properties=came[1][2])
+    without = [
+        make_event(session_id="", event_type="view", timestamp=moment(second), event_id=event_id, properties=properties)
+        for event_id, second, properties in came
+    ]
+    await door.log.append("acme", [*without, identify])
+    await door.project()
+
+    found = (await door.get("/api/sessions")).json()["sessions"]
+    [name] = {one["session_id"] for one in found} - {"S1"}
+    session = (await door.get(f"/api/sessions/{name}")).json()
+    rows = (await door.get("/api/events")).json()["events"]
+
+    assert name == f"~{rows[-1]['event_hash']}"
+    assert [(one["user_id"], one["anonymous_id"], one["event_count"]) for one in found] == [("u", "a", 2), ("u", "a", 1)]
+    assert [(one["event_id"], one["session_id"], one["session"]) for one in rows] == [
+        ("e2", "", name),
+        ("e3", "", None),
+        ("e4", "S1", "S1"),
+        ("e1", "", name),
+    ]
+    assert [one["event_id"] for one in session["events"]] == ["e2", "e1"]
+    assert await positions(door, session_id=name) == [2, 1]
+    assert await session_ids(door, user_id="u") == [name, "S1"]
+    assert await session_ids(door, user_id="nobody") == []
+    assert (await door.get("/api/events", user_id="u")).status_code == 400
+
+
 # -- query plans -------------------------------------------------------------------------------------------------------
 
 CHOICES = [
-    dict(zip(("session_id", "event_type", "since_us", "until_us"), choice, strict=True))
-    for choice in itertools.product(("S1", None), ("page_view", None), (0, None), (2**60, None))
+    dict(zip(("session_id", "user_id", "event_type", "since_us", "until_us"), choice, strict=True))
+    for choice in itertools.product(("S1", None), ("u", None), ("page_view", None), (0, None), (2**60, None))
 ]
 
 
@@ -531,7 +566,9 @@ def test_every_page_is_searched_in_an_index_of_the_tenant_and_never_scanned_or_s
 def narrowest(choice: dict[str, Any], statement: str) -> str:
     """What the first search must be led by: a session is small, a type may be most of a tenant's events."""
     if statement.startswith("SELECT session_id"):
-        return "session_id=?" if choice["session_id"] else "event_sessions"
+        if choice["session_id"]:
+            return "session_id=?"
+        return "user_id=?" if choice["user_id"] else "event_sessions"
     if choice["session_id"]:
         return "session_position=?"
     return "event_type=?" if choice["event_type"] else "events_by_time"
