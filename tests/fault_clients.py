@@ -40,6 +40,8 @@ class EventMaker:
         kind = self.rng.random()
         timestamp = self._timestamp()
         properties = {"canary": canary(tenant), "n": self.made, "deep": {"list": [1, None, "ü☃"]}}
+        if self.made % 3 == 0:
+            properties |= {"user_id": ("null", f"u{self.made % 7}")[self.made % 2], "anonymous_id": self.made % 11}
         if kind < 0.15:
             rest = f"{self.made % 3}-{self.client}x"
             first = {"session_id": "S1", "event_type": f"2{rest}", "timestamp": timestamp, **properties}

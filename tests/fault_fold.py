@@ -19,6 +19,7 @@ OWN = ("session_id", "event_type", "timestamp", "event_id")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Row = tuple[Any, ...]
+SessionEvent = tuple[Any, ...]  # its time in microseconds, position, type, user id and anonymous id
 
 
 class Entry(NamedTuple):
@@ -94,7 +95,7 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
     """The tables that a log says."""
     rows: dict[int, Row] = {}
     named: dict[tuple[str, str], bytes] = {}
-    sessions: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    sessions: dict[str, list[SessionEvent]] = defaultdict(list)
     quarantined: set[int] = set()
     dropped = 0
     for entry in log:
@@ -111,7 +112,8 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
             continue
         named[name] = content
         session, kind, time_us = members["session_id"], members["event_type"], microseconds(members["timestamp"])
-        sessions[session].append((time_us, entry.position, kind))
+        ids = [str(members.get(name, "null")) for name in ("user_id", "anonymous_id")]
+        sessions[session].append((time_us, entry.position, kind, *(None if one in ("null", "0") else one for one in ids)))
         row = (entry.position, *name, members.get("event_id"), session, kind, members["timestamp"], time_us)
         rows[entry.position] = (*row, entry.received_at_us, properties_of(members), sessions[session][0][1])
     late = len(log) - len(rows) - len(quarantined) - dropped
@@ -119,10 +121,11 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
     return Fold(rows, {row[0]: row for row in folded}, quarantined, late, dropped)
 
 
-def session_row(session: str, events: list[tuple[int, int, str]]) -> Row:
-    """A session as its events make it; first and last by event time, then position."""
+def session_row(session: str, events: list[SessionEvent]) -> Row:
+    """A session as its events make it; first and last by event time, then position, and the smallest ids that are somebody's."""
     first, last = min(events), max(events)
-    return events[0][1], session, first[0], last[0], len(events), first[2], last[2]
+    ids = [min((event[i] for event in events if event[i] is not None), default=None) for i in (3, 4)]
+    return events[0][1], session, first[0], last[0], len(events), first[2], last[2], *ids
 
 
 @cache

@@ -19,12 +19,21 @@ from tests.fault_fold import Entry, Fold, Row, digest_of, fold, log_keys, read_l
 from tests.fault_journal import Journal, canary, canonical, identity
 from tests.fault_system import NAMES, System
 
-TABLES = {"events": "position", "event_sessions": "first_position", "quarantine": "position", "checkpoints": "position"}
+TABLES = {
+    "events": "position",
+    "event_sessions": "first_position",
+    "identity_links": "one, other",
+    "quarantine": "position",
+    "checkpoints": "position",
+}
 EVENT_COLUMNS = (
     "position, event_hash, split, event_id, session_id, event_type, timestamp, timestamp_us, received_at_us, "
     "properties, session_position"
 )
-SESSION_COLUMNS = "first_position, session_id, started_at_us, last_event_at_us, event_count, first_event_type, last_event_type"
+SESSION_COLUMNS = (
+    "first_position, session_id, started_at_us, last_event_at_us, event_count, first_event_type, last_event_type, "
+    "user_id, anonymous_id"
+)
 PROPERTIES = EVENT_COLUMNS.split(", ").index("properties")
 COUNTED = ("duplicate", "conflict", "rejected", "limited")
 WAL_LIMIT_BYTES = 96 * 1024 * 1024
