@@ -92,8 +92,7 @@ MUTANTS = [
             ("projector/tables.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, sessions)]'),
             (
                 "projector/sqlite.py",
-                "            return [live.apply(batch) for batch in batches]\n",
-                "            written = [live.apply(batch) for batch in batches]\n"
+                "            return written\n",
                 "        with self.transaction():\n"
                 '            self._connection.executemany(live._add_to_session, getattr(live, "later", ()))\n'
                 "        return written\n",
