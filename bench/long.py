@@ -1,6 +1,6 @@
 """The figures of long logs: what memory it takes to archive, rebuild, verify and export them, and what the server keeps."""
 
-import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,17 +16,16 @@ Say = Callable[[str], None]
 TENANTS = 2  # a rebuild reads them in a process each
 PIECE_EVENTS = 250_000  # what the loader holds at a time
 LIMIT_MIB = 300
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.02
 EXPIRY_SECONDS = 600.0
 MIB = 1024 * 1024
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def long(say: Say, *, quick: bool) -> list[Figure]:
     """Peak memory of each command over 5 million records, beside 500,000; the server's when all but 500,000 have left it.
 
     A tenth of each log is on the server, the rest in segments. A command's memory is its process's and its children's, added
-    up. The server remembers names for a minute, and is looked at when that is over, beside one that holds 600,000 and no more.
+    up, with what they share counted once. The server remembers names for a minute, and is looked at when that is over, beside one that holds 600,000 and no more.
     """
     records, window_seconds = (200_000, 5.0) if quick else (5_000_000, 60.0)
     before, _ = _peaks(say, records // 10, window_seconds)
@@ -110,7 +109,7 @@ def peak_mib(system: System, module: str, *arguments: str, **environment: str) -
     reader.start()
     peak = 0
     while process.poll() is None:
-        peak = max(peak, sum(map(_resident_bytes, _family(process.pid))))
+        peak = max(peak, sum(map(_held_bytes, _family(process.pid))))
         time.sleep(LOOK_SECONDS)
     reader.join()
     if process.returncode != 0:
@@ -130,9 +129,10 @@ def _family(pid: int) -> Iterator[int]:
         yield from _family(child)
 
 
-def _resident_bytes(pid: int) -> int:
-    """What a process has in memory, 0 when it has ended."""
+def _held_bytes(pid: int) -> int:
+    """What a process has in memory, 0 when it has ended; of a page that several share, such as a library's, its part (PSS)."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, IndexError):
+        found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:
         return 0
+    return int(found[1]) * 1024 if found else 0
