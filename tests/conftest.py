@@ -11,6 +11,12 @@ from streams import Log, Wire
 from tests.sdks import Stack, standing
 from tests.servers import BINARIES, Server
 
+LONGEST = ("test_faults.py", "test_mutants.py")  # begin first, so that no process is left alone with them in the end
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
