@@ -74,7 +74,7 @@ def reread(say: Say, *, quick: bool) -> list[Figure]:
 
 def leaving(say: Say, *, quick: bool) -> list[Figure]:
     """p99 of POSTs, 200 a second over 20 tenants, while an archiver moves and trims other tenants' records; beside quiet."""
-    rounds, seconds, records = (2, 3, 400_000) if quick else (5, 8, 1_000_000)
+    rounds, seconds, records = (2, 2, 400_000) if quick else (5, 5, 1_000_000)
     pairs = []
     with System() as system:
         port = system.start_api()

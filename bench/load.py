@@ -96,7 +96,7 @@ def main() -> None:
     """Do what the plan in the first argument says, print what came of it."""
     plan = json.loads(sys.argv[1])
     tenants = tenant_names(plan["tenants"])
-    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], kind=plan["kind"])
+    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], kind=plan.get("kind", "whole"))
     requests = [request_of(tenant, bodies, plan.get("format", "native")) for tenant, bodies in made]
     seconds, statuses, accepted = uvloop.run(post_all(plan["port"], requests, plan["connections"]))
     if plan.get("format") == "segment":  # whose answers hold no receipts
