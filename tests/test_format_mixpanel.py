@@ -5,14 +5,16 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.credentials import KEY_ID_LENGTH, hash_of, new_key
 from api.formats import Envelope, Unreadable
-from api.formats.forms import messages_in
+from api.formats.forms import fields_of, messages_in
 from api.formats.mixpanel import EVENTS, PROFILES
 from projector import ApiKey, SqliteStore, credentials
 from streams import Event, Rejected, keys_of
@@ -313,3 +315,13 @@ async def test_a_token_is_stored_nowhere(server: Server, tmp_path: Path) -> None
     assert answer.status_code == 200
     assert "***" in kept and key not in kept
     assert "***" in logged and key not in logged
+
+
+@given(st.text('%0257bBdDcCaA"{}[]:, +&=x', max_size=40))
+def test_a_form_is_read_as_anybody_reads_it(form: str) -> None:
+    assert fields_of(form.encode()) == dict(parse_qsl(form))
+
+
+@given(st.text(max_size=40))
+def test_what_was_put_into_a_form_comes_out_of_it(text: str) -> None:
+    assert fields_of(urlencode({"data": text, "verbose": "1"}).encode()) == ({"data": text} if text else {}) | {"verbose": "1"}
