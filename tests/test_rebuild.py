@@ -50,6 +50,27 @@ async def test_rebuilt_tables_equal_live_ones(log: Log, store: SqliteStore, work
     assert await differences(log, store) == []
 
 
+@pytest.mark.parametrize(("limit", "first"), [(109, True), (110, False)])
+async def test_of_many_records_indexes_grow_with_the_rows(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch, limit: int, first: bool
+) -> None:
+    await filled(log, worker)
+    before, indexed = dump(store), []
+    write = store.write
+
+    def look_and_write(*chunk: Any) -> None:
+        names = store.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'events__shadow'").fetchall()
+        indexed.append(any(name.startswith("events_by_time") for (name,) in names))
+        write(*chunk)
+
+    monkeypatch.setattr("projector.rebuild.SORT_LIMIT_RECORDS", limit)
+    monkeypatch.setattr(store, "write", look_and_write)
+    await rebuild(log, store)
+
+    assert indexed[0] is first
+    assert dump(store) == before
+
+
 async def test_damaged_tables_are_named_and_repaired(log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     before = dump(store)
