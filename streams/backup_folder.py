@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streams.transfer_file import written_whole
+from streams.files import sync_folder, written_whole
 
 if TYPE_CHECKING:
     from streams.archive import Archive  # pyarrow takes half a second to load
@@ -168,19 +168,11 @@ class Folder:
         sealed = msgspec.structs.replace(backup, sha256=_digest_of(backup))
         with written_whole(str(Path(self.path, NAME))) as file:
             file.write(msgspec.json.format(msgspec.json.encode(sealed)))
-        self._sync()
         self._name_tables()
 
     def _name_tables(self) -> None:
         os.replace(self.next_tables, Path(self.path, TABLES))
-        self._sync()
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.path)
 
 
 def _digest_of(backup: Backup) -> str:

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from streams.append import LogBusy, LogFull, LogRefused, TenantErased
 from streams.command import settings_or_exit
+from streams.files import written_whole
 from streams.history import History, Refusal, ndjson_lines
 from streams.history_csv import BadColumns, csv_lines
 from streams.keys import BadTenant, keys_of
@@ -23,7 +24,7 @@ from streams.progress import Progress
 from streams.restore import LogDiffers, LogEndsBefore, Restore
 from streams.settings import Settings
 from streams.transfer import LINE_LIMIT_BYTES, BadLine, export, lines_of
-from streams.transfer_file import OtherFile, resumed, written_whole
+from streams.transfer_file import OtherFile, resumed
 from streams.wire import LogUnavailable, Wire
 
 READERS = {"ndjson": ndjson_lines, "csv": csv_lines}

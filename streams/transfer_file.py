@@ -16,22 +16,6 @@ class OtherFile(Exception):
 
 
 @contextlib.contextmanager
-def written_whole(path: str) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place when all of it is on disk, or never."""
-    part = f"{path}.{os.getpid()}.part"
-    try:
-        with open(part, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
-        raise
-
-
-@contextlib.contextmanager
 def resumed(path: str, tenant: str, after: int) -> Iterator[BinaryIO]:
     """A file that ends at position `after` of the tenant's log, to go on writing at its end. A line that was cut is taken
     off. Raises OtherFile when it ends elsewhere, BadLine when it is none."""
