@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from projector.guard import TenantUnknown, disagreements
-from projector.rebuild import SORT_LIMIT_RECORDS, Progress, RebuildRefused, Rebuilt
+from projector.rebuild import Progress, RebuildRefused, Rebuilt
 from projector.replay import Span, replay
 from projector.schema import LIVE, SHADOW
 from projector.sqlite import SqliteStore
@@ -84,10 +84,8 @@ async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list
 
 async def _fill(log: Log, made: SqliteStore, spans: list[Span], accept_loss: bool, progress: Progress | None) -> int:
     """Replay into a shadow set, which gets its indexes last and then is the only one; how many records."""
-    made.create_shadow()
     done, total = 0, sum(span.through for span in spans)
-    if total > SORT_LIMIT_RECORDS:
-        made.index_shadow()
+    made.create_shadow(records=total)
     async for chunk in replay(log, spans, made.replay_folder, accept_loss=accept_loss):
         made.write(made.tables(SHADOW), chunk)
         done += chunk.records

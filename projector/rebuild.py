@@ -18,7 +18,6 @@ from streams import Hole, Log, Survey, fault_point
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5
 SWAP_TRIES = 50
-SORT_LIMIT_RECORDS = 1_000_000  # of more, indexes grow with the rows: SQLite here sorts in memory, 70 bytes a row of each
 
 Progress = Callable[[int, int], None]  # records done, records in all
 
@@ -64,9 +63,8 @@ async def rebuild(
         if not accept_loss:
             await _refuse_losses(log, store, surveys, live)
         # one tenant's tables go among those of others, which have a gap already
-        store.create_shadow(gap_us=store.gap_us() if tenants else None)
-        if not tenants and sum(survey.last for survey in surveys) > SORT_LIMIT_RECORDS:
-            store.index_shadow()
+        alone = {"gap_us": store.gap_us()} if tenants else {"records": sum(survey.last for survey in surveys)}
+        store.create_shadow(**alone)
         records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
         if not tenants:
             store.index_shadow()

@@ -31,6 +31,8 @@ from projector.store import OtherProjection, RebuildRunning, StoreUnavailable
 from projector.tables import Tables
 from streams import notes
 
+SORT_LIMIT_RECORDS = 1_000_000  # SQLite here sorts in memory, 70 bytes a row of each index
+
 
 class SqliteStore(SqliteFile):
     """The tables of one database file. `session_gap_us` is for sets that are made here: those that are there keep theirs."""
@@ -154,16 +156,18 @@ class SqliteStore(SqliteFile):
         """The longest gap within a derived session of a set."""
         return gap_of(self._connection, suffix)
 
-    def create_shadow(self, *, gap_us: int | None = None) -> None:
+    def create_shadow(self, *, records: int = 0, gap_us: int | None = None) -> None:
         """An empty shadow set; what an interrupted rebuild left is removed first. Its derived sessions will have that gap, or the
-        one of this store."""
+        one of this store. For so many records that to sort them would take much memory, it has all indexes from the start."""
         self.drop_leftovers()
         with self.transaction():
             drop_set(self._connection, SHADOW)
             create_set(self._connection, SHADOW, self.session_gap_us if gap_us is None else gap_us)
+            if records > SORT_LIMIT_RECORDS:
+                create_read_indexes(self._connection, SHADOW)
 
     def index_shadow(self) -> None:
-        """The indexes that serve reads, for the shadow set."""
+        """The indexes that serve reads, for the shadow set, if it has them not yet."""
         with self.transaction():
             create_read_indexes(self._connection, SHADOW)
 

@@ -63,7 +63,7 @@ async def test_of_many_records_indexes_grow_with_the_rows(
         indexed.append(any(name.startswith("events_by_time") for (name,) in names))
         write(*chunk)
 
-    monkeypatch.setattr("projector.rebuild.SORT_LIMIT_RECORDS", limit)
+    monkeypatch.setattr("projector.sqlite.SORT_LIMIT_RECORDS", limit)
     monkeypatch.setattr(store, "write", look_and_write)
     await rebuild(log, store)
 
