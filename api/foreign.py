@@ -18,7 +18,7 @@ from api.body import Held, joined, read_body, unpack
 from api.credentials import credential_of
 from api.formats import Answer, Envelope, Foreign, Format, Parts, Unreadable
 from api.ingest import TURN_BYTES, headers_of
-from api.problems import ERRORS, HEADERS, Problem
+from api.problems import ERRORS, HEADERS, Problem, problem_of
 from api.shapes import Refusal
 from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, aside, fault_point
 
@@ -52,8 +52,7 @@ class PostForeign:
         except Problem as problem:
             answer, more = refused(problem, format)
         except tuple(ERRORS) as error:
-            status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
-            answer, more = refused(Problem(status, code, str(error)), format)
+            answer, more = refused(problem_of(error), format)
         await send({"type": "http.response.start", "status": answer.status, "headers": [*_described(answer), *more]})
         await send({"type": "http.response.body", "body": answer.body})
 

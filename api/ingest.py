@@ -1,8 +1,6 @@
 """The door: a body becomes events, events become receipts. Good events pass whatever the others are."""
 
 import asyncio
-import base64
-import binascii
 import io
 import math
 import re
@@ -14,6 +12,7 @@ import msgspec
 from starlette.datastructures import State
 from starlette.types import Receive, Scope, Send
 
+from api.base64_text import bytes_in
 from api.body import Held, joined, read_body
 from api.problems import Problem
 from streams import Event, Limits, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
@@ -28,7 +27,6 @@ _encode = msgspec.json.Encoder().encode
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 # Possessive, and a string without an end goes to the end: whatever stands there is looked at once.
 _structure = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[\]{},]', re.DOTALL).finditer
-_url_safe = bytes.maketrans(b"-_", b"+/")
 
 
 class PostEvents:
@@ -222,7 +220,6 @@ def payload_of(payload: Any) -> bytes:
     if type(payload) is not str:
         raise Rejected("payload", "must be a string of base64")
     try:
-        text = payload.encode("ascii").translate(_url_safe).rstrip(b"=")
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        return bytes_in(payload)
+    except ValueError:
         raise Rejected("payload", "is not base64") from None

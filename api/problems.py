@@ -56,6 +56,13 @@ def answer(problem: Problem) -> Response:
     return Response(body, problem.status, headers=headers, media_type="application/problem+json")
 
 
+def problem_of(error: Exception) -> Problem:
+    """The problem that an error of the log or the tables is."""
+    status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
+    extra = {name: value for name in ("limit", "value") if (value := getattr(error, name, None)) is not None}
+    return Problem(status, code, str(error), **extra)
+
+
 async def on_problem(request: Request, error: Exception) -> Response:
     """A problem raised by a route."""
     assert isinstance(error, Problem)
@@ -64,9 +71,7 @@ async def on_problem(request: Request, error: Exception) -> Response:
 
 async def on_known(request: Request, error: Exception) -> Response:
     """An error of the log or the tables."""
-    status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
-    extra = {name: value for name in ("limit", "value") if (value := getattr(error, name, None)) is not None}
-    return answer(Problem(status, code, str(error), **extra))
+    return answer(problem_of(error))
 
 
 async def on_http(request: Request, error: Exception) -> Response:

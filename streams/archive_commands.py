@@ -82,7 +82,7 @@ async def _verify(settings: Settings, tenants: Sequence[str]) -> int:
         async for problem in problems(log, tenants):
             wrong += 1
             print(problem)
-    print(f"{wrong} problems" if wrong else "every log is whole")
+    print(f"{wrong} problem{'s' * (wrong > 1)}" if wrong else "every log is whole")
     return 1 if wrong else 0
 
 

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from api.formats import posthog
 from api.formats.clock import clock_of, text_of, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.messages import object_in
 from api.formats.names import content_name, id_of, text_or_none
 from api.shapes import Refusal
-from streams import NAME_LIMIT_BYTES, Event, Rejected, decode_json, make_event
+from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
 
 NO_SESSION = "-1"
 IDS = ("session_id", "insert_id", "user_id", "device_id")
@@ -51,9 +52,7 @@ def open_request(parts: Parts) -> Envelope:
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message is."""
-    message = decode_json(raw)
-    if type(message) is not dict:
-        raise Rejected("", "must be a JSON object")
+    message = object_in(raw)
     event_type, moment = message.pop("event_type", None), message.pop("time", None)
     session, insert_id, user_id, device_id = (id_of(name, message.pop(name, None)) for name in IDS)
     if moment and type(moment) is not int:

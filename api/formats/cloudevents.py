@@ -15,8 +15,9 @@ import msgspec
 
 from api.formats.clock import timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.messages import object_in
 from api.formats.names import text_of_id
-from streams import NAME_LIMIT_BYTES, Event, Rejected, decode_json, make_event
+from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
 
 CONTENT_TYPE, PREFIX = b"content-type", b"ce-"
 DATA = ("data", "data_base64")
@@ -83,9 +84,7 @@ def _data(body: bytes, kind: str) -> dict[str, Any]:
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a structured CloudEvent is."""
-    event = decode_json(raw)
-    if type(event) is not dict:
-        raise Rejected("", "must be a JSON object")
+    event = object_in(raw)
     if event.get("specversion") != "1.0":
         raise Rejected("specversion", 'must be "1.0"')
     if "data_base64" in event:

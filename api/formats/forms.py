@@ -1,12 +1,11 @@
 """Bodies as older protocols have them: JSON, or `data` of a form or of the query, which is JSON or base64 of it. Pure."""
 
-import base64
-import binascii
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from api.base64_text import bytes_in
 from api.formats.format import Parts, Unreadable
 
 FIELDS = 200  # of a form; ours need a few
@@ -54,21 +53,9 @@ def json_in(data: str) -> bytes:
     if data[:1] in ("{", "["):
         return data.encode()
     try:
-        return unpacked(data.replace(" ", "+"))  # who does not percent-encode a plus sends a space
+        return bytes_in(data.replace(" ", "+"))  # who does not percent-encode a plus sends a space
     except ValueError:
         raise Unreadable("`data` is neither JSON nor base64") from None
-
-
-def unpacked(text: str) -> bytes:
-    """The bytes behind base64, of either alphabet, padded or not. Raises ValueError."""
-    try:
-        raw = text.translate(_STANDARD).rstrip("=").encode("ascii")
-        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
-
-
-_STANDARD = str.maketrans("-_", "+/")
 
 
 def messages_in(raw: bytes) -> list[bytes]:

@@ -13,10 +13,12 @@ import msgspec
 from api.formats.clock import text_of_number, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import Sent, messages_in, sent_in
+from api.formats.messages import object_in
 from api.formats.mixpanel_ids import ids_of, ids_of_profile
 from api.formats.names import content_name, text_or_none
-from streams import Event, Rejected, decode_json, make_event
+from streams import Event, Rejected, make_event
 
+TOKEN = ("$token",)
 OPERATIONS = frozenset({"$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete"})
 
 
@@ -60,7 +62,7 @@ def token_of(messages: Sequence[bytes]) -> str | None:
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message of /track or /import is."""
-    message = members_of(raw)
+    message = object_in(raw, TOKEN)
     inner, event_type = message.pop("properties", {}), message.pop("event", None)
     if type(inner) is not dict:
         raise Rejected("properties", "must be a JSON object")
@@ -79,7 +81,7 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
 
 def profile_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message of /engage or /groups is."""
-    message = members_of(raw)
+    message = object_in(raw, TOKEN)
     operation = next((name for name in message if name in OPERATIONS), None)
     if operation is None:
         raise Rejected("", f"holds none of {', '.join(sorted(OPERATIONS))}")
@@ -93,15 +95,6 @@ def profile_of(raw: bytes, envelope: Envelope) -> Event:
         properties=properties,
         **timed(text_of_time(when), envelope),
     )
-
-
-def members_of(raw: bytes) -> dict[str, Any]:
-    """A message without its token."""
-    message = decode_json(raw)
-    if type(message) is not dict:
-        raise Rejected("", "must be a JSON object")
-    message.pop("$token", None)
-    return message
 
 
 def named(name: Any) -> str | None:

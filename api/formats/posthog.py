@@ -9,13 +9,12 @@ makes of a group's name, is nobody's.
 
 from typing import Any
 
-import msgspec
-
 from api.formats.clock import timed
 from api.formats.format import Answer, Envelope, Format, Parts
+from api.formats.messages import named_without, object_in
 from api.formats.names import content_name, id_of
 from api.formats.posthog_request import open_request
-from streams import Event, Rejected, decode_json, make_event
+from streams import Event, Rejected, make_event
 
 LINKS = {"$identify": ("$anon_distinct_id", "anonymous_id"), "$create_alias": ("alias", "previous_id")}
 LINKS["$merge_dangerously"] = LINKS["$create_alias"]
@@ -23,12 +22,10 @@ NOBODY = "$posthog_cookieless"
 TRANSPORT = ("api_key", "token", "sent_at", "historical_migration")
 TEN_YEARS_MS = 3_650 * 86_400_000
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
-
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message is."""
-    message = _message_of(raw)
+    message = object_in(raw, TRANSPORT)
     offset = message.pop("offset", None)
     properties = message.get("properties") or {}
     if type(properties) is not dict:
@@ -43,24 +40,6 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
         properties=message | actor_of(event_type, id_of("distinct_id", distinct_id), properties),
         **_timed(timestamp, offset, properties, envelope),
     )
-
-
-def _message_of(raw: bytes) -> dict[str, Any]:
-    """What a message says, without what is said of its sending. Raises Rejected."""
-    message = decode_json(raw)
-    if type(message) is not dict:
-        raise Rejected("", "must be a JSON object")
-    for name in TRANSPORT:
-        message.pop(name, None)
-    return message
-
-
-def named_by(raw: bytes) -> bytes:
-    """A message without what differs in a resend."""
-    try:
-        return _encode(_message_of(raw))
-    except Rejected:
-        return raw
 
 
 def actor_of(event_type: Any, distinct_id: str | None, properties: dict[str, Any]) -> dict[str, str]:
@@ -93,7 +72,7 @@ POSTHOG = Format(
     name="posthog",
     open=open_request,
     event_of=event_of,
-    named_by=named_by,
+    named_by=named_without(TRANSPORT),
     answer=lambda parts, envelope: Answer(200, b'{"status":1}'),
     again=503,  # browsers drop what is answered 429
 )

@@ -12,8 +12,9 @@ import msgspec
 
 from api.formats.clock import clock_of, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.messages import named_without, object_in
 from api.formats.names import content_name, text_of_id, text_or_none
-from streams import Event, Rejected, decode_json, make_event
+from streams import Event, Rejected, make_event
 
 KINDS = ("track", "identify", "page", "screen", "group", "alias")
 CALLS = {"batch": None, "b": None} | {kind: kind for kind in KINDS} | {kind[0]: kind for kind in KINDS}
@@ -38,7 +39,6 @@ class One(msgspec.Struct, rename="camel"):
 
 _decode_batch = msgspec.json.Decoder(Batch).decode
 _decode_one = msgspec.json.Decoder(One).decode
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def open_request(parts: Parts) -> Envelope:
@@ -64,7 +64,7 @@ def _key_of_beacon(query: bytes) -> str | None:
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message is."""
-    message = _message_of(raw)
+    message = object_in(raw, TRANSPORT)
     kind = message.get("type") or envelope.context
     if kind not in KINDS:
         raise Rejected("type", f"must be one of {', '.join(KINDS)}")
@@ -86,16 +86,6 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
     )
 
 
-def _message_of(raw: bytes) -> dict[str, Any]:
-    """What a message says, without what is said of its sending. Raises Rejected."""
-    message = decode_json(raw)
-    if type(message) is not dict:
-        raise Rejected("", "must be a JSON object")
-    for name in TRANSPORT:
-        message.pop(name, None)
-    return message
-
-
 def _session_of(message: dict[str, Any], kind: str) -> str:
     """The session that RudderStack's browser SDK counts, empty for others. The traits that a message is about may stand in its
     context, too; they come to their place."""
@@ -107,19 +97,11 @@ def _session_of(message: dict[str, Any], kind: str) -> str:
     return text_of_id(context.get("sessionId"))
 
 
-def named_by(raw: bytes) -> bytes:
-    """A message without what differs in a resend."""
-    try:
-        return _encode(_message_of(raw))
-    except Rejected:
-        return raw
-
-
 SEGMENT = Format(
     name="segment",
     open=open_request,
     event_of=event_of,
-    named_by=named_by,
+    named_by=named_without(TRANSPORT),
     answer=lambda parts, envelope: Answer(200, b'{"success":true}'),
 )
 JITSU = msgspec.structs.replace(SEGMENT, name="jitsu", answer=lambda parts, envelope: Answer(200, b'{"ok":true}'))

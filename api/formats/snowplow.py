@@ -15,10 +15,12 @@ import msgspec
 from api.formats.clock import timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import fields_of
+from api.formats.messages import named_without, object_in
 from api.formats.names import content_name, text_or_none
 from api.formats.snowplow_fields import decoded, ids_of, moment_of, name_in, session_of
-from streams import Event, Rejected, decode_json, make_event
+from streams import Event, make_event
 
+TRANSPORT = ("stm",)
 UNSTRUCT = "unstruct"
 NAMES = {
     "pv": "page_view",
@@ -80,9 +82,7 @@ def application_of(messages: Sequence[bytes]) -> str | None:
 
 def event_of(raw: bytes, envelope: Envelope) -> Event:
     """The event that a message is."""
-    message = decode_json(raw)
-    if type(message) is not dict:
-        raise Rejected("", "must be a JSON object")
+    message = object_in(raw)
     timestamp, clock = moment_of(message, envelope.received_at_us)
     kind, name = message.pop("e", None), text_or_none(message.pop("eid", None))
     described, contexts = decoded(message, "ue_pr", "ue_px"), decoded(message, "co", "cx")
@@ -104,17 +104,6 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
     )
 
 
-def without_sending(raw: bytes) -> bytes:
-    """A message without when it was sent, which differs in a resend."""
-    try:
-        message = decode_json(raw)
-    except Rejected:
-        return raw
-    if type(message) is dict:
-        message.pop("stm", None)
-    return _encode(message)
-
-
 def answer(parts: Parts, envelope: Envelope) -> Answer:
     """What a collector answers to a batch."""
     return Answer(200, b"ok", "text/plain")
@@ -125,5 +114,6 @@ def answer_pixel(parts: Parts, envelope: Envelope) -> Answer:
     return Answer(200, PIXEL, "image/gif")
 
 
-BATCH = Format(name="snowplow", open=open_batch, event_of=event_of, answer=answer, named_by=without_sending, again=503)
-PIXELS = Format(name="snowplow", open=open_pixel, event_of=event_of, answer=answer_pixel, named_by=without_sending, again=503)
+named_by = named_without(TRANSPORT)
+BATCH = Format(name="snowplow", open=open_batch, event_of=event_of, answer=answer, named_by=named_by, again=503)
+PIXELS = Format(name="snowplow", open=open_pixel, event_of=event_of, answer=answer_pixel, named_by=named_by, again=503)

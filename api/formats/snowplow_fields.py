@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from api.base64_text import bytes_in
 from api.formats.clock import CLOCK_LIMIT_US, text_of
-from api.formats.forms import unpacked
 from streams import Rejected, decode_json
 
 CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/"
@@ -38,7 +38,7 @@ def decoded(message: dict[str, Any], plain: str, packed: str) -> Any:
     text, base64 = message.pop(plain, None), message.pop(packed, None)
     field = packed if base64 else plain
     try:
-        found = decode_json(unpacked(base64) if base64 else text.encode()) if base64 or text else None
+        found = decode_json(bytes_in(base64) if base64 else text.encode()) if base64 or text else None
     except (AttributeError, ValueError):
         raise Rejected(field, "is no text, or its base64 is damaged") from None
     except Rejected as error:
