@@ -91,7 +91,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
     tenant = await state.gate.admit_as(headers, "append", credential)
     limit, limit_bytes = max(MESSAGES, state.settings.request_limit_events), state.settings.event_limit_bytes
     if len(envelope.messages) > limit:
-        raise Problem(413, "too-many-events", f"a request may hold {limit} messages; it holds {len(envelope.messages)}")
+        raise Problem(413, "too-many-events", f"a request may hold {limit} messages", limit=limit, value=len(envelope.messages))
     keep = partial(_aside, format, limit_bytes, b"" if is_open else (envelope.key or "").encode())
     events = await _events(format, envelope, limit_bytes, keep)
     fault_point("after_parse_before_append")
@@ -145,7 +145,9 @@ async def _append(state: State, tenant: str, events: Sequence[Event], limits: Li
 def refused(problem: Problem, format: Format | None, more: HeaderList | None = None) -> tuple[Answer, HeaderList]:
     """The answer that a problem is to a foreign client, and its headers; as its format has it, if that is known."""
     status = format.again if format and problem.status == 429 else problem.status
-    refusal = Refusal(status, problem.code, problem.detail, problem.detail)
+    passed = [f"{name} {problem.extra[name]}" for name in ("limit", "value") if name in problem.extra]
+    detail = f"{problem.detail} ({', '.join(passed)})" if passed else problem.detail
+    refusal = Refusal(status, problem.code, detail, detail)
     if format:
         refusal = format.refuse(refusal)
     if more is None:

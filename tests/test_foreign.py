@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from api.formats import FOREIGN
+from tests.events import body
 from tests.http import Door, opened, running
 from tests.servers import Server
 
@@ -129,8 +130,20 @@ async def test_a_request_may_hold_so_many_messages(door: Door) -> None:
     answer = await sent(door, *range(10_001))
 
     assert (answer.status_code, answer.json()["error"]) == (413, "too-many-events")
-    assert "10000 messages; it holds 10001" in answer.json()["detail"]
+    assert "(limit 10000, value 10001)" in answer.json()["detail"]
     assert await door.project() == 0
+
+
+async def test_what_waits_too_long_is_refused_with_the_limit_and_the_value(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.append.WAITING_LIMIT_BYTES", 100)
+
+    foreign = await sent(door, message())
+    native = await door.post(body())
+
+    assert (foreign.status_code, native.status_code) == (503, 503)
+    assert "(limit 100, value " in foreign.json()["detail"]
+    assert native.json()["limit"] == 100 < native.json()["value"]
+    assert foreign.headers["retry-after"] == native.headers["retry-after"] == "1"
 
 
 async def test_a_call_that_there_is_not_is_said(door: Door) -> None:
