@@ -167,7 +167,7 @@ def test_with_an_access_log_every_request_is_a_line(server: Server, tmp_path: Pa
         httpx.get(f"{api.url}/caf%C3%A9%0A?q=hidden", headers={"X-Request-ID": "lost"})
         for i in range(LINES_A_SECOND * 2):
             httpx.post(f"{api.url}/api/events", content=body(), headers={"X-Tenant-ID": "broken", "X-Request-ID": f"bad-{i}"})
-        lines = {line["request_id"]: line for line in api.logged if "request_id" in line}
+    lines = {line["request_id"]: line for line in api.logged if "request_id" in line}  # all of them, now that it has ended
 
     assert "hidden" not in api.said
     assert [line["level"] for line in lines.values() if line["request_id"] in ("good", "lost", "bad-0")] == [
