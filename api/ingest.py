@@ -22,6 +22,7 @@ STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected":
 PAYLOAD_GROWTH = 2  # base64 takes a third more, JSON may escape some of it
 SLOWED_SECONDS = 0.1
 TURN_BYTES = 64 * 1024  # parsed before other requests get their turn
+COMMAS_AT_ONCE = 500_000  # of an array: with more it may be of millions, which takes longer than a turn
 TURN_TOKENS = 10_000  # the same where only brackets and commas are looked at
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -156,16 +157,19 @@ async def split_body(body: bytes, content_type: bytes, most: int) -> list[bytes]
         return list(islice(lines, most))
     if body.lstrip()[:1] != b"[":
         return None
+    if body.count(b",") > COMMAS_AT_ONCE:
+        return await _split_in_turns(body, most)
     try:
         return [bytes(item) for item in islice(_raw_items(body), most)]
     except RecursionError:
-        return await _split_deep(body, most)
+        return await _split_in_turns(body, most)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Problem(400, "not-json", f"the body is not a JSON array: {error}") from None
 
 
-async def _split_deep(body: bytes, most: int) -> list[bytes]:
-    """The items of an array of which one is nested too deep for the parser; each is parsed on its own."""
+async def _split_in_turns(body: bytes, most: int) -> list[bytes]:
+    """The items of an array of which one is nested too deep for the parser, or that may have millions; each is parsed on its
+    own."""
     items: list[bytes] = []
     depth = 0
     start = body.index(b"[") + 1

@@ -548,27 +548,35 @@ ENDLESS = {
 
 @pytest.mark.parametrize("what", ENDLESS)
 async def test_what_stands_behind_something_too_deep_is_looked_at_once(door: Door, what: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
 
     answer = await door.post(b"[" + ENDLESS[what])
 
     assert answer.status_code in (400, 413)
-    assert time.monotonic() - started < 0.7
+    assert time.thread_time() - started < 0.7
 
 
-async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Door) -> None:
-    heavy = event_with("[" + ",".join(["[]"] * 21_000) + "]")  # each needs the closer look
+LARGE = {
+    "events that need the closer look": array(*[event_with("[" + ",".join(["[]"] * 21_000) + "]")] * 80),
+    "events of many members": array(*[event_with(json.dumps({f"{i}": 1 for i in range(600)}))] * 850),
+    "as many items as fit": array(*[b"1"] * 2_600_000),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Door, what: str) -> None:
     waits = []
     for _ in range(3):  # a machine that is busy with something else may hold one of them up
-        posting = asyncio.create_task(door.post(array(*[heavy] * 80)))
+        posting = asyncio.create_task(door.post(LARGE[what]))
         waits.append(0.0)
         while not posting.done():
             started = time.thread_time()  # what this thread works, not what other processes take of the machine
             await asyncio.sleep(0)
             waits[-1] = max(waits[-1], time.thread_time() - started)
-        assert set(statuses(await posting)[1:]) == {"duplicate"}
+        answer = await posting
+        assert answer.status_code == 413 or set(statuses(answer)[1:]) == {"duplicate"}
 
-    assert min(waits) < 0.3
+    assert min(waits) < 0.1
 
 
 async def test_a_rejected_event_does_not_keep_what_was_looked_at() -> None:
@@ -580,10 +588,10 @@ async def test_a_rejected_event_does_not_keep_what_was_looked_at() -> None:
 
 def test_thousands_of_headers_are_joined_at_once() -> None:
     headers = [(b"x-%d" % i, b"") for i in range(10_000)] + [(b"x-1", b"b")]
-    started = time.monotonic()
+    started = time.thread_time()
 
     assert joined(headers)[b"x-1"] == b",b"
-    assert time.monotonic() - started < 0.3
+    assert time.thread_time() - started < 0.3
 
 
 @pytest.mark.parametrize(

@@ -316,9 +316,7 @@ SEGMENT = {"type": "track", "event": "a", "userId": "u", "messageId": "m", "prop
     ],
     ids=["one event", "a batch", "a batch of Segment's"],
 )
-async def test_who_sends_on_over_a_limit_waits_for_its_answers(
-    door: Door, path: str, content: Any
-) -> None:
+async def test_who_sends_on_over_a_limit_waits_for_its_answers(door: Door, path: str, content: Any) -> None:
     await door.post(members(3))
     answered = 0
 
