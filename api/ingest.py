@@ -3,6 +3,7 @@
 import asyncio
 import io
 import math
+import random
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -82,7 +83,7 @@ async def slow_down(more: HeaderList) -> None:
     of them a second.
     """
     if more:
-        await asyncio.sleep(SLOWED_SECONDS)
+        await asyncio.sleep(SLOWED_SECONDS * random.uniform(1, 2))
 
 
 async def append(log: Log, tenant: str, parsed: Sequence[Event | Rejected], limits: Limits) -> list[Receipt]:

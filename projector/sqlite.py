@@ -26,11 +26,12 @@ from projector.schema import (
     migrations,
     rename_set,
 )
-from projector.sqlite_file import SqliteFile, store_errors
+from projector.sqlite_file import FEW_WAL_PAGES, WAL_PAGES, SqliteFile, store_errors
 from projector.store import OtherProjection, RebuildRunning, StoreUnavailable
 from projector.tables import Tables
 from streams import notes
 
+MANY_RECORDS = 1_000  # of a transaction: there is a backlog, which is written faster with a long WAL
 SORT_LIMIT_RECORDS = 1_000_000  # SQLite here sorts in memory, 70 bytes a row of each index
 
 
@@ -56,6 +57,8 @@ class SqliteStore(SqliteFile):
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Write batches in one transaction; which began behind their tenant's checkpoint and so were written."""
+        is_level = sum(batch.through - batch.after for batch in batches) < MANY_RECORDS
+        self.checkpoint_at(FEW_WAL_PAGES if is_level else WAL_PAGES)
         with self._overwriting(batches), self.transaction():
             self.check_version(LIVE)
             live = self.tables(LIVE)

@@ -20,6 +20,7 @@ from streams import fault_point
 
 PAGE_BYTES = 8192
 WAL_PAGES = 8_000  # checkpoint at 64 MiB: a page that is written often is copied back once
+FEW_WAL_PAGES = 500  # at 4 MiB: to sync 64 takes a disk 40 ms, for which a server's log on the same disk waits, and its clients
 BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.002
 READ_SECONDS = 5.0
@@ -89,7 +90,8 @@ class SqliteFile:
         self._insist("PRAGMA journal_mode = WAL")  # for which SQLite does not wait, when several open a new file
         self._file = self._file_now()
         execute("PRAGMA synchronous = NORMAL")
-        execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        self._wal_pages = 0
+        self.checkpoint_at(WAL_PAGES)
         execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
         execute("PRAGMA legacy_alter_table = ON")
 
@@ -163,6 +165,12 @@ class SqliteFile:
                 connection.execute("VACUUM INTO ?", (path,))
             finally:
                 self._forget(connection)
+
+    def checkpoint_at(self, pages: int) -> None:
+        """Bring the pages of the WAL back from now on with the commit that makes it so long."""
+        if pages != self._wal_pages:
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            self._wal_pages = pages
 
     def truncate_wal(self) -> None:
         """Give the WAL's space back, if nobody reads from it; for idle moments."""

@@ -157,6 +157,13 @@ def test_a_read_that_takes_too_long_is_ended(store: SqliteStore, monkeypatch: py
     assert time.monotonic() - started < 5
 
 
+def test_what_a_projector_that_keeps_pace_writes_is_synced_a_few_megabytes_at_a_time(store: SqliteStore) -> None:
+    for position in range(600):
+        store.apply([project("acme", position, [record(position + 1, n=position, session_id=f"S{position}")], position + 1)])
+
+    assert os.path.getsize(f"{store.path}-wal") < 6 * 1024 * 1024
+
+
 def test_an_idle_store_gives_the_wal_back(store: SqliteStore) -> None:
     for i in range(50):
         store.apply([project("acme", i, [record(i + 1, n=i, session_id=str(i), text="x" * 5_000)], i + 1)])
