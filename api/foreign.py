@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from api.body import Held, joined, read_body, unpack
 from api.credentials import credential_of
 from api.formats import Answer, Envelope, Foreign, Format, Parts, Unreadable
-from api.ingest import TURN_BYTES, HeaderList, headers_of, slow_down
+from api.ingest import TURN_BYTES, headers_of
 from api.problems import ERRORS, HEADERS, Problem, problem_of
 from api.shapes import Refusal
 from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, aside, fault_point
@@ -26,6 +26,7 @@ MESSAGES = 10_000  # of a request: the largest batch of an SDK that we know has 
 HIDDEN_KEY = b"***"
 GZIP = b"\x1f\x8b"
 Keep = Callable[[bytes, aside.Reason, str], Event]
+HeaderList = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
@@ -48,7 +49,6 @@ class PostForeign:
                 format = await _understood(state, scope["headers"], self._foreign.choose, parts)
                 envelope = await _understood(state, scope["headers"], format.open, parts)
                 answer, more = await _take(state, scope["headers"], format, parts, envelope)
-            await slow_down(more)
         except Problem as problem:
             answer, more = refused(problem, format)
         except tuple(ERRORS) as error:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import math
-import random
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -21,11 +20,9 @@ from streams import Event, Limits, Log, Receipt, Rejected, Settings, check_event
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422, "limited": 429}
 PAYLOAD_GROWTH = 2  # base64 takes a third more, JSON may escape some of it
-SLOWED_SECONDS = 0.1
 TURN_BYTES = 64 * 1024  # parsed before other requests get their turn
 COMMAS_AT_ONCE = 500_000  # of an array: with more it may be of millions, which takes longer than a turn
 TURN_TOKENS = 10_000  # the same where only brackets and commas are looked at
-HeaderList = list[tuple[bytes, bytes]]
 
 _encode = msgspec.json.Encoder().encode
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -44,15 +41,10 @@ class PostEvents:
         state: State = scope["app"].state
         tenant = await state.gate.admit(scope["headers"], "append")
         with Held(state.intake) as held:
-            status, content, more = await self._take(scope, receive, tenant, held)
-        await slow_down(more)
-        body = _encode(content)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            await self._take(scope, receive, send, tenant, held)
 
-    async def _take(self, scope: Scope, receive: Receive, tenant: str, held: Held) -> tuple[int, dict[str, Any], HeaderList]:
-        """The answer to a request that was let in: its status, content and further headers."""
+    async def _take(self, scope: Scope, receive: Receive, send: Send, tenant: str, held: Held) -> None:
+        """Answer a request that was let in."""
         state: State = scope["app"].state
         settings: Settings = state.settings
         headers = joined(scope["headers"])
@@ -70,20 +62,17 @@ class PostEvents:
         appended = await append(state.log, tenant, parsed, limits)
         fault_point("after_append_before_reply")
         receipts = receipts_of(parsed, appended, limits)
-        more = headers_of(appended, limits)
         if raws is None:
-            return STATUS_OF_ONE[receipts[0]["status"]], receipts[0], more
-        return status_of_batch(receipts), {"receipts": receipts}, more
+            await _answer(send, STATUS_OF_ONE[receipts[0]["status"]], receipts[0], headers_of(appended, limits))
+        else:
+            await _answer(send, status_of_batch(receipts), {"receipts": receipts}, headers_of(appended, limits))
 
 
-async def slow_down(more: HeaderList) -> None:
-    """Let the answer to a request that was over a limit wait. `more` is what `headers_of` found.
-
-    Who sends on regardless waits for answers most of the time then, instead of keeping this process busy; a connection gets ten
-    of them a second.
-    """
-    if more:
-        await asyncio.sleep(SLOWED_SECONDS * random.uniform(1, 2))
+async def _answer(send: Send, status: int, content: dict[str, Any], more: list[tuple[bytes, bytes]]) -> None:
+    body = _encode(content)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def append(log: Log, tenant: str, parsed: Sequence[Event | Rejected], limits: Limits) -> list[Receipt]:
@@ -108,7 +97,7 @@ def receipt_of(receipt: Receipt, limits: Limits) -> dict[str, Any]:
     return told
 
 
-def headers_of(appended: Sequence[Receipt], limits: Limits) -> HeaderList:
+def headers_of(appended: Sequence[Receipt], limits: Limits) -> list[tuple[bytes, bytes]]:
     """When to send again what was limited, and by what it was; nothing when nothing was."""
     limited = [receipt for receipt in appended if receipt.limit]
     if not limited:

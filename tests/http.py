@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.datastructures import State
 
 from api import create_app
-from api.body import Intake
 from projector import SqliteStore
 from projector.worker import Worker
 from streams import Log, load_settings
@@ -29,10 +27,8 @@ TENANT = "acme"
 class Door:
     """The application in this process; `project` is what a projector would do meanwhile."""
 
-    def __init__(self, client: httpx.AsyncClient, state: State, store: SqliteStore, worker: Worker) -> None:
-        self.client, self.store, self._worker = client, store, worker
-        self.log: Log = state.log
-        self.intake: Intake = state.intake
+    def __init__(self, client: httpx.AsyncClient, log: Log, store: SqliteStore, worker: Worker) -> None:
+        self.client, self.log, self.store, self._worker = client, log, store, worker
 
     async def post(self, content: Any, *, tenant: str = TENANT, headers: dict[str, str] | None = None) -> httpx.Response:
         """POST /api/events: bytes as they are, anything else as JSON."""
@@ -65,7 +61,7 @@ async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         with SqliteStore(app.state.store.path, cache_mib=8) as store:
             worker = Worker(app.state.log, store, holder="test:1", lease_seconds=0.5)
-            yield Door(client, app.state, store, worker)
+            yield Door(client, app.state.log, store, worker)
 
 
 class Api:

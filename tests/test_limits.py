@@ -14,14 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.body import SMALL_BYTES
-from api.ingest import SLOWED_SECONDS
 from streams import Counts, Event, Limits, Log, LogBusy, Wire, keys_of, name_of
 from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
 from streams.limits import LIMIT_NAMES
 from tests.events import body, event, events
 from tests.http import Door, environment, opened
-from tests.proxy import Proxy, until
+from tests.proxy import Proxy
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -302,57 +300,6 @@ async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_h
     answers = [await door.post(sent) for sent in (members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2))]
 
     assert [answer.status_code for answer in answers] == [429, 429, 422, 200]
-
-
-SEGMENT = {"type": "track", "event": "a", "userId": "u", "messageId": "m", "properties": {"pad": "x" * 2_000}}
-
-
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        ("/api/events", {**members(1)[0], "event_id": "late"}),
-        ("/api/events", members(30, begin=1)),
-        ("/v1/batch", {"batch": [SEGMENT] * 40, "writeKey": "acme"}),
-    ],
-    ids=["one event", "a batch", "a batch of Segment's"],
-)
-async def test_who_sends_on_over_a_limit_waits_for_its_answers(door: Door, path: str, content: Any) -> None:
-    await door.post(members(3))
-    answered = 0
-
-    async def send_on() -> None:
-        nonlocal answered
-        while True:
-            answer = await door.client.post(path, content=json.dumps(content), headers={"X-Tenant-ID": "acme"})
-            assert "retry-after" in answer.headers
-            answered += 1
-
-    began = time.monotonic()
-    sending = asyncio.create_task(send_on())
-    others = 0
-    while time.monotonic() < began + 0.5:
-        assert (await door.post(members(1)[0], tenant="other")).status_code in (200, 202)
-        others += 1
-    sending.cancel()
-
-    assert answered <= 1 + (time.monotonic() - began) / SLOWED_SECONDS
-    assert others > answered
-
-
-@pytest.mark.parametrize("path", ["/api/events", "/v1/batch"])
-async def test_a_request_that_waits_for_its_answer_takes_no_room(door: Door, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    held, change = [], door.intake.change
-    monkeypatch.setattr(door.intake, "change", lambda by: (held.append(by), change(by)))
-    monkeypatch.setattr("api.ingest.SLOWED_SECONDS", 60)
-    large = members(40, begin=3) if path == "/api/events" else {"batch": [SEGMENT] * 40, "writeKey": "acme"}
-    content = json.dumps(large).encode() + b" " * SMALL_BYTES
-    await door.post(members(3))
-
-    waiting = asyncio.create_task(door.client.post(path, content=content, headers={"X-Tenant-ID": "acme"}))
-    await until(lambda: held and sum(held) == 0)
-
-    assert not waiting.done()
-    waiting.cancel()
 
 
 async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(own_server: Server, tmp_path: Path) -> None:
