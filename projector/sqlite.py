@@ -199,12 +199,14 @@ class SqliteStore(SqliteFile):
             self.tables(PREVIOUS).erase(tenant, positions)
 
     def vacuum(self) -> None:
-        """Write the file anew without what was deleted, and give the WAL's space back. Projectors wait meanwhile. Raises
-        StoreUnavailable, also while somebody reads so long that the old pages stay in the WAL."""
+        """Write the file anew without what was deleted, and give the WAL's space back, for whoever has the right to rebuild;
+        projectors wait. Raises StoreUnavailable, also while somebody reads so long that the old pages stay in the WAL."""
+        os.makedirs(self.replay_folder, exist_ok=True)
+        try:
+            self.write_anew(os.path.join(self.replay_folder, "anew.db"))
+        finally:
+            shutil.rmtree(self.replay_folder, ignore_errors=True)
         with store_errors():
-            self.check_file()
-            with self._no_waiting():
-                self._insist("VACUUM")
             [busy, *_] = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreUnavailable("somebody reads the tables: the WAL still holds what they were; try again")

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -24,11 +24,17 @@ FEW_WAL_PAGES = 500  # at 4 MiB: to sync 64 takes a disk 40 ms, for which a serv
 BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.002
 READ_SECONDS = 5.0
+TRIES = 10
+SQLITE_OK = 0
 SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
 class _Connection(pysqlite3.Connection):  # type: ignore[misc]
     """A connection that may be referred to weakly."""
+
+
+class _WrittenMeanwhile(Exception):
+    """Somebody wrote to a file between its copy and the way back."""
 
 
 class SqliteFile:
@@ -164,6 +170,51 @@ class SqliteFile:
             try:
                 connection.execute("VACUUM INTO ?", (path,))
             finally:
+                self._forget(connection)
+
+    def write_anew(self, path: str) -> None:
+        """Write all of the file anew, without what was deleted, by way of a copy at a path. Raises StoreUnavailable, also when
+        somebody wrote between the copy and the way back, several times.
+
+        VACUUM would hold all of it in memory, as SQLite is built here.
+        """
+        with store_errors():
+            self.check_file()
+            for _ in range(TRIES):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+                if self._copy_and_back(path):
+                    return
+        raise StoreUnavailable("others write to the tables all the time; try again")
+
+    def _copy_and_back(self, path: str) -> bool:
+        """False, and nothing is changed, when somebody wrote in between."""
+        watching = self._connect(f"file:{quote(self.path)}?mode=ro", 1)
+        opened = [watching]
+
+        def version() -> Any:
+            """Another one whenever somebody has written."""
+            return watching.execute("PRAGMA data_version").fetchone()
+
+        def look(status: int, *_: int) -> None:
+            if status == SQLITE_OK and version() != copied:  # once it writes, nobody else does
+                raise _WrittenMeanwhile
+
+        try:
+            self._begin()  # and no transaction of ours may be open on the way back
+            try:
+                self.copy_to(path)
+                copied = version()
+            finally:
+                self.execute("ROLLBACK")
+            fault_point("between_copy_and_back")
+            opened.append(self._connect(f"file:{quote(path)}?mode=ro", 1))
+            opened[-1].backup(self._connection, pages=1, progress=look, sleep=BUSY_PAUSE_SECONDS)  # a page, and look
+            return True
+        except _WrittenMeanwhile:
+            return False
+        finally:
+            for connection in opened:
                 self._forget(connection)
 
     def checkpoint_at(self, pages: int) -> None:
