@@ -37,6 +37,7 @@ REBUILD_POINTS = {
     "inside_swap": 1,
     "after_swap": 1,
 }
+VACUUM_POINTS = ("between_copy_and_back",)
 DROP_POINTS = ("between_note_and_apply",)  # reached only when something is in quarantine just then
 ARCHIVE_POINTS = ("after_archive_before_trim", "between_trims")
 BACKUP_POINTS = (  # tests/test_backup.py ends the commands there: they need an empty server
@@ -75,6 +76,7 @@ KINDS: dict[str, Kind] = {
     "roll-back": Kind(fault_tables.roll_back, (TABLES,)),
     "drop": Kind(fault_tables.drop, (TABLES,)),
     **{f"drop-dies-at-{point}": Kind(partial(fault_tables.drop_dies_at, point), (TABLES,)) for point in DROP_POINTS},
+    **{f"vacuum-dies-at-{point}": Kind(partial(fault_tables.vacuum, point), (TABLES,)) for point in VACUUM_POINTS},
     "restore-yesterday": Kind(fault_tables.restore_yesterday, (API, PROJECTION, TABLES)),
     **{f"api-dies-at-{point}": Kind(partial(fault_processes.die_at, "api", point, n), (API,)) for point, n in API_POINTS.items()},
     **{
@@ -96,5 +98,6 @@ FORGET_POINTS = (  # each of which tests/test_forget.py passes
     "between_manifest_and_removal",
 )
 POINTS = {
-    *PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, *FORGET_POINTS, "during_erasure"
+    *PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *VACUUM_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, *FORGET_POINTS,
+    "during_erasure",
 }  # fmt: skip
