@@ -52,7 +52,7 @@ class System:
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.held: set[str] = set()  # processes that the supervisor leaves dead for now
-        self.commanding = 0  # the process of the latest command
+        self.commanding: dict[tuple[str, ...], int] = {}  # the process of each command's latest run: faults go on side by side
         self.armed: dict[int, str] = {}
         self.reached: Counter[str] = Counter()
         self.ended_alone: list[str] = []
@@ -166,7 +166,7 @@ class System:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,
         )  # fmt: skip
-        self.commanding = process.pid
+        self.commanding[words[:2]] = process.pid
         speaking = asyncio.create_task(process.communicate())
         try:
             await asyncio.wait([speaking], timeout=60 if kill_after is None else kill_after)

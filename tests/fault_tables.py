@@ -39,17 +39,18 @@ async def rebuild_overtaken(scene: Scene) -> None:
 async def _overtake(scene: Scene) -> bool:
     """One rebuild, to its end; whether it could be stopped between its last look and its swap."""
     rebuilding = asyncio.create_task(to_the_end(scene.system, "projector", "rebuild"))
-    filled = False
+    filled, paused = False, 0
     while not (filled or rebuilding.done()):
         async with write_lock(scene.system) as connection:
             filled = bool(connection.execute(SHADOW_IS_FILLED).fetchone())
             if filled:
                 await asyncio.sleep(0.04)  # until it waits for the lock, too
-                scene.system.signal(scene.system.commanding, signal.SIGSTOP)
+                paused = scene.system.commanding["projector", "rebuild"]
+                scene.system.signal(paused, signal.SIGSTOP)
         await asyncio.sleep(0.001)
     if filled:
         await _written_on(scene.system)
-        scene.system.signal(scene.system.commanding, signal.SIGCONT)
+        scene.system.signal(paused, signal.SIGCONT)
     await rebuilding
     return filled
 
