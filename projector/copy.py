@@ -16,7 +16,7 @@ from projector.schema import LIVE, TABLES
 from projector.sqlite import SqliteStore
 from projector.sqlite_file import store_errors
 from projector.tables import NOTHING, Checkpoint, Tables
-from streams import fault_point
+from streams import fault_point, sync
 
 FILLED = (*TABLES, "api_keys", "tenant_limits", "erased_tenants")
 CACHE_MIB = 8
@@ -43,13 +43,13 @@ def copy(store: SqliteStore, path: str) -> int:
         raise OutputExists(path)
     part = part_of(path)
     with store_errors():
-        _remove(part)
+        Path(part).unlink(missing_ok=True)
         try:
             store.copy_to(part)
-            _sync(part)
+            sync(part)
             put(part, path)
         finally:
-            _remove(part)
+            Path(part).unlink(missing_ok=True)
         return os.path.getsize(path)
 
 
@@ -77,14 +77,14 @@ def adopt(path: str, tables_path: str) -> bool:
         part = part_of(tables_path)
         try:
             shutil.copyfile(path, part)
-            _sync(part)
+            sync(part)
             fault_point("before_tables_are_adopted")
             for old in (tables_path, f"{tables_path}-wal", f"{tables_path}-shm"):  # an old WAL would hide the new rows
-                _remove(old)
+                Path(old).unlink(missing_ok=True)
             put(part, tables_path)
         finally:
-            _remove(part)
-        _sync(str(Path(tables_path).parent))
+            Path(part).unlink(missing_ok=True)
+        sync(str(Path(tables_path).parent))
     return True
 
 
@@ -113,16 +113,3 @@ def _has_gone_on(store: SqliteStore, tables_id: str, checkpoints: dict[str, Chec
     return store.tables_id == tables_id and all(
         mine.position > then.position or (mine.position, mine.digest) == (then.position, then.digest) for mine, then in reached
     )
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

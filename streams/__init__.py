@@ -22,6 +22,7 @@ from streams.event import (
     parse_event,
 )
 from streams.faults import fault_point
+from streams.files import sync
 from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
@@ -84,4 +85,5 @@ __all__ = [
     "notes",
     "parse_body",
     "parse_event",
+    "sync",
 ]

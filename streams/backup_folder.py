@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streams.files import sync_folder, written_whole
+from streams.files import sync, written_whole
 
 if TYPE_CHECKING:
     from streams.archive import Archive  # pyarrow takes half a second to load
@@ -172,7 +172,7 @@ class Folder:
 
     def _name_tables(self) -> None:
         os.replace(self.next_tables, Path(self.path, TABLES))
-        sync_folder(self.path)
+        sync(self.path)
 
 
 def _digest_of(backup: Backup) -> str:

@@ -20,11 +20,11 @@ def written_whole(path: str) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
-    sync_folder(os.path.dirname(path) or ".")
+    sync(os.path.dirname(path) or ".")
 
 
-def sync_folder(path: str) -> None:
-    """See that the names of a folder's files are on disk, too."""
+def sync(path: str) -> None:
+    """See that a file is on disk, or of a folder the names of its files."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
