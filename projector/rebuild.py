@@ -63,8 +63,8 @@ async def rebuild(
         if not accept_loss:
             await _refuse_losses(log, store, surveys, live)
         # one tenant's tables go among those of others, which have a gap already
-        alone = {"gap_us": store.gap_us()} if tenants else {"records": sum(survey.last for survey in surveys)}
-        store.create_shadow(**alone)
+        gap_us = store.gap_us() if tenants else None
+        store.create_shadow(records=0 if tenants else sum(survey.last for survey in surveys), gap_us=gap_us)
         records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
         if not tenants:
             store.index_shadow()
