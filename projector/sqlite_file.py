@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -25,7 +25,7 @@ BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.002
 READ_SECONDS = 5.0
 TRIES = 10
-SQLITE_OK = 0
+STEPS = 100  # of the way back: a look at each
 SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
@@ -96,7 +96,6 @@ class SqliteFile:
         self._insist("PRAGMA journal_mode = WAL")  # for which SQLite does not wait, when several open a new file
         self._file = self._file_now()
         execute("PRAGMA synchronous = NORMAL")
-        self._wal_pages = 0
         self.checkpoint_at(WAL_PAGES)
         execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
         execute("PRAGMA legacy_alter_table = ON")
@@ -179,10 +178,8 @@ class SqliteFile:
         VACUUM would hold all of it in memory, as SQLite is built here.
         """
         with store_errors():
-            self.check_file()
             for _ in range(TRIES):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+                Path(path).unlink(missing_ok=True)
                 if self._copy_and_back(path):
                     return
         raise StoreUnavailable("others write to the tables all the time; try again")
@@ -197,19 +194,18 @@ class SqliteFile:
             return watching.execute("PRAGMA data_version").fetchone()
 
         def look(status: int, *_: int) -> None:
-            if status == SQLITE_OK and version() != copied:  # once it writes, nobody else does
+            if status == pysqlite3.SQLITE_OK and version() != copied:  # once it writes, nobody else does
                 raise _WrittenMeanwhile
 
         try:
-            self._begin()  # and no transaction of ours may be open on the way back
-            try:
+            with self.transaction():  # in which nobody writes; none of ours may be open on the way back
                 self.copy_to(path)
                 copied = version()
-            finally:
-                self.execute("ROLLBACK")
             fault_point("between_copy_and_back")
-            opened.append(self._connect(f"file:{quote(path)}?mode=ro", 1))
-            opened[-1].backup(self._connection, pages=1, progress=look, sleep=BUSY_PAUSE_SECONDS)  # a page, and look
+            copy = self._connect(f"file:{quote(path)}?mode=ro", 1)
+            opened.append(copy)
+            [pages] = copy.execute("PRAGMA page_count").fetchone()
+            copy.backup(self._connection, pages=-(-pages // STEPS), progress=look, sleep=BUSY_PAUSE_SECONDS)
             return True
         except _WrittenMeanwhile:
             return False
@@ -219,9 +215,7 @@ class SqliteFile:
 
     def checkpoint_at(self, pages: int) -> None:
         """Bring the pages of the WAL back from now on with the commit that makes it so long."""
-        if pages != self._wal_pages:
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-            self._wal_pages = pages
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def truncate_wal(self) -> None:
         """Give the WAL's space back, if nobody reads from it; for idle moments."""
