@@ -60,13 +60,16 @@ def test_writers_and_readers_lose_nothing_meanwhile(store: SqliteStore) -> None:
     with ThreadPoolExecutor(2) as pool:
         working = [pool.submit(work, number) for number in range(2)]
         done = 0
-        while done < 8 or sum(written) <= 20:
-            try:
-                store.vacuum()
-                done += 1
-            except StoreUnavailable as error:
-                assert "somebody reads" in str(error)
-        stop.set()
+        try:
+            while done < 8 or sum(written) <= 20:
+                assert not any(one.done() for one in working), [one.exception() for one in working if one.done()]
+                try:
+                    store.vacuum()
+                    done += 1
+                except StoreUnavailable as error:
+                    assert "somebody reads" in str(error)
+        finally:
+            stop.set()
         for one in working:
             one.result()
 
