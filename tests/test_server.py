@@ -261,7 +261,7 @@ def test_a_server_that_does_not_answer_is_ended_all_the_same(serve: Callable[...
 
     try:
         serving.process.send_signal(signal.SIGTERM)
-        serving.process.wait(10.0)  # 3.5 on an idle machine
+        serving.process.wait(4.0)
         wait(lambda: not lives(server), 1.0)
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -21,7 +21,7 @@ from tests.servers import Server
 
 MIB = 1024 * 1024
 GROWTH_LIMIT_MIB = 50
-OTHERS_SECONDS = 2.0  # of which a busy machine may take one
+OTHERS_SECONDS = 1.0
 OTHER_ADDRESS = "127.0.0.2"
 READERS = 40  # threads that may read tables at once, each with its connection
 
@@ -72,7 +72,7 @@ def unharmed(api: Api) -> Iterator[None]:
 
 @contextmanager
 def others_served(api: Api, **headers: str) -> Iterator[None]:
-    """Meanwhile each event that another client posts, from another address, is accepted in time."""
+    """Meanwhile each event that another client posts, from another address, is accepted within a second."""
     stop, slowest, answers = Event(), [0.0], []
     numbers = count()
 
