@@ -76,7 +76,8 @@ KINDS: dict[str, Kind] = {
     "roll-back": Kind(fault_tables.roll_back, (TABLES,)),
     "drop": Kind(fault_tables.drop, (TABLES,)),
     **{f"drop-dies-at-{point}": Kind(partial(fault_tables.drop_dies_at, point), (TABLES,)) for point in DROP_POINTS},
-    **{f"vacuum-dies-at-{point}": Kind(partial(fault_tables.vacuum, point), (TABLES,)) for point in VACUUM_POINTS},
+    "vacuum-killed": Kind(fault_tables.vacuum_killed, (TABLES,)),
+    **{f"vacuum-dies-at-{point}": Kind(partial(fault_tables.vacuum_dies_at, point), (TABLES,)) for point in VACUUM_POINTS},
     "restore-yesterday": Kind(fault_tables.restore_yesterday, (API, PROJECTION, TABLES)),
     **{f"api-dies-at-{point}": Kind(partial(fault_processes.die_at, "api", point, n), (API,)) for point, n in API_POINTS.items()},
     **{

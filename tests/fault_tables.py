@@ -94,12 +94,15 @@ async def roll_back(scene: Scene) -> None:
     await to_the_end(scene.system, "projector", "rollback")
 
 
-async def vacuum(point: str, scene: Scene) -> None:
-    """The file written anew, under load: killed at a named point or at any moment, and again, to its end."""
-    if scene.rng.random() < 0.5:
-        await scene.system.command("projector", "vacuum", fault_at=point)
-    else:
-        await scene.system.command("projector", "vacuum", kill_after=scene.rng.uniform(0.3, 0.9))
+async def vacuum_killed(scene: Scene) -> None:
+    """The file written anew, kill -9 at any moment, and again, to its end."""
+    await scene.system.command("projector", "vacuum", kill_after=scene.rng.uniform(0.3, 0.9))
+    await to_the_end(scene.system, "projector", "vacuum")
+
+
+async def vacuum_dies_at(point: str, scene: Scene) -> None:
+    """The same by a process that ends at a named point."""
+    await scene.system.command("projector", "vacuum", fault_at=point)
     await to_the_end(scene.system, "projector", "vacuum")
 
 

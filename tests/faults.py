@@ -22,7 +22,7 @@ from tests.fault_environment import Violation, fault_points, remove
 from tests.fault_fold import log_keys
 from tests.fault_invariants import check, digest_of_tables
 from tests.fault_journal import LIMIT, LIMITED, TENANTS, Journal
-from tests.fault_kinds import BACKUP_POINTS, DROP_POINTS, FORGET_POINTS, KINDS, POINTS, VACUUM_POINTS, Kind
+from tests.fault_kinds import BACKUP_POINTS, DROP_POINTS, FORGET_POINTS, KINDS, POINTS, Kind
 from tests.fault_scene import Scene
 from tests.fault_system import NAMES, System
 from tests.fault_tables import keep_for_tomorrow, to_the_end
@@ -196,7 +196,7 @@ async def run(code: Path, server: str, seed: int, begin: int, rounds: int, only:
         print(f"answers {dict(epoch.journal.statuses)}, points {dict(epoch.system.reached)}", flush=True)
         reached |= set(epoch.system.reached)
         numbers, decks = numbers[count:], decks[count:]
-    missed = POINTS - reached - {*DROP_POINTS, *VACUUM_POINTS, *BACKUP_POINTS, *FORGET_POINTS}
+    missed = POINTS - reached - {*DROP_POINTS, *BACKUP_POINTS, *FORGET_POINTS}
     if only is None and rounds >= FULL_ROUNDS and missed:
         raise Violation(f"no process ended at {missed}")
 
