@@ -10,9 +10,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from api.app import create_app
-from api.keys import key
-from api.protocol import protocol_of
-from api.tenant import tenant
+from api.commands.key import key
+from api.commands.tenant import tenant
+from api.http.protocol import protocol_of
 from streams import SettingError, Settings, configure_logging, load_settings
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]

@@ -9,20 +9,20 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api.body import Intake
-from api.cors import Cors
-from api.foreign import PostForeign
+from api.auth.admission import Gate
+from api.auth.registry import Registry
+from api.auth.tokens import Verifier
 from api.formats import FOREIGN
 from api.health import Safety, healthz, readyz
-from api.ingest import PostEvents
+from api.http.body import Intake
+from api.http.cors import Cors
+from api.http.problems import HANDLERS
+from api.http.request_ids import RequestIds
+from api.ingest.foreign import PostForeign
+from api.ingest.native import PostEvents
 from api.metrics import Metrics, get_metrics
-from api.openapi import document_of, openapi
-from api.problems import HANDLERS
+from api.openapi.document import document_of, openapi
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
-from api.registry import Registry
-from api.request_ids import RequestIds
-from api.tenants import Gate
-from api.tokens import Verifier
 from projector import open_store
 from streams import Log, Settings, Wire
 

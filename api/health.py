@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.shapes import Failure, Readiness
+from api.schemas import Failure, Readiness
 from projector import SqliteStore, StoreUnavailable
 from streams import Log, LogUnavailable, Settings
 

@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.credentials import credential_of
+from api.auth.credentials import credential_of
 from api.health import parse_info
-from api.problems import Problem
+from api.http.problems import Problem
 from projector import SqliteStore, TenantStatus, status
 from streams import Log, Settings
 

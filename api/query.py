@@ -12,9 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.problems import Problem
-from projector import Filters, Place, SqliteStore, reads
-from streams import INTEGER_LIMIT, Log, Rejected, microseconds, name_of, notes, parse_body
+from api.http.problems import Problem
+from projector import Filters, Place, SqliteStore
+from projector.store.sqlite import queries
+from streams import INTEGER_LIMIT, Log, Rejected, control, microseconds, name_of, parse_body
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000
@@ -26,13 +27,15 @@ _encode = msgspec.json.Encoder().encode
 
 async def get_events(request: Request) -> Response:
     """GET /api/events: a page of events, newest first by event time, then position."""
-    return await _page(request, FILTERS, "events", reads.events, lambda row: (row["timestamp_us"], row["position"]))
+    return await _page(request, FILTERS, "events", queries.events, lambda row: (row["timestamp_us"], row["position"]))
 
 
 async def get_sessions(request: Request) -> Response:
     """GET /api/sessions: a page of sessions, the one with the newest event first."""
     allowed = FILTERS | {"user_id"}
-    return await _page(request, allowed, "sessions", reads.sessions, lambda row: (row["last_event_at_us"], row["first_position"]))
+    return await _page(
+        request, allowed, "sessions", queries.sessions, lambda row: (row["last_event_at_us"], row["first_position"])
+    )
 
 
 async def get_session(request: Request) -> Response:
@@ -40,7 +43,7 @@ async def get_session(request: Request) -> Response:
     tenant, filters, place, limit = await _asked(request, frozenset({"cursor", "limit", "after"}))
     session_id = request.path_params["session_id"]
     filters = msgspec.structs.replace(filters, session_id=session_id)
-    session, rows = await run_in_threadpool(reads.session, _store(request), tenant, filters, place, limit + 1)
+    session, rows = await run_in_threadpool(queries.session, _store(request), tenant, filters, place, limit + 1)
     if session is None:
         raise Problem(404, "session-unknown", f"there is no session {session_id!r}")
     shown, cursor = _cut(rows, limit, lambda row: (row["timestamp_us"], row["position"]))
@@ -74,21 +77,21 @@ async def find_receipt(request: Request) -> Response:
 
 async def _receipt(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
     """What became of the event at a position, or None when there is none."""
-    found = await run_in_threadpool(reads.receipt, _store(request), tenant, position)
+    found = await run_in_threadpool(queries.receipt, _store(request), tenant, position)
     if found["status"] in ("projected", "erased"):
         return found
     record = await _log(request).find(tenant, position)
     if record is None:
         return None if found["status"] == "queued" else found
-    if notes.is_erased(record) and found["status"] == "queued":
+    if control.is_erased(record) and found["status"] == "queued":
         return found | {"status": "erased"}
-    if record.version == notes.VERSION and found["status"] not in ("quarantined", "dropped"):
+    if record.version == control.VERSION and found["status"] not in ("quarantined", "dropped"):
         return None
     first = None
     try:
         found["event_hash"], _ = name_of(tenant, parse_body(record.body))
         if found["status"] == "late_duplicate":
-            first = await run_in_threadpool(reads.first_position, _store(request), tenant, record)
+            first = await run_in_threadpool(queries.first_position, _store(request), tenant, record)
     except Rejected:
         pass  # its bytes are no event
     if found["status"] == "late_duplicate":
@@ -136,7 +139,7 @@ async def _wait(request: Request, tenant: str, position: int) -> None:
     bound = request.app.state.settings.read_wait_seconds
     deadline = time.monotonic() + bound
     pause = WAIT_PAUSE_SECONDS
-    while (checkpoint := await run_in_threadpool(reads.checkpoint, _store(request), tenant)) < position:
+    while (checkpoint := await run_in_threadpool(queries.checkpoint, _store(request), tenant)) < position:
         if time.monotonic() > deadline:
             detail = f"the tables are at position {checkpoint}; they did not reach {position} within {bound} s"
             raise Problem(503, "not-yet-projected", detail, limit=bound, value=checkpoint)

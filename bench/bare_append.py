@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from bench.workload import calls, tenant_names
 from streams import Log, LogRefused, Wire, parse_event
-from streams.wire import script
+from streams.connection import script
 
 LIMIT_SECONDS = 300.0
 

@@ -16,9 +16,9 @@ import pysqlite3
 
 from bench.rows import Values, transactions
 from bench.workload import tenant_names
-from projector.sqlite import SqliteStore
-from projector.sqlite_file import PAGE_BYTES, WAL_PAGES
-from projector.tables import Tables
+from projector.store.sqlite.connection import PAGE_BYTES, WAL_PAGES
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.table_set import Tables
 from streams import load_settings
 
 CACHE_MIB = load_settings({}).cache_mib

@@ -1,12 +1,12 @@
 """The tables: what the log says, as rows. Reads the log through streams; knows nothing of HTTP."""
 
-from projector import access, credentials, erasure, limits, reads
-from projector.credentials import ApiKey
-from projector.limits import TenantLimits
-from projector.reads import Filters, Place
-from projector.sqlite import SqliteStore
 from projector.status import TenantStatus, status
-from projector.store import RebuildRunning, StoreReplaced, StoreUnavailable, open_store
+from projector.store.open import RebuildRunning, StoreReplaced, StoreUnavailable, open_store
+from projector.store.sqlite import api_keys, config_version, queries, tenant_deletion, tenant_limits
+from projector.store.sqlite.api_keys import ApiKey
+from projector.store.sqlite.queries import Filters, Place
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.tenant_limits import TenantLimits
 
 __all__ = [
     "ApiKey",
@@ -18,11 +18,11 @@ __all__ = [
     "StoreUnavailable",
     "TenantLimits",
     "TenantStatus",
-    "access",
-    "credentials",
-    "erasure",
-    "limits",
+    "api_keys",
+    "config_version",
     "open_store",
-    "reads",
+    "queries",
     "status",
+    "tenant_deletion",
+    "tenant_limits",
 ]

@@ -14,18 +14,19 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from projector import at
-from projector import rebuild as rebuilding
-from projector.command import Begin, Moment, opened, run_command
-from projector.copy_commands import adopt_command, copy_command
-from projector.guard import LogDiffers, LogErased
+from projector.commands.backup import backup, restore
+from projector.commands.cli import Begin, Moment, opened, run_command
+from projector.commands.quarantine import LEVEL_SECONDS, quarantine
+from projector.commands.tables import adopt_command, copy_command
+from projector.divergence import LogDiffers, LogErased
+from projector.live.worker import Worker
 from projector.quarantine import behind, level
-from projector.quarantine_commands import LEVEL_SECONDS, quarantine
-from projector.rebuild import Rebuilt
+from projector.rebuild import point_in_time
+from projector.rebuild import rebuild as rebuilding
+from projector.rebuild.rebuild import Rebuilt
+from projector.rebuild.verify import FROM_THE_START, Since, verify
 from projector.status import TenantStatus, status
-from projector.store import StoreReplaced, StoreUnavailable
-from projector.verify import FROM_THE_START, Since, verify
-from projector.worker import Worker
+from projector.store.open import StoreReplaced, StoreUnavailable
 from streams import Hole, Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
@@ -41,7 +42,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (adopt_command, copy_command, quarantine):
+for command in (adopt_command, backup, copy_command, quarantine, restore):
     main.add_command(command)
 
 
@@ -164,8 +165,10 @@ def at_command(time: int | None, position: int | None, tenants: tuple[str, ...],
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
             with Progress("replaying") as progress:
-                cut = at.Cut(time, position)
-                done = await at.write(log, store, out, cut, tenants=tenants, accept_loss=accept_loss, progress=progress)
+                cut = point_in_time.Cut(time, position)
+                done = await point_in_time.write(
+                    log, store, out, cut, tenants=tenants, accept_loss=accept_loss, progress=progress
+                )
         return _report("made", done)
 
     run_command(act)

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from projector.guard import LogErased, disagreements
-from projector.projection import QuarantineRow, content_of, row_of
-from projector.replay import Span, read
-from projector.sqlite import SqliteStore
-from projector.sqlite_file import store_errors
-from projector.tables import NOTHING, Tables
-from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, aside, fault_point, keys_of, notes
+from projector.divergence import LogErased, disagreements
+from projector.projection.project import QuarantineRow, content_of, row_of
+from projector.rebuild.replay import Span, read
+from projector.store.sqlite.connection import store_errors
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.table_set import NOTHING, Tables
+from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, control, dead_letter, fault_point, keys_of
 
 PAGE_ROWS = 200
 LOOK_SECONDS = 0.02
@@ -129,10 +129,10 @@ def _outcome(tables: Tables, tenant: str, record: Record | None) -> tuple[str, s
     if record is None:
         return "lost", "the record is gone from the log"
     try:
-        if record.version == notes.VERSION:
-            return "note", str(notes.parse(record))
+        if record.version == control.VERSION:
+            return "note", str(control.parse(record))
         if record.version == SET_ASIDE_VERSION:
-            found = aside.parse(record)
+            found = dead_letter.parse(record)
             return found.reason, found.detail
         row = row_of(tenant, record)
     except (Rejected, UnicodeError) as error:
@@ -205,7 +205,7 @@ async def drop(log: Log, store: SqliteStore, selection: Selection) -> tuple[int,
     store.check_version("")
     dropped = last = 0
     for page in _pages(store, "tenant_id, position", selection):
-        last = await notes.append(log.wire, selection.tenant, notes.Drop([position for _, position in page]))
+        last = await control.append(log.wire, selection.tenant, control.Drop([position for _, position in page]))
         dropped += len(page)
         fault_point("between_note_and_apply")
     return dropped, last

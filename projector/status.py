@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from projector.guard import LogErased, disagreements
-from projector.sqlite import SqliteStore
-from projector.tables import NOTHING, Checkpoint
-from projector.worker import group_of
+from projector.divergence import LogErased, disagreements
+from projector.live.worker import group_of
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.table_set import NOTHING, Checkpoint
 from streams import Log, Survey, keys_of, leases_key
 
 STUCK_SECONDS = 10.0

@@ -1,8 +1,11 @@
 """The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
 
-from streams import aside, erasure, notes
+from streams import control, dead_letter
 from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
+from streams.archive.manifest import ArchiveUnavailable
+from streams.connection import LogUnavailable, Wire
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
+from streams.erasure import tenant_deletion
 from streams.event import (
     EVENT_VERSION,
     INTEGER_LIMIT,
@@ -21,16 +24,14 @@ from streams.event import (
     parse_body,
     parse_event,
 )
-from streams.faults import fault_point
-from streams.files import sync
 from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
-from streams.logs import configure_logging
-from streams.manifest import ArchiveUnavailable
-from streams.progress import Progress
-from streams.settings import SettingError, Settings, load_settings
-from streams.wire import LogUnavailable, Wire
+from streams.runtime.failpoints import fault_point
+from streams.runtime.files import sync
+from streams.runtime.logging_setup import configure_logging
+from streams.runtime.progress import Progress
+from streams.runtime.settings import SettingError, Settings, load_settings
 
 __all__ = [
     "EVENT_VERSION",
@@ -68,12 +69,12 @@ __all__ = [
     "TenantErased",
     "Wanted",
     "Wire",
-    "aside",
     "check_event",
     "configure_logging",
+    "control",
+    "dead_letter",
     "decode_json",
     "digest_of",
-    "erasure",
     "fault_point",
     "keys_of",
     "leases_key",
@@ -82,8 +83,8 @@ __all__ = [
     "mean_bytes",
     "microseconds",
     "name_of",
-    "notes",
     "parse_body",
     "parse_event",
     "sync",
+    "tenant_deletion",
 ]

@@ -7,19 +7,18 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from streams.archive_commands import archive, reclaim, verify
-from streams.backup_commands import backup, restore
-from streams.command import settings_or_exit, wait_for_signal
-from streams.erase_command import erase
+from streams.commands.archive import archive, reclaim, verify
+from streams.commands.erase import erase
+from streams.commands.group import group
+from streams.commands.transfer import export_command, import_command
+from streams.connection import LogUnavailable, Wire
+from streams.embedded_server import BrokenLog, ServerMissing, ServerStarted, serve
 from streams.event import Record
-from streams.group_commands import group
 from streams.keys import BadTenant
 from streams.log import Hole, Log
-from streams.logs import configure_logging
-from streams.server import BrokenLog, ServerMissing, ServerStarted, serve
-from streams.settings import SettingError, Settings, without_passwords
-from streams.transfer_commands import export_command, import_command
-from streams.wire import LogUnavailable, Wire
+from streams.runtime.cli import settings_or_exit, wait_for_signal
+from streams.runtime.logging_setup import configure_logging
+from streams.runtime.settings import SettingError, Settings, without_passwords
 
 
 @click.group()
@@ -28,7 +27,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (archive, backup, erase, export_command, group, import_command, reclaim, restore, verify):
+for command in (archive, erase, export_command, group, import_command, reclaim, verify):
     main.add_command(command)
 
 

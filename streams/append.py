@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
+from streams.connection import LogUnavailable, Reply, Wire
 from streams.event import Event, content_digest, name_of
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.limits import LIMIT_NAMES, Limits
-from streams.wire import LogUnavailable, Reply, Wire
 
 OUTCOMES = {1: "accepted", 2: "duplicate", 3: "conflict", 4: "limited"}
 LIMITED = 4

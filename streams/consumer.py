@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.append import ENTRY_OVERHEAD_BYTES
+from streams.connection import LogUnavailable, Reply, Wire
 from streams.event import Record
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix, ready_key
 from streams.log import record_of, records_of
-from streams.wire import LogUnavailable, Reply, Wire
 
 CONSUMER = "projector"
 PENDING_IDS = 1_000  # a turn; a delivery has one

@@ -9,9 +9,9 @@ from collections import Counter
 
 import msgspec
 
+from streams.connection import LogUnavailable, Reply, Wire
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, ready_key
 from streams.log import Log
-from streams.wire import LogUnavailable, Reply, Wire
 
 ALIVE_SECONDS = 10.0  # a projector registers its group again about every five
 

@@ -10,11 +10,11 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
+from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
+from streams.connection import LogUnavailable, Wire
 from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key, usage_prefix
 from streams.limits import NO_LIMITS, Limits
-from streams.manifest import ArchiveUnavailable, DamagedArchive
-from streams.wire import LogUnavailable, Wire
 
 PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
 PAGE_BYTES = 8 * 1024 * 1024
@@ -127,7 +127,7 @@ class Log:
         """Pages of archived records behind a position. Raises Hole for what is damaged, LogUnavailable."""
         if not self.archive_url:
             return
-        from streams.archive import Archive  # not above: pyarrow takes half a second to load
+        from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
 
         position = after
         try:
@@ -217,7 +217,7 @@ class Log:
 
 def _find_archived(url: str, missing: dict[str, list[int]]) -> dict[tuple[str, int], Record]:
     """The archived records at positions of tenants. Raises LogUnavailable."""
-    from streams.archive import Archive  # not above: pyarrow takes half a second to load
+    from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
 
     found: dict[tuple[str, int], Record] = {}
     try:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from projector import SqliteStore
-from projector.worker import Worker
+from projector.live.worker import Worker
 from streams import Log, Wire
-from tests.sdks import Stack, standing
-from tests.servers import BINARIES, Server
+from tests.support.sdks import Stack, standing
+from tests.support.servers import BINARIES, Server
 
 LONGEST = ("test_faults.py", "test_mutants.py")  # begin first, so that no process is left alone with them in the end
 

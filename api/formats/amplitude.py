@@ -10,11 +10,11 @@ import msgspec
 from msgspec.structs import replace
 
 from api.formats import posthog
-from api.formats.clock import clock_of, text_of, timed
+from api.formats.clock_skew import clock_of, text_of, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.ids import content_name, id_of, text_or_none
 from api.formats.messages import object_in
-from api.formats.names import content_name, id_of, text_or_none
-from api.shapes import Refusal
+from api.schemas import Refusal
 from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
 
 NO_SESSION = "-1"

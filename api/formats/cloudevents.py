@@ -13,10 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from api.formats.clock import timed
+from api.formats.clock_skew import timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.ids import text_of_id
 from api.formats.messages import object_in
-from api.formats.names import text_of_id
 from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
 
 CONTENT_TYPE, PREFIX = b"content-type", b"ce-"

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from api.shapes import Refusal
+from api.schemas import Refusal
 from streams import Event
 
 ASKED = 10_000

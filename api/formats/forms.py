@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from api.base64_text import bytes_in
+from api.formats.base64_text import bytes_in
 from api.formats.format import Parts, Unreadable
 
 FIELDS = 200  # of a form; ours need a few

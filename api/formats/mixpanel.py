@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from api.formats.clock import text_of_number, timed
+from api.formats.clock_skew import text_of_number, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import Sent, messages_in, sent_in
+from api.formats.ids import content_name, text_or_none
 from api.formats.messages import object_in
 from api.formats.mixpanel_ids import ids_of, ids_of_profile
-from api.formats.names import content_name, text_or_none
 from streams import Event, Rejected, make_event
 
 TOKEN = ("$token",)

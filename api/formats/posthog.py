@@ -9,10 +9,10 @@ makes of a group's name, is nobody's.
 
 from typing import Any
 
-from api.formats.clock import timed
+from api.formats.clock_skew import timed
 from api.formats.format import Answer, Envelope, Format, Parts
+from api.formats.ids import content_name, id_of
 from api.formats.messages import named_without, object_in
-from api.formats.names import content_name, id_of
 from api.formats.posthog_request import open_request
 from streams import Event, Rejected, make_event
 

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from api.formats.clock import clock_of, text_of
+from api.formats.clock_skew import clock_of, text_of
 from api.formats.format import Envelope, Parts, Unreadable
-from api.formats.names import text_or_none
+from api.formats.ids import text_or_none
 from streams import Rejected
 
 FIELDS = LOOKED_AT = 100

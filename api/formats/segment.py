@@ -10,10 +10,10 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from api.formats.clock import clock_of, timed
+from api.formats.clock_skew import clock_of, timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
+from api.formats.ids import content_name, text_of_id, text_or_none
 from api.formats.messages import named_without, object_in
-from api.formats.names import content_name, text_of_id, text_or_none
 from streams import Event, Rejected, make_event
 
 KINDS = ("track", "identify", "page", "screen", "group", "alias")

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from api.formats.clock import timed
+from api.formats.clock_skew import timed
 from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
 from api.formats.forms import fields_of
+from api.formats.ids import content_name, text_or_none
 from api.formats.messages import named_without, object_in
-from api.formats.names import content_name, text_or_none
 from api.formats.snowplow_fields import decoded, ids_of, moment_of, name_in, session_of
 from streams import Event, make_event
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.base64_text import bytes_in
-from api.formats.clock import CLOCK_LIMIT_US, text_of
+from api.formats.base64_text import bytes_in
+from api.formats.clock_skew import CLOCK_LIMIT_US, text_of
 from streams import Rejected, decode_json
 
 CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/"

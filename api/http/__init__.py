@@ -1,0 +1,1 @@
+"""HTTP: protocol limits, bodies, CORS, request ids, problems."""

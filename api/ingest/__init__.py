@@ -1,0 +1,1 @@
+"""The ingest endpoints: the native one and those of foreign formats."""

@@ -1,0 +1,1 @@
+"""A consistent copy of tables and logs, and its restore."""

@@ -1,0 +1,125 @@
+"""Backup: the tables, then every log, copied into a folder while everything runs.
+
+The tables come first: so no log is behind them, and what the tables lack they read again. A folder that holds a backup is gone
+on with: what it has of each log is compared with the log, record by record, and what is new is added. A history that was
+rewritten, by an erasure say, must not live on in it.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import msgspec
+
+from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, ErasedTenant, Folder, KeptLog, digest_of_file
+from projector.backup.incremental_copy import RecordsDiffer, carry
+from streams.connection import LogUnavailable, Wire
+from streams.keys import PARTITIONS, erased_key, keys_of
+from streams.log import Hole, Log, Survey
+from streams.runtime.failpoints import fault_point
+from streams.runtime.progress import Show
+
+NOT_KEPT = "archived"  # of a usage: where the records are is another thing after a restore
+
+
+class LogLost(Exception):
+    """The server has less of a log than the backup that is to be gone on with."""
+
+    def __init__(self, tenant: str, last: int, kept: int) -> None:
+        has = f"the log of {tenant} ends at position {last}" if last else f"there is no log of {tenant}"
+        super().__init__(f"{has}, and the backup holds it up to {kept}: go on with another folder, or restore this one")
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A backup that was made, and how many records were new in it."""
+
+    backup: Backup
+    added: int
+
+
+async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[None]], show: Show) -> Made:
+    """Make a backup in a folder that nobody else makes one in. `copy_tables` copies them to a file that is not there.
+
+    Interrupt it at any moment and start it again. Raises RecordsDiffer, LogLost, Hole, LogUnavailable, DamagedArchive,
+    ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
+    """
+    while True:
+        erased = await erased_tenants(log.wire)
+        await copy_tables(folder.next_tables)
+        fault_point("after_tables_before_log")
+        try:
+            tenants, added = await _copy_logs(log, folder, erased, show)
+        except (RecordsDiffer, LogLost, Hole):
+            if await erased_tenants(log.wire) == erased:
+                raise
+        else:
+            if await erased_tenants(log.wire) == erased:
+                break
+        os.unlink(folder.next_tables)  # a tenant was erased meanwhile, and these tables may have it
+    size, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
+    made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size, digest, tenants, erased)
+    fault_point("before_backup_is_one")
+    folder.finish(backup)
+    for tenant in _of_erased(folder.tenants(), erased):
+        await asyncio.to_thread(folder.archive().remove, tenant)
+    return Made(backup, added)
+
+
+async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], show: Show) -> tuple[list[KeptLog], int]:
+    """Every log into the folder; what it has then, and how many records were added."""
+    surveys = await log.survey()
+    usages = await _usages(log.wire, surveys)
+    archive = folder.archive()
+    there = {survey.tenant for survey in surveys}
+    for tenant in sorted(set(folder.tenants()) - there - set(_of_erased(folder.tenants(), erased))):
+        if kept := (await asyncio.to_thread(archive.manifest, tenant)).through:
+            raise LogLost(tenant, 0, kept)
+    total = sum(survey.last for survey in surveys)
+    done = added = 0
+
+    def count(records: int) -> None:
+        nonlocal done
+        done += records
+        show(done, total)
+
+    for survey in surveys:
+        await asyncio.to_thread(archive.tidy, survey.tenant, age_seconds=0)
+        kept = (await asyncio.to_thread(archive.manifest, survey.tenant)).through
+        if survey.last < kept:
+            raise LogLost(survey.tenant, survey.last, kept)
+        reached, new = await carry(log.read(survey.tenant, 0, through=survey.last), archive, survey.tenant, show=count)
+        if reached < survey.last:
+            raise Hole(survey.tenant, reached + 1, survey.last)
+        added += new
+        fault_point("between_logs")
+    return [KeptLog(survey.tenant, survey.last, usages[survey.tenant]) for survey in surveys], added
+
+
+def _of_erased(tenants: Sequence[str], erased: Sequence[ErasedTenant]) -> list[str]:
+    digests = {one.digest for one in erased}
+    return [tenant for tenant in tenants if keys_of(tenant).digest in digests]
+
+
+async def _usages(wire: Wire, surveys: Sequence[Survey]) -> dict[str, dict[str, str]]:
+    """What the door counted of each tenant, and what is left of its limits."""
+    replies = await wire.calls([("HGETALL", keys_of(survey.tenant).usage) for survey in surveys])
+    found = {}
+    for survey, reply in zip(surveys, replies, strict=True):
+        if isinstance(reply, Exception):
+            raise LogUnavailable(str(reply))
+        words = [word.decode() for word in reply]
+        found[survey.tenant] = {field: value for field, value in zip(words[::2], words[1::2], strict=True) if field != NOT_KEPT}
+    return found
+
+
+async def erased_tenants(wire: Wire) -> list[ErasedTenant]:
+    """Every tenant that was erased. Raises LogUnavailable."""
+    found = []
+    for partition, reply in enumerate(await wire.calls([("SMEMBERS", erased_key(p)) for p in range(PARTITIONS)])):
+        if isinstance(reply, Exception):
+            raise LogUnavailable(str(reply))
+        found += [ErasedTenant(partition, digest.decode()) for digest in sorted(reply)]
+    return found

@@ -1,0 +1,189 @@
+"""The folder of a backup: what stands where, and the file that makes it one.
+
+tables.db        a copy of the database of the tables
+log/             an archive of every log: log/tenant=acme/…parquet and manifest.json
+backup.json      what of both the backup is, and its digests; without it the folder is none
+tables.next.db   the tables of a backup that is being made
+
+`backup.json` is written last, so a backup that is gone on with stays the one it was until the new one is whole. The logs in it
+may have grown meanwhile: what is behind the positions that it names is not of it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from streams.runtime.files import sync, written_whole
+
+if TYPE_CHECKING:
+    from streams.archive.store import Archive  # pyarrow takes half a second to load
+
+FORMAT, FORMAT_VERSION = "penstock-backup", 1
+NAME, TABLES, NEXT_TABLES, LOG = "backup.json", "tables.db", "tables.next.db", "log"
+PART = ".part"
+READ_BYTES = 1024 * 1024
+
+
+class NoBackup(Exception):
+    """A folder that is no backup, or cannot become one."""
+
+
+class DamagedBackup(Exception):
+    """Something in a backup is not what it was."""
+
+
+class BackupRunning(Exception):
+    """Another backup into the same folder is running."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"another backup is being made in {path}")
+
+
+class KeptLog(msgspec.Struct, frozen=True):
+    """A tenant: its log's last position, and what was counted of it and is left of its limits (the fields of its usage)."""
+
+    tenant: str
+    last: int
+    usage: dict[str, str] = {}
+
+
+class ErasedTenant(msgspec.Struct, frozen=True):
+    """A tenant that was erased: where the server knows it, and the digest of its name."""
+
+    partition: int
+    digest: str
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """What a backup is of. `sha256` is the digest of all the rest."""
+
+    format: str
+    version: int
+    penstock: str
+    made_at: str
+    tables_bytes: int
+    tables_sha256: str
+    tenants: list[KeptLog]
+    erased: list[ErasedTenant]
+    sha256: str = ""
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+        return sum(one.last for one in self.tenants)
+
+
+_decode = msgspec.json.Decoder(Backup).decode
+
+
+class Folder:
+    """A folder that is a backup, or is to become one."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.next_tables = str(Path(path, NEXT_TABLES))
+
+    def archive(self) -> "Archive":
+        """The logs in it."""
+        from streams.archive.store import Archive
+
+        return Archive(Path(self.path, LOG).absolute().as_uri())
+
+    def tenants(self) -> list[str]:
+        """Every tenant that has files in it."""
+        with contextlib.suppress(FileNotFoundError):
+            names = os.listdir(Path(self.path, LOG))
+            return sorted(name.removeprefix("tenant=") for name in names if name.startswith("tenant="))
+        return []
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self) -> Backup:
+        """What it is a backup of. Raises NoBackup, DamagedBackup."""
+        path = Path(self.path, NAME)
+        try:
+            backup = _decode(path.read_bytes())
+        except FileNotFoundError:
+            raise NoBackup(f"{self.path} is no backup, or one that was not finished: it has no {NAME}") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DamagedBackup(f"{path} is damaged: {error}") from None
+        if (backup.format, backup.version) != (FORMAT, FORMAT_VERSION):
+            said = f"format {backup.format!r} version {backup.version}"
+            raise NoBackup(f"{path} says {said}; what is read here is {FORMAT!r} version {FORMAT_VERSION}")
+        if _digest_of(backup) != backup.sha256:
+            raise DamagedBackup(f"{path} is damaged: its digest is another")
+        return backup
+
+    def tables(self, backup: Backup) -> str:
+        """The file of a backup's tables. Raises DamagedBackup."""
+        for name in (TABLES, NEXT_TABLES):  # one that was made and had not got its name yet
+            path = Path(self.path, name)
+            if path.exists() and digest_of_file(path) == (backup.tables_bytes, backup.tables_sha256):
+                return str(path)
+        path = Path(self.path, TABLES)
+        raise DamagedBackup(f"{path} is damaged: its digest is another" if path.exists() else f"{path} is missing")
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[int]:
+        """The right to make a backup in it, as the descriptor of a lock, for a process of ours to hold, too; made when it is not
+        there. Raises NoBackup for a folder with other files, BackupRunning."""
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise BackupRunning(self.path) from None
+            self._tidy()
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _tidy(self) -> None:
+        """Finish or remove what a backup that was killed left."""
+        names = os.listdir(self.path)
+        ours = {NAME, TABLES, NEXT_TABLES, LOG, "lost+found"}
+        others = [name for name in sorted(names) if name not in ours and not name.endswith(PART)]
+        if others:
+            raise NoBackup(f"{self.path} holds other files, such as {others[0]}; a backup needs a folder of its own")
+        for name in names:
+            if name.endswith(PART):
+                os.unlink(Path(self.path, name))
+        if NEXT_TABLES in names:
+            if NAME in names and self.tables(self.read()) == self.next_tables:
+                self._name_tables()
+            else:
+                os.unlink(self.next_tables)
+
+    def finish(self, backup: Backup) -> None:
+        """Make it that backup: from here on it is the new one, and was the one before until now."""
+        sealed = msgspec.structs.replace(backup, sha256=_digest_of(backup))
+        with written_whole(str(Path(self.path, NAME))) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(sealed)))
+        self._name_tables()
+
+    def _name_tables(self) -> None:
+        os.replace(self.next_tables, Path(self.path, TABLES))
+        sync(self.path)
+
+
+def _digest_of(backup: Backup) -> str:
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(backup, sha256=""))).hexdigest()
+
+
+def digest_of_file(path: str | Path) -> tuple[int, str]:
+    """A file's size in bytes and its SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while some := file.read(READ_BYTES):
+            digest.update(some)
+            size += len(some)
+    return size, digest.hexdigest()

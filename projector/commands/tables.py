@@ -1,0 +1,74 @@
+"""python -m projector copy and adopt: the tables into a file of their own, and back."""
+
+import asyncio
+import os
+import sys
+
+import click
+
+from projector.commands.cli import COMMAND_SECONDS, run_command
+from projector.store.open import RebuildRunning, open_store
+from projector.store.sqlite.copy import adopt, copy, part_of
+from projector.store.sqlite.store import SqliteStore
+from streams import Progress, Settings
+
+PAUSE_SECONDS = 0.1
+
+
+@click.command("copy")
+@click.argument("file", type=click.Path(dir_okay=False))
+def copy_command(file: str) -> None:
+    """Copy the database of the tables to FILE, which must not be there yet, while everything runs.
+
+    With rows, keys, limits and who was erased, all of one moment. It waits for a rebuild or an erasure that is running, and
+    none begins meanwhile. `python -m projector backup` does this, and copies the logs.
+    """
+
+    async def act(settings: Settings) -> int:
+        gap_seconds = settings.session_gap_seconds
+        with open_store(settings.tables_url, cache_mib=settings.cache_mib, session_gap_seconds=gap_seconds) as store:
+            size = await _copy(store, file)
+        print(f"copied: the tables, {size:,} bytes", file=sys.stderr)
+        return 0
+
+    run_command(act)
+
+
+async def _copy(store: SqliteStore, file: str) -> int:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + COMMAND_SECONDS
+    while True:
+        try:
+            with store.rebuilding(), Progress("copying tables", unit="bytes") as show:
+                copying = asyncio.create_task(asyncio.to_thread(copy, store, file))
+                while not (await asyncio.wait([copying], timeout=PAUSE_SECONDS))[0]:
+                    show(_size(part_of(file)), max(_size(store.path), _size(part_of(file))))
+                return await copying
+        except RebuildRunning:
+            if loop.time() > deadline:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+@click.command("adopt")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def adopt_command(file: str) -> None:
+    """Put a copy of tables, FILE, where the tables are; FILE stays.
+
+    Tables that have rows are never written over; those that are this copy, or have gone on from it, are left as they are.
+    Whoever has the tables open notices. `python -m projector restore` does this, and puts the logs back.
+    """
+
+    async def act(settings: Settings) -> int:
+        adopted = await asyncio.to_thread(adopt, file, settings.tables_url.removeprefix("sqlite:///"))
+        print("adopted: the tables are those of the copy" if adopted else "the tables of the copy are there", file=sys.stderr)
+        return 0
+
+    run_command(act)

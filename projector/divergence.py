@@ -1,0 +1,70 @@
+"""The guard: whether a log is still the one that the tables were made from. If it is not, nothing is guessed."""
+
+from collections.abc import Mapping, Sequence
+
+from projector.store.sqlite.table_set import NOTHING, Checkpoint
+from streams import Log, Record, Survey, control, digest_of
+
+
+class LogBehind(Exception):
+    """The log ends before the tables do: its server lost records that were applied."""
+
+    def __init__(self, tenant: str, last: int, checkpoint: int) -> None:
+        super().__init__(
+            f"the log of {tenant} ends at position {last}, its tables at {checkpoint}: "
+            f"records {last + 1} to {checkpoint} are missing from the log"
+        )
+
+
+class LogDiffers(Exception):
+    """The record at the checkpoint is not the one that was applied: the log was replaced or lost its tail."""
+
+    def __init__(self, tenant: str, position: int) -> None:
+        super().__init__(f"the log of {tenant} holds another record at position {position} than the tables")
+
+
+class LogUnreadable(Exception):
+    """The server cannot read a tenant's log: its key holds something else."""
+
+    def __init__(self, tenant: str, reason: str) -> None:
+        super().__init__(f"the log of {tenant} cannot be read: {reason}")
+
+
+class LogErased(Exception):
+    """The tenant was erased from the tables, and there is a log of it again: one of a server that was restored."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"{tenant} was erased from these tables, and has a log again: erase it again, or let it begin with "
+            "`python -m api tenant create`"
+        )
+
+
+class TenantUnknown(Exception):
+    """Neither the log nor the tables know a tenant that was named."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"neither the log nor the tables know the tenant {tenant}")
+
+
+def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
+    """Whether the record at a checkpoint is another than the one that was applied. One that is gone, or erased, tells nothing."""
+    if record is None or control.is_erased(record):
+        return False
+    return checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest
+
+
+async def disagreements(
+    log: Log, surveys: Sequence[Survey], checkpoints: Mapping[str, Checkpoint]
+) -> dict[str, LogBehind | LogDiffers]:
+    """The tenants whose log ends before their tables do, or holds another record at the checkpoint. Raises LogUnavailable."""
+    places = [(survey, checkpoints.get(survey.tenant, NOTHING)) for survey in surveys]
+    found: dict[str, LogBehind | LogDiffers] = {
+        survey.tenant: LogBehind(survey.tenant, survey.last, at.position) for survey, at in places if survey.last < at.position
+    }
+    whole = [(survey.tenant, at) for survey, at in places if survey.tenant not in found and at.position]
+    heads = await log.find_each([(tenant, at.position) for tenant, at in whole])
+    for (tenant, at), head in zip(whole, heads, strict=True):
+        if differs(head, at):
+            found[tenant] = LogDiffers(tenant, at.position)
+    return found

@@ -1,0 +1,1 @@
+"""The worker that keeps the tables up to date with the log."""

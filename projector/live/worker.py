@@ -1,0 +1,302 @@
+"""The worker: takes what is ready, applies it in one transaction, gives it back; for ever, or until nothing is left."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+
+from projector.divergence import LogBehind, LogDiffers, LogErased, LogUnreadable, differs
+from projector.live.scheduling import READ_AHEAD, Turn, plan
+from projector.projection.project import Batch, project
+from projector.store.open import OtherProjection, StoreReplaced, StoreUnavailable
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from streams import (
+    PARTITIONS,
+    WAKE_CHANNEL,
+    Consumer,
+    Delivery,
+    Hole,
+    Log,
+    LogUnavailable,
+    Record,
+    Taken,
+    fault_point,
+    mean_bytes,
+)
+
+log_of_worker = logging.getLogger("projector")
+
+POLL_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+STUCK_SECONDS = 5.0
+LOST_LIMIT_RECORDS = 1_000
+
+
+class Worker:
+    """One projector: a consumer of the group of one database's tables."""
+
+    def __init__(
+        self,
+        log: Log,
+        store: SqliteStore,
+        *,
+        holder: str,
+        lease_seconds: float = 5.0,
+        batch_records: int = 5_000,
+        batch_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._batch_records = batch_records
+        self._batch_bytes = batch_bytes
+        self._consumer = Consumer(log.wire, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
+        self._ready = set(range(PARTITIONS))
+        self._woken = asyncio.Event()
+        self._sizes: dict[str, int] = {}
+        self._stuck: dict[str, str] = {}
+        self._registered = False
+
+    # -- one turn ----------------------------------------------------------------------------------------------------
+
+    async def run_once(self) -> int:
+        """Take, read, apply, acknowledge, release; how many records were applied.
+
+        A turn reads up to READ_AHEAD batches. The next is asked for, and the one before acknowledged, while the one in hand
+        is written: the server's work is done meanwhile.
+        """
+        turns = await self._take()
+        fault_point("after_take_before_read")
+        if not turns:
+            return 0
+        applied = 0
+        parts = plan(turns, self._sizes, records=self._batch_records, size_bytes=self._batch_bytes)
+        reading = asyncio.create_task(self._consumer.read(parts[0]))
+        acknowledging = []
+        try:
+            for following in [*parts[1:], None]:
+                deliveries = await reading
+                if following is not None:
+                    reading = asyncio.create_task(self._consumer.read(following))
+                batches = await self._batches(turns, deliveries)
+                await asyncio.sleep(0)  # until what was asked for is sent
+                fault_point("after_read_before_apply")
+                applied += self._apply(turns, batches)
+                fault_point("after_commit_before_acknowledge")
+                acknowledging.append(asyncio.create_task(self._acknowledge(turns)))
+            await asyncio.gather(*acknowledging)
+        finally:
+            for task in (reading, *acknowledging):
+                task.cancel()
+        fault_point("after_acknowledge_before_release")
+        await self._consumer.release([turn.release() for turn in turns.values()])
+        return applied
+
+    async def _acknowledge(self, turns: dict[str, Turn]) -> None:
+        done = [(tenant, turn.acknowledgeable()) for tenant, turn in turns.items() if turn.pending]
+        await self._consumer.acknowledge([(tenant, ids) for tenant, ids in done if ids])
+
+    async def _take(self) -> dict[str, "Turn"]:
+        """The tenants of this turn, with their checkpoints. Raises StoreReplaced: another database has another group."""
+        self._store.check_file()
+        partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
+        taken = await self._consumer.take(partitions, records=self._batch_records * READ_AHEAD)
+        self._ready |= {partition for partition, tenants in taken.items() if tenants}
+        with self._store.reading() as connection:
+            tables = self._store.tables_over(connection)
+            return {one.tenant: _turn(tables, one) for tenants in taken.values() for one in tenants}
+
+    async def _batches(self, turns: dict[str, "Turn"], deliveries: dict[str, Delivery]) -> list[Batch]:
+        """The batches that what was delivered makes; a tenant whose log cannot go on is stopped, the others go on."""
+        batches = []
+        for tenant, delivery in deliveries.items():
+            turn = turns[tenant]
+            turn.served = True
+            turn.pending += delivery.pending
+            if turn.ended:
+                continue
+            try:
+                batch = await self._next_batch(turn, delivery)
+            except (LogBehind, LogDiffers, LogErased, LogUnreadable, Hole) as error:
+                self._stop(tenant, error)
+                turn.ended, turn.delay_seconds = True, STUCK_SECONDS
+                continue
+            self._stuck.pop(tenant, None)
+            if batch:
+                batches.append(batch)
+        return batches
+
+    def _apply(self, turns: dict[str, "Turn"], batches: Sequence[Batch]) -> int:
+        """Write batches; how many records. A tenant that another projector has moved is left to the next turn."""
+        written = self._store.apply(batches) if batches else []
+        for batch, moved in zip(batches, written, strict=True):
+            turn = turns[batch.tenant]
+            if moved:
+                turn.checkpoint = Checkpoint(batch.through, batch.digest, 0)
+            else:
+                turn.ended = True
+        return sum(batch.through - batch.after for batch, moved in zip(batches, written, strict=True) if moved)
+
+    async def _next_batch(self, turn: Turn, delivery: Delivery) -> Batch | None:
+        """The batch that begins behind the checkpoint, or None when there is none. Raises when the log cannot give it."""
+        taken, checkpoint = turn.taken, turn.checkpoint
+        after = checkpoint.position
+        if turn.erased and taken.last:
+            raise LogErased(taken.tenant)
+        if delivery.error is not None:
+            raise LogUnreadable(taken.tenant, delivery.error)
+        if taken.last < after:
+            raise LogBehind(taken.tenant, taken.last, after)
+        if differs(delivery.head, checkpoint):
+            raise LogDiffers(taken.tenant, after)
+        records = delivery.records
+        if records and records[0].position <= after:
+            records = [record for record in records if record.position > after]
+            if not records:  # the group is behind the tables
+                return None
+        through = records[-1].position if records else after
+        if not records or records[0].position > after + 1:
+            records, through = await self._fill(taken, after, records)
+        if records:
+            self._sizes[taken.tenant] = mean_bytes(records)
+        if through - after - len(records) > LOST_LIMIT_RECORDS:
+            raise _first_hole(taken.tenant, after, records)
+        return project(taken.tenant, after, records, through) if through > after else None
+
+    async def _fill(self, taken: Taken, after: int, delivered: list[Record]) -> tuple[list[Record], int]:
+        """What lies between the checkpoint and what was delivered, read from the log, then what was delivered; up to where.
+
+        Records that were delivered to a projector that died, or before a database was restored, are read here. Records
+        that somebody removed one by one are left out, up to a bound; the projection sets their positions aside.
+        """
+        given = taken.delivered if taken.delivered > after else taken.last
+        through = min(delivered[0].position - 1 if delivered else given, after + self._batch_records)
+        records: list[Record] = []
+        position, lost, size = after, 0, 0
+        while position < through:
+            try:
+                async for page in self._log.read(taken.tenant, position, through=through):
+                    records += page
+                    position = page[-1].position
+                    size += sum([len(record.body) for record in page])
+                    if size >= self._batch_bytes:
+                        return records, position
+            except Hole as hole:
+                lost += hole.last - position
+                if lost > LOST_LIMIT_RECORDS:
+                    raise
+                position = hole.last
+        if delivered and through == delivered[0].position - 1:
+            return records + delivered, delivered[-1].position
+        return records, through
+
+    def _stop(self, tenant: str, error: Exception) -> None:
+        if self._stuck.get(tenant) != str(error):
+            log_of_worker.error("%s: stopped: %s", tenant, error)
+        self._stuck[tenant] = str(error)
+
+    # -- all turns ---------------------------------------------------------------------------------------------------
+
+    async def run_to_end(self) -> int:
+        """Apply until nothing is left that may be taken; how many records."""
+        applied = 0
+        await self.sweep()
+        self._ready = set(range(PARTITIONS))
+        while self._ready:
+            applied += await self.run_once()
+        return applied
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Apply until told to stop; the batch in hand is finished. Raises StoreReplaced."""
+        listening = asyncio.create_task(self._listen())
+        stopping = asyncio.create_task(stop.wait())
+        next_poll = next_sweep = 0.0
+        failures = applied = 0
+        try:
+            while not stop.is_set():
+                try:
+                    if time.monotonic() >= next_sweep:
+                        await self.sweep()
+                        if applied < self._batch_records:
+                            self._store.truncate_wal()
+                        applied = 0
+                        next_sweep = time.monotonic() + SWEEP_SECONDS * random.uniform(0.8, 1.2)
+                    if time.monotonic() >= next_poll:
+                        self._ready = set(range(PARTITIONS))
+                        next_poll = time.monotonic() + POLL_SECONDS
+                    if self._ready:
+                        applied += await self.run_once()
+                    else:
+                        await self._idle(stopping, next_poll - time.monotonic())
+                    failures = 0
+                except StoreReplaced:
+                    raise
+                except (LogUnavailable, StoreUnavailable, OtherProjection) as error:
+                    failures += 1
+                    if failures in (1, 10) or failures % 100 == 0:
+                        log_of_worker.warning("waiting: %s: %s", type(error).__name__, error)
+                    self._ready = set(range(PARTITIONS))
+                    await asyncio.wait([stopping], timeout=min(2.0, 0.05 * 2 ** min(failures, 6)) * random.uniform(0.5, 1.0))
+        finally:
+            for task in (listening, stopping):
+                task.cancel()
+            await asyncio.gather(listening, stopping, return_exceptions=True)
+
+    async def sweep(self) -> None:
+        """Register the group, make ready what was forgotten, and name the tenants whose log lost records.
+
+        Raises StoreReplaced, LogUnavailable, StoreUnavailable."""
+        self._store.check_file()
+        if not self._registered:  # before the survey: what comes after it makes itself ready
+            await self._consumer.repair([])
+            self._registered = True
+        with self._store.reading() as connection:
+            checkpoints = self._store.tables_over(connection).checkpoints()
+        surveys = {survey.tenant: survey for survey in await self._log.survey()}
+        positions = [
+            (tenant, checkpoints[tenant].position if tenant in checkpoints else 0)
+            for tenant in surveys.keys() | checkpoints.keys()
+        ]
+        await self._consumer.repair(positions)
+        for tenant, position in positions:
+            last = surveys[tenant].last if tenant in surveys else 0
+            if last < position:
+                self._stop(tenant, LogBehind(tenant, last, position))
+
+    async def _idle(self, stopping: asyncio.Task[bool], seconds: float) -> None:
+        """Until something is ready, the time is up, or the process shall stop."""
+        self._woken.clear()
+        waking = asyncio.create_task(self._woken.wait())
+        await asyncio.wait([waking, stopping], timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        waking.cancel()
+
+    async def _listen(self) -> None:
+        """Hear which partitions have something ready. Only a hint: what is missed is found by the next poll."""
+        while True:
+            try:
+                async for partition in self._log.wire.listen(WAKE_CHANNEL):
+                    self._ready.add(int(partition))
+                    self._woken.set()
+            except LogUnavailable:
+                pass
+            await asyncio.sleep(random.uniform(0.2, 0.6))
+
+
+def _turn(tables: Tables, taken: Taken) -> Turn:
+    checkpoint = tables.checkpoint(taken.tenant)
+    return Turn(taken, checkpoint, erased=checkpoint is NOTHING and tables.is_erased(taken.tenant))
+
+
+def _first_hole(tenant: str, after: int, records: Sequence[Record]) -> Hole:
+    position = after
+    for record in records:
+        if record.position != position + 1:
+            break
+        position = record.position
+    return Hole(tenant, position + 1, record.position - 1)
+
+
+def group_of(store: SqliteStore) -> str:
+    """The group of a database's tables; no two databases share one."""
+    return f"projector:{store.tables_id}"

@@ -1,0 +1,1 @@
+"""The projection: records in, rows out. Pure."""

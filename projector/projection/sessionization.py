@@ -1,0 +1,104 @@
+"""Sessions of events that came without one. Pure: no I/O, no clock.
+
+Such a session is a maximal run of an actor's events with no gap longer than the one that is set, by their own times. It is named
+by its first event. Runs join into runs, in any order and grouping, so the same events give the same sessions whenever they come:
+nothing is decided by a position, and `first_position`, the smallest among its events, is only a key.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from projector.projection.identities import LINKING, Link, links_of, named_in
+from projector.projection.project import EventRow, SessionRow, least
+
+MARK = "~"  # what the name of such a session begins with
+
+
+class Single(msgspec.Struct, frozen=True, gc=False):
+    """An event that came without a session, as the run that it is alone, and by whom it is."""
+
+    identity: str
+    run: SessionRow
+
+
+class Loose(msgspec.Struct, frozen=True):
+    """What some events say of actors: those without a session, and the identities that were linked, each time that they were."""
+
+    singles: list[Single]
+    links: list[Link]
+
+    def __bool__(self) -> bool:
+        return bool(self.singles or self.links)
+
+
+NOTHING_LOOSE = Loose([], [])
+
+
+def loose_of(rows: Sequence[EventRow]) -> Loose:
+    """What rows say of actors."""
+    return Loose(
+        [Single(row.identity, run_of(row)) for row in rows if row.identity],
+        [link for row in rows if row.event_type in LINKING for link in links_of(row.event_type, row.properties)],
+    )
+
+
+def run_of(row: EventRow) -> SessionRow:
+    """The run that an event is alone."""
+    named = named_in(row.properties)
+    return SessionRow(
+        row.tenant_id,
+        row.position,
+        MARK + row.event_hash,
+        row.timestamp_us,
+        row.timestamp_us,
+        1,
+        row.event_type,
+        row.event_type,
+        named.user_id,
+        named.anonymous_id,
+        derived=1,
+    )
+
+
+def by_gap(runs: Iterable[SessionRow], gap_us: int) -> list[list[SessionRow]]:
+    """Runs of one actor, those together that are one session."""
+    found: list[list[SessionRow]] = []
+    end = 0
+    for run in sorted(runs, key=_beginning):
+        if found and run.started_at_us - end <= gap_us:
+            found[-1].append(run)
+            end = max(end, run.last_event_at_us)
+        else:
+            found.append([run])
+            end = run.last_event_at_us
+    return found
+
+
+def join(runs: Sequence[SessionRow], user_id: str) -> SessionRow:
+    """The session that runs are; `user_id` is the one that the actor's links give, or empty.
+
+    Equal times are told apart by what the events are, never by when they came: the first by its name, the last by its type.
+    """
+    first, last = min(runs, key=_beginning), max(runs, key=_end)
+    return SessionRow(
+        first.tenant_id,
+        min([run.first_position for run in runs]),
+        first.session_id,
+        first.started_at_us,
+        last.last_event_at_us,
+        sum([run.event_count for run in runs]),
+        first.first_event_type,
+        last.last_event_type,
+        least([user_id, *[run.user_id for run in runs]]),
+        least([run.anonymous_id for run in runs]),
+        derived=1,
+    )
+
+
+def _beginning(run: SessionRow) -> tuple[int, str, str]:
+    return run.started_at_us, run.session_id, run.first_event_type
+
+
+def _end(run: SessionRow) -> tuple[int, str]:
+    return run.last_event_at_us, run.last_event_type

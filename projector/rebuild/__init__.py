@@ -1,0 +1,1 @@
+"""Rebuild, rollback, verify and point-in-time copies: the log replayed."""

@@ -1,0 +1,189 @@
+"""The rebuild: the log read again into shadow tables, which then take the place of the live ones. Rollback is the same
+end begun from the previous tables. Everything goes on meanwhile; at each moment readers see one whole set.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from projector.divergence import TenantUnknown, disagreements
+from projector.rebuild.replay import Span, read, replay
+from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from streams import Hole, Log, Survey, fault_point
+
+BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
+SWAP_SECONDS = 0.5
+SWAP_TRIES = 50
+
+Progress = Callable[[int, int], None]  # records done, records in all
+
+
+class RebuildRefused(Exception):
+    """The log cannot give the tables again; each reason names the positions that are missing."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = list(reasons)
+
+
+class NothingToRollBack(Exception):
+    """There are no previous tables: no rebuild has been completed, or they were rolled back from."""
+
+
+class SwapTooSlow(Exception):
+    """The last stretch did not fit the time that writers may be held up."""
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What a rebuild or rollback did: tenants and records read, and the time in seconds."""
+
+    tenants: int
+    records: int
+    seconds: float
+
+
+async def rebuild(
+    log: Log, store: SqliteStore, *, tenants: Sequence[str] = (), accept_loss: bool = False, progress: Progress | None = None
+) -> Rebuilt:
+    """Build the tables again from the log, all or those of some tenants, and put them in the place of the live ones.
+
+    Raises RebuildRefused, RebuildRunning, OtherProjection (with `tenants`), LogUnavailable, StoreUnavailable. It can end
+    at any moment: the live tables are as they were until the swap, which is one transaction.
+    """
+    started = time.monotonic()
+    with store.rebuilding():
+        if tenants:
+            store.check_version(LIVE)
+        live = store.tables(LIVE).checkpoints()  # before the survey: what is applied meanwhile is no loss
+        surveys = await _surveys(log, store, tenants)
+        if not accept_loss:
+            await _refuse_losses(log, store, surveys, live)
+        # one tenant's tables go among those of others, which have a gap already
+        gap_us = store.gap_us() if tenants else None
+        store.create_shadow(records=0 if tenants else sum(survey.last for survey in surveys), gap_us=gap_us)
+        records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
+        if not tenants:
+            store.index_shadow()
+        fault_point("before_swap")
+        await _swap(log, store, SHADOW, tenants or None, accept_loss=accept_loss)
+        fault_point("after_swap")
+        store.drop_leftovers()
+    return Rebuilt(len(surveys), records, time.monotonic() - started)
+
+
+async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = None) -> Rebuilt:
+    """Bring the previous tables back, caught up with the log. The live ones become the previous.
+
+    Raises NothingToRollBack, RebuildRefused, RebuildRunning, OtherProjection, LogUnavailable, StoreUnavailable.
+    """
+    started = time.monotonic()
+    with store.rebuilding():
+        if not store.has_set(PREVIOUS):
+            raise NothingToRollBack(NothingToRollBack.__doc__)
+        store.check_version(PREVIOUS)
+        live = store.tables(LIVE).checkpoints()
+        surveys = await _surveys(log, store, ())
+        await _refuse_losses(log, store, surveys, live, begin=PREVIOUS)
+        records = await _fill(log, store, store.tables(PREVIOUS), surveys, False, progress)
+        await _swap(log, store, PREVIOUS, None, accept_loss=False)
+    return Rebuilt(len(surveys), records, time.monotonic() - started)
+
+
+async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[Survey]:
+    """What the log says of each tenant that it or the tables know, or of those that were named. Who was erased stays so."""
+    live = store.tables(LIVE)
+    surveys = {survey.tenant: survey for survey in await log.survey() if not live.is_erased(survey.tenant)}
+    for tenant in live.checkpoints():
+        surveys.setdefault(tenant, Survey(tenant, 0, 0))
+    unknown = [tenant for tenant in tenants if tenant not in surveys]
+    if unknown:
+        raise RebuildRefused([str(TenantUnknown(tenant)) for tenant in unknown])
+    return [surveys[tenant] for tenant in sorted(tenants or surveys)]
+
+
+async def _refuse_losses(
+    log: Log, store: SqliteStore, surveys: Sequence[Survey], live: Mapping[str, Checkpoint], *, begin: str | None = None
+) -> None:
+    """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a hole."""
+    begins = store.tables(begin).checkpoints() if begin is not None else {}
+    reasons = []
+    wrong = await disagreements(log, surveys, live)
+    for survey in surveys:
+        if survey.tenant in wrong:
+            reasons.append(str(wrong[survey.tenant]))
+        if survey.has_hole:
+            after = begins.get(survey.tenant, NOTHING).position
+            holes = [hole for hole in await log.holes(survey) if hole[1] > after]
+            reasons += [str(Hole(survey.tenant, *hole)) for hole in holes]
+    if reasons:
+        raise RebuildRefused(reasons)
+
+
+async def _fill(
+    log: Log, store: SqliteStore, tables: Tables, surveys: Sequence[Survey], accept_loss: bool, progress: Progress | None
+) -> int:
+    """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
+    begins = tables.checkpoints()
+    spans = [Span(survey.tenant, begins.get(survey.tenant, NOTHING).position, survey.last) for survey in surveys]
+    total = sum(max(0, span.through - span.after) for span in spans)
+    done = 0
+    async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
+        store.write(tables, chunk)
+        fault_point("during_rebuild")
+        done += chunk.records
+        if progress:
+            progress(done, total)
+        await asyncio.sleep(BREATH_SECONDS)
+    return done
+
+
+async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
+    """Read the last stretch and put the tables in place, in one short transaction, or try again closer to the end.
+
+    While the transaction is open no projector can move a checkpoint, so the set is level with what readers have seen.
+    """
+    tables = store.tables(suffix)
+    for attempt in range(SWAP_TRIES):
+        spans = await _stretch(log, tables, _goals(store, tenants), accept_loss)
+        async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
+            store.write(tables, chunk)
+        try:
+            with store.transaction():
+                deadline = time.monotonic() + SWAP_SECONDS * (1 + attempt // 10)
+                spans = await _stretch(log, tables, _goals(store, tenants), accept_loss)
+                async for batch in read(log, spans, accept_loss=accept_loss):
+                    tables.apply(batch)
+                    if time.monotonic() > deadline:
+                        raise SwapTooSlow
+                fault_point("inside_swap")
+                if tenants is None:
+                    store.promote(suffix)
+                else:
+                    for tenant in tenants:
+                        store.replace_tenant(tenant)
+            return
+        except SwapTooSlow:
+            await asyncio.sleep(BREATH_SECONDS)
+    raise SwapTooSlow("the projectors write faster than this reads; stop some, or try again when less comes in")
+
+
+def _goals(store: SqliteStore, tenants: Sequence[str] | None) -> dict[str, int]:
+    """Where readers are, by tenant: no set that is behind may take the live one's place."""
+    live = store.tables(LIVE).checkpoints()
+    return {tenant: at.position for tenant, at in live.items() if tenants is None or tenant in tenants}
+
+
+async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss: bool) -> list[Span]:
+    """What brings a set of tables to where readers are."""
+    known = tables.checkpoints()
+    spans = []
+    for tenant, goal in goals.items():
+        after = known.get(tenant, NOTHING).position
+        if after < goal:
+            through = min(goal, await log.last_position(tenant)) if accept_loss else goal
+            spans.append(Span(tenant, after, through))
+    return spans

@@ -1,0 +1,171 @@
+"""Verify: the log replayed into scratch tables, and compared row by row with the live ones. It writes nothing to them."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from projector.divergence import LogBehind, TenantUnknown
+from projector.rebuild.rebuild import Progress
+from projector.rebuild.replay import Span, replay
+from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from streams import Log
+
+ORDER = {
+    "events": "position", "event_sessions": "first_position", "identity_links": "one, other", "quarantine": "position",
+    "gone": "position", "forgotten": "name", "checkpoints": "position",
+}  # fmt: skip
+WHOLE = ("identity_links", "forgotten", "checkpoints")  # of which nothing can be left out
+SHOW_POSITIONS = 10_000
+SCRATCH_CACHE_MIB = 32
+
+Row = dict[str, Any]
+
+
+class Since(msgspec.Struct, frozen=True):
+    """Where a comparison begins: at a position, or at a tenant's first record that was received at a time or after it."""
+
+    position: int = 0
+    received_at_us: int | None = None
+
+
+FROM_THE_START = Since()
+
+
+async def verify(
+    log: Log,
+    store: SqliteStore,
+    *,
+    tenants: Sequence[str] = (),
+    since: Since = FROM_THE_START,
+    replaying: Progress | None = None,
+    comparing: Progress | None = None,
+) -> AsyncIterator[str]:
+    """What differs between the tables and the log, one sentence each; nothing when they are equal. Of all tenants or of some;
+    all that there is, or events and quarantine from a place on, the sessions that have an event there, and checkpoints. Memory
+    does not grow with any of it. Raises TenantUnknown, LogUnavailable, StoreUnavailable.
+
+    The log is replayed before the snapshot of the tables is taken, and only the rest within it: the snapshot, which
+    makes the WAL grow while it lasts, is as short as the comparison.
+    """
+    with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
+        path, gap_us = str(Path(folder, "replayed.db")), store.gap_us()
+        with SqliteStore(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=gap_us) as scratch:
+            with store.snapshot() as now:
+                behind = _wanted(now, tenants)
+            known = {survey.tenant for survey in await log.survey()} | behind.keys()
+            for tenant in tenants:
+                if tenant not in known:
+                    raise TenantUnknown(tenant)
+            await _replay(log, scratch, behind, replaying)
+            with store.snapshot() as live:
+                checkpoints = _wanted(live, tenants)
+                await _replay(log, scratch, checkpoints, replaying)
+                for difference in _differences(live, scratch.tables(), checkpoints, since, comparing):
+                    yield difference
+
+
+def _wanted(tables: Tables, tenants: Sequence[str]) -> dict[str, Checkpoint]:
+    return {tenant: at for tenant, at in tables.checkpoints().items() if not tenants or tenant in tenants}
+
+
+async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], progress: Progress | None) -> None:
+    known = scratch.tables().checkpoints()
+    spans = []
+    for survey in await log.survey():
+        after = known.get(survey.tenant, NOTHING).position
+        through = min(goals.get(survey.tenant, NOTHING).position, survey.last)
+        if after < through:
+            spans.append(Span(survey.tenant, after, through))
+    done = sum(at.position for at in known.values())
+    total = done + sum(span.through - span.after for span in spans)
+    async for chunk in replay(log, spans, scratch.replay_folder, accept_loss=True):
+        scratch.write(scratch.tables(), chunk)
+        done += chunk.records
+        if progress:
+            progress(done, total)
+
+
+def _differences(
+    live: Tables, replayed: Tables, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
+) -> Iterator[str]:
+    done, total = 0, sum(at.position for at in checkpoints.values())
+    for tenant, checkpoint in checkpoints.items():
+        reached = replayed.checkpoint(tenant).position
+        if reached < checkpoint.position:
+            yield str(LogBehind(tenant, reached, checkpoint.position))
+        for position, difference in _compare(tenant, live, replayed, _begin(tenant, live, replayed, since)):
+            if difference is not None:
+                yield difference
+            if progress and position % SHOW_POSITIONS == 0:
+                progress(done + position, total)
+        yield from _ledger(tenant, live, checkpoint)
+        done += checkpoint.position
+        if progress:
+            progress(done, total)
+
+
+def _begin(tenant: str, live: Tables, replayed: Tables, since: Since) -> int:
+    """The first position to compare, 0 for all; by whichever set has one of that time first."""
+    if since.received_at_us is None:
+        return since.position
+    found = [tables.first_received(tenant, since.received_at_us) for tables in (live, replayed)]
+    return min((position for position in found if position is not None), default=2**63 - 1)
+
+
+def _compare(tenant: str, live: Tables, replayed: Tables, begin: int) -> Iterator[tuple[int, str | None]]:
+    """The differences between two sets' rows of a tenant, found in one pass over both; and how far it is, in positions."""
+    for table, key in ORDER.items():
+        narrow = 0 if table in WHOLE else begin
+        ours, theirs = (tables.rows(table, tenant, key, begin=narrow) for tables in (live, replayed))
+        for value, mine, other in _merged(ours, theirs, key):
+            if narrow:  # a session may have an event there in one set alone
+                mine = mine or live.row(table, tenant, key, value)
+                other = other or replayed.row(table, tenant, key, value)
+            words = None
+            if other is None:
+                words = f"{table} of {tenant}: {key} {value} is in the tables, not in the log"
+            elif mine is None:
+                words = f"{table} of {tenant}: {key} {value} is in the log, not in the tables"
+            elif mine != other:
+                words = f"{table} of {tenant}: {key} {value} differs: {_difference(mine, other)}"
+            yield value if table == "events" else 1, words
+
+
+def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tuple[Any, Row | None, Row | None]]:
+    """Rows of both in order of their key, those of one key together."""
+    place = itemgetter(*key.split(", "))
+    mine, other = next(ours, None), next(theirs, None)
+    while mine is not None or other is not None:
+        if other is None or (mine is not None and place(mine) < place(other)):
+            assert mine is not None
+            yield place(mine), mine, None
+            mine = next(ours, None)
+        elif mine is None or place(other) < place(mine):
+            yield place(other), None, other
+            other = next(theirs, None)
+        else:
+            yield place(mine), mine, other
+            mine, other = next(ours, None), next(theirs, None)
+
+
+def _ledger(tenant: str, live: Tables, checkpoint: Checkpoint) -> Iterator[str]:
+    """The sum that does not hold, if it does not: each position up to the checkpoint is in one table, or counted, once."""
+    parts = {
+        "rows": live.count("events", tenant),
+        "late duplicates": checkpoint.late_duplicates,
+        "quarantined": live.count("quarantine", tenant),
+        "dropped": checkpoint.dropped,
+        "erased": checkpoint.erased,
+    }
+    if sum(parts.values()) != checkpoint.position:
+        words = " + ".join(f"{count} {name}" for name, count in parts.items())
+        yield f"ledger of {tenant}: {words} = {sum(parts.values())}, the checkpoint is {checkpoint.position}"
+
+
+def _difference(mine: Row, other: Row) -> str:
+    return ", ".join(f"{name} is {mine[name]!r}, the log says {other[name]!r}" for name in mine if mine[name] != other[name])

@@ -1,0 +1,277 @@
+"""A SQLite file: its connections, its transactions, and what happens when another file stands in its place.
+
+pysqlite3 brings a SQLite that is new enough; many systems' own can corrupt a WAL when two connections write at once.
+"""
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import pysqlite3
+
+from projector.store.open import StoreReplaced, StoreUnavailable
+from streams import fault_point
+
+PAGE_BYTES = 8192
+WAL_PAGES = 8_000  # checkpoint at 64 MiB: a page that is written often is copied back once
+FEW_WAL_PAGES = 500  # at 4 MiB: to sync 64 takes a disk 40 ms, for which a server's log on the same disk waits, and its clients
+BUSY_SECONDS = 10.0
+BUSY_PAUSE_SECONDS = 0.002
+READ_SECONDS = 5.0
+TRIES = 10
+STEPS = 100  # of the way back: a look at each
+SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
+
+
+class _Connection(pysqlite3.Connection):  # type: ignore[misc]
+    """A connection that may be referred to weakly."""
+
+
+class _WrittenMeanwhile(Exception):
+    """Somebody wrote to a file between its copy and the way back."""
+
+
+class SqliteFile:
+    """One database file. One thread writes; any thread reads, over a connection of its own."""
+
+    def __init__(self, path: str, *, cache_mib: int = 256, busy_seconds: float = BUSY_SECONDS) -> None:
+        self.path = path
+        self._cache_mib = cache_mib
+        self._busy_seconds = busy_seconds  # how long to wait for another that writes
+        self._connection: Any = None
+        self._readers = threading.local()
+        self._opened: weakref.WeakSet[_Connection] = weakref.WeakSet()  # a thread's ends with the thread
+        self._file: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        self.reopen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in list(self._opened):
+            connection.close()
+
+    def reopen(self) -> None:
+        """Write from now on to the file that is there now. Raises StoreUnavailable, and everything is as it was."""
+        before = self._connection, self._file
+        with store_errors():
+            self._connection = self._connect(f"file:{quote(self.path)}", self._cache_mib)
+            try:
+                self._prepare()
+            except BaseException:
+                self._forget(self._connection)
+                self._connection, self._file = before
+                raise
+        if before[0] is not None:
+            self._forget(before[0])
+
+    def _forget(self, connection: Any) -> None:
+        self._opened.discard(connection)
+        connection.close()
+
+    def _connect(self, uri: str, cache_mib: int) -> Any:
+        connection = pysqlite3.connect(
+            uri,
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            factory=_Connection,
+        )
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # first: a new file's cache is so many pages of the size known
+        connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
+        self._opened.add(connection)
+        return connection
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        self._insist("PRAGMA journal_mode = WAL")  # for which SQLite does not wait, when several open a new file
+        self._file = self._file_now()
+        execute("PRAGMA synchronous = NORMAL")
+        self.checkpoint_at(WAL_PAGES)
+        execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
+        execute("PRAGMA legacy_alter_table = ON")
+
+    def check_file(self) -> None:
+        """Raises StoreReplaced when the file that is open is not the one that others would open: what is written to it is
+        read by nobody."""
+        if self._file_now() != self._file:
+            raise StoreReplaced
+
+    def _file_now(self) -> tuple[int, int] | None:
+        """Which file stands at the path: device and inode, None without one."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One write transaction, whole or not at all. Raises StoreUnavailable."""
+        with store_errors():
+            self.check_file()
+            self._begin()
+            try:
+                yield
+                fault_point("before_commit")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _begin(self) -> None:
+        """BEGIN IMMEDIATE, asked for every 2 ms: SQLite's own waiting sleeps up to 100 ms and would miss the short
+        pauses of a rebuild."""
+        with self._no_waiting():
+            self._insist("BEGIN IMMEDIATE")
+
+    def _insist(self, statement: str) -> None:
+        """Execute a statement, again and again while the database is locked, up to a bound."""
+        deadline = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                self._connection.execute(statement)
+                return
+            except pysqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_PAUSE_SECONDS)
+
+    @contextmanager
+    def _no_waiting(self) -> Iterator[None]:
+        """Without SQLite's own waiting for locks."""
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {int(self._busy_seconds * 1000)}")
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """Execute a statement within the caller's transaction; its cursor."""
+        return self._connection.execute(statement, values)
+
+    def copy_to(self, path: str) -> None:
+        """Write all of the database, as it is now, to a new file; without what was deleted, whose pages still hold it."""
+        with store_errors():
+            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
+            try:
+                connection.execute("VACUUM INTO ?", (path,))
+            finally:
+                self._forget(connection)
+
+    def write_anew(self, path: str) -> None:
+        """Write all of the file anew, without what was deleted, by way of a copy at a path. Raises StoreUnavailable, also when
+        somebody wrote between the copy and the way back, several times.
+
+        VACUUM would hold all of it in memory, as SQLite is built here.
+        """
+        with store_errors():
+            for _ in range(TRIES):
+                Path(path).unlink(missing_ok=True)
+                if self._copy_and_back(path):
+                    return
+        raise StoreUnavailable("others write to the tables all the time; try again")
+
+    def _copy_and_back(self, path: str) -> bool:
+        """False, and nothing is changed, when somebody wrote in between."""
+        watching = self._connect(f"file:{quote(self.path)}?mode=ro", 1)
+        opened = [watching]
+
+        def version() -> Any:
+            """Another one whenever somebody has written."""
+            return watching.execute("PRAGMA data_version").fetchone()
+
+        def look(status: int, *_: int) -> None:
+            if status == pysqlite3.SQLITE_OK and version() != copied:  # once it writes, nobody else does
+                raise _WrittenMeanwhile
+
+        try:
+            with self.transaction():  # in which nobody writes; none of ours may be open on the way back
+                self.copy_to(path)
+                copied = version()
+            fault_point("between_copy_and_back")
+            copy = self._connect(f"file:{quote(path)}?mode=ro", 1)
+            opened.append(copy)
+            [pages] = copy.execute("PRAGMA page_count").fetchone()
+            copy.backup(self._connection, pages=-(-pages // STEPS), progress=look, sleep=BUSY_PAUSE_SECONDS)
+            return True
+        except _WrittenMeanwhile:
+            return False
+        finally:
+            for connection in opened:
+                self._forget(connection)
+
+    def checkpoint_at(self, pages: int) -> None:
+        """Bring the pages of the WAL back from now on with the commit that makes it so long."""
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+
+    def truncate_wal(self) -> None:
+        """Give the WAL's space back, if nobody reads from it; for idle moments."""
+        with store_errors(), self._no_waiting():
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """A read-only connection of this thread, in one snapshot. A read that takes over 5 s is ended."""
+        with store_errors():
+            connection = self._reader()
+            deadline = time.monotonic() + READ_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    def _reader(self) -> Any:
+        """This thread's read-only connection; a new one when another file was put in the place of the old."""
+        identity = self._file_now()
+        if identity is None:
+            raise StoreReplaced
+        if getattr(self._readers, "identity", None) != identity:
+            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
+            if hasattr(self._readers, "connection"):
+                self._forget(self._readers.connection)
+            self._readers.connection = connection
+            self._readers.identity = identity
+        return self._readers.connection
+
+    @property
+    def version_warning(self) -> str | None:
+        """What to say when this SQLite has the WAL reset bug."""
+        if pysqlite3.sqlite_version_info >= SAFE_VERSION:
+            return None
+        return f"SQLite {pysqlite3.sqlite_version} can corrupt a WAL under two writers; 3.51.3 and later cannot"
+
+    @property
+    def free_bytes(self) -> int:
+        """Free disk space where the tables are."""
+        status = os.statvfs(Path(self.path).parent)
+        return status.f_bavail * status.f_frsize
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """SQLite's errors of operation (locked, disk full, I/O) as ours; errors of a row pass."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(str(error)) from error
+    except pysqlite3.DatabaseError as error:
+        if isinstance(error, pysqlite3.IntegrityError | pysqlite3.DataError | pysqlite3.ProgrammingError):
+            raise
+        raise StoreUnavailable(str(error)) from error

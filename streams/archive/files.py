@@ -1,0 +1,26 @@
+"""Files of the archive in a directory, and what can go wrong with files and buckets."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from streams.archive.manifest import ArchiveUnavailable
+from streams.runtime.files import written_whole
+
+
+def put_locally(path: str, content: bytes) -> None:
+    """Write a file, whole or not at all; on disk when this returns."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with written_whole(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def unavailable() -> Iterator[None]:
+    """Errors of files and buckets as ours; that a file is not there passes."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ArchiveUnavailable(str(error)) from error

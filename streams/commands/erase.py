@@ -1,0 +1,110 @@
+"""python -m streams erase: forget a person."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from streams.append import LogFull, TenantErased
+from streams.archive.manifest import ArchiveMoved
+from streams.connection import Wire
+from streams.control import LogMissing
+from streams.erasure.erase import Cleaned, Forgetting, LeaseLost, NoRoom
+from streams.erasure.subject import Subject
+from streams.log import Log
+from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
+from streams.runtime.progress import Progress
+from streams.runtime.settings import Settings
+
+REFUSALS = (LogFull, LogMissing, TenantErased, LeaseLost, NoRoom, ArchiveMoved)
+
+
+class Where(click.ParamType[Subject]):
+    """NAME=VALUE."""
+
+    name = "name=value"
+
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> Subject:
+        """The subject that it names."""
+        if isinstance(value, Subject):
+            return value
+        member, equals, wanted = str(value).partition("=")
+        if not member or not equals:
+            self.fail(f"{value!r} must be like user_id=42", parameter, context)
+        return Subject(member, wanted)
+
+
+@click.command()
+@click.argument("tenant")
+@click.option("--session", help="Forget the events of this session.")
+@click.option("--where", type=Where(), help="Forget the events that have this, such as user_id=42.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(tenant: str, session: str | None, where: Subject | None, yes: bool) -> None:
+    """Forget a person: erase the records of TENANT that name them, from the log, its archive and the tables, for good.
+
+    --where compares one of an event's own members (session_id, event_type, event_id), or one of its properties, with a text, or
+    the number, true, false or null that it is in JSON. Records that are no events go, too, where any object in their JSON
+    has the member with the value.
+
+    A note in the log says which records are erased, under a salted digest. The tables carry it out as they apply events, and
+    again whenever they are made again; what is sent again is answered `duplicate`. Positions stay. Interrupt it at any moment
+    and start it again. Then `python -m projector vacuum` clears what the database file still holds in pages that are free.
+    """
+    if (session is None) == (where is None):
+        raise click.UsageError("give --session or --where")
+    subject = where or Subject("session_id", session or "")
+    try:
+        sys.exit(asyncio.run(_erase(settings_or_exit(), tenant, subject, yes)))
+    except (*KNOWN_ERRORS, *REFUSALS) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -> int:
+    async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+        if not await log.holds(tenant):
+            raise LogMissing(tenant)
+        forgetting = Forgetting(log, tenant, subject)
+        async with forgetting.alone():
+            with Progress("reading") as progress:
+                await forgetting.look(progress)
+            found = len(forgetting.search.to_note)
+            if found:
+                print(_found(tenant, forgetting))
+                if not yes:
+                    click.confirm("Forget them, for good?", abort=True)
+                    await forgetting.insist()
+            elif not forgetting.search.was_noted:
+                print(f"No record of {tenant} names it; there is nothing to forget.")
+                return 0
+            last = await forgetting.note()
+            with Progress("copying the log") as progress:
+                cleaned = await forgetting.clean(progress)
+            level = await forgetting.reach(last)
+    print(_done(found, last, cleaned))
+    print(_of_tables(level))
+    return 0
+
+
+def _found(tenant: str, forgetting: Forgetting) -> str:
+    search = forgetting.search
+    words = f"{len(search.to_note)} records of {tenant} are to be erased"
+    if search.sample is None:
+        return words
+    received = datetime.fromtimestamp(search.sample.received_at_us / 1_000_000, UTC).isoformat(timespec="seconds")
+    return f"{words}; the first that names it is at position {search.sample.position}, received {received}"
+
+
+def _done(found: int, last: int, cleaned: Cleaned) -> str:
+    words = f"{found} records forgotten; the log says so at position {last}." if found else "Nothing new was to be forgotten."
+    words += f"\ncleaned: {cleaned.entries} records on the server, {cleaned.segments} segments of the archive"
+    if cleaned.written_anew is None:
+        return f"{words}; the server has no append-only file, or lets nobody have it written anew"
+    return words + ("; the append-only file was written anew" if cleaned.written_anew else "; the append-only file could NOT be")
+
+
+def _of_tables(level: bool) -> str:
+    words = "The tables have forgotten, too" if level else "The tables forget when a projector gets there"
+    return f"{words}. `python -m projector vacuum` clears what free pages of their file still hold."

@@ -1,0 +1,111 @@
+"""Notes: records that are no events. A note says what is to be done to the tables that the records before it made.
+
+It stands in the log as an event does, at a position of its own, so that tables which are made again do the same again.
+"""
+
+import hashlib
+import time
+from typing import Annotated
+
+import msgspec
+
+from streams.append import LogFull, TenantErased
+from streams.connection import LogUnavailable, Wire
+from streams.event import Record, Rejected
+from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+
+VERSION = 2  # of the record; events have 1
+LIMIT_POSITIONS = 500  # of a note, so that it is no larger than an event
+Position = Annotated[int, msgspec.Meta(ge=1)]
+Positions = Annotated[list[Position], msgspec.Meta(min_length=1, max_length=LIMIT_POSITIONS)]
+
+
+class LogMissing(Exception):
+    """The tenant has no log: there is nothing that a note could be about."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"{tenant} has no log")
+
+
+class Drop(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="drop", forbid_unknown_fields=True):
+    """The records at these positions, all before the note's own, leave quarantine and are counted as dropped."""
+
+    positions: Positions
+
+
+class Forget(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="forget", forbid_unknown_fields=True):
+    """The records at these positions, all before the note's own, are erased: their subject is forgotten up to `through`.
+
+    Nothing here says who that is: `subject` is a digest with the tenant's `salt`. `names` are salted, too, one for each position:
+    what comes later by such a name stays out; empty where a record has no name, or one that is somebody else's event.
+    """
+
+    salt: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    subject: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    through: Position
+    positions: Positions
+    names: list[Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40})?$")]]
+
+
+class Erased(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="erased", forbid_unknown_fields=True):
+    """What stands at the position of a record that was erased."""
+
+
+Note = Drop | Forget | Erased
+_decode = msgspec.json.Decoder(Note).decode
+_encode = msgspec.json.Encoder().encode
+ERASED = _encode(Erased())
+
+
+def parse(record: Record) -> Note:
+    """The note that a record is. Raises Rejected when it is none that this version knows: what is unknown is never half done."""
+    try:
+        note: Note = _decode(record.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("", f"is not a note: {error}") from None
+    if isinstance(note, Erased):
+        return note
+    if max(note.positions) >= record.position:
+        raise Rejected("positions", "must lie before the note's own", limit=record.position - 1, value=max(note.positions))
+    if isinstance(note, Forget) and len(note.names) != len(note.positions):
+        raise Rejected("names", "must be as many as positions", limit=len(note.positions), value=len(note.names))
+    return note
+
+
+def erased_from(record: Record) -> Record:
+    """What stands at a record's position once it was erased: when it was received stays, for a log is cut by it."""
+    return Record(record.position, record.received_at_us, VERSION, ERASED)
+
+
+def is_erased(record: Record) -> bool:
+    """Whether a record was erased."""
+    return record.version == VERSION and record.body == ERASED
+
+
+def salted_name(salt: str, event_hash: str, split: str) -> str:
+    """An event's name as notes and the door keep it when it was forgotten. The append script makes the same."""
+    return hashlib.sha1(f"{salt}{event_hash}{split}".encode(), usedforsecurity=False).hexdigest()
+
+
+async def append(wire: Wire, tenant: str, note: Note) -> int:
+    """Put a note at the end of a tenant's log; its position. Raises LogMissing, TenantErased, LogFull, LogUnavailable (it may
+    have been written: whoever asks again looks at the tables first)."""
+    keys = keys_of(tenant)
+    names = [keys.log, keys.tenants, keys.groups, keys.erased]
+    arguments = [
+        tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, time.time_ns() // 1000, _encode(note)
+    ]  # fmt: skip
+    [reply] = await wire.run("note", [(names, arguments)])
+    if isinstance(reply, Exception):
+        raise _refusal(tenant, str(reply))
+    return int(reply)
+
+
+def _refusal(tenant: str, text: str) -> Exception:
+    if "ERASED" in text:
+        return TenantErased()
+    if "NOLOG" in text:
+        return LogMissing(tenant)
+    if "OOM" in text or "maxmemory" in text:
+        return LogFull()
+    return LogUnavailable(text)

@@ -1,0 +1,1 @@
+"""Erasing a data subject from a log, and deleting a tenant."""

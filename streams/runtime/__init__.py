@@ -1,0 +1,1 @@
+"""What any process needs: settings, logging, progress, retries, files. Nothing about logs."""

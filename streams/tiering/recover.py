@@ -1,0 +1,66 @@
+"""Reclaim: a server gets back from the archive what it needs to go on: where each log ends, and who claimed which name, and
+which names are kept out.
+
+After a server was lost and only the archive is left, or when `seen` keys were lost. Records stay in the archive, where readers
+find them.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from streams.append import CALL_LIMIT_EVENTS, refusal_of
+from streams.archive.store import Archive
+from streams.erasure.suppression import remember_noted
+from streams.event import Record
+from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+from streams.log import Log
+from streams.transfer.import_log import claims_of
+
+
+class HistoryDiffers(Exception):
+    """The server holds another history of the log than the archive."""
+
+    def __init__(self, tenant: str, last: int, through: int) -> None:
+        super().__init__(f"the log of {tenant} ends at position {last} on the server, its archive at {through}: they differ")
+
+
+class Reclaimed(msgspec.Struct, frozen=True):
+    """What was done for a tenant: where its log ends, and how many records within the window were claimed again."""
+
+    tenant: str
+    last: int
+    claims: int
+
+
+async def reclaim(log: Log, tenant: str, *, window_seconds: float) -> Reclaimed:
+    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Hole, LogFull,
+    LogUnavailable."""
+    through = Archive(log.archive_url).manifest(tenant).through
+    newest = await log.find(tenant, through) if through else None
+    last = await _run(log, tenant, newest, [], []) if newest else await log.last_position(tenant)
+    if last < through:
+        raise HistoryDiffers(tenant, last, through)
+    window_us, now_us = int(window_seconds * 1_000_000), time.time_ns() // 1_000
+    claims = 0
+    async for page in log.read(tenant, 0, through=last):
+        await remember_noted(log.wire, tenant, page)
+        for begin in range(0, len(page), CALL_LIMIT_EVENTS):
+            seen, arguments = claims_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
+            if seen:
+                await _run(log, tenant, newest or page[0], seen, arguments)
+                claims += len(seen)
+    return Reclaimed(tenant, last, claims)
+
+
+async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claims: Sequence[Any]) -> int:
+    keys = keys_of(tenant)
+    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, *seen]
+    place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL]
+    arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *claims]
+    [reply] = await log.wire.run("reclaim", [(names, arguments)])
+    if isinstance(reply, Exception):
+        raise refusal_of(reply)
+    return int(reply)

@@ -1,0 +1,37 @@
+"""The file that an export writes: there whole or not at all, unless it was there and is gone on with."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from streams.transfer.format import LINE_LIMIT_BYTES, Header, read_log
+
+
+class OtherFile(Exception):
+    """The file to go on with ends at another position, or is of another log."""
+
+    def __init__(self, path: str, tenant: str, position: int) -> None:
+        super().__init__(f"{path} ends at position {position} of the log of {tenant}: that must be the tenant, and --after")
+
+
+@contextlib.contextmanager
+def resumed(path: str, tenant: str, after: int) -> Iterator[BinaryIO]:
+    """A file that ends at position `after` of the tenant's log, to go on writing at its end. A line that was cut is taken
+    off. Raises OtherFile when it ends elsewhere, BadLine when it is none."""
+    with open(path, "r+b") as file:
+        end, place = 0, ("", 0)
+        for item in read_log(_whole_lines(file), to_the_end=False):
+            end = file.tell()
+            place = (item.tenant, item.after) if isinstance(item, Header) else (place[0], item.position)
+        if place != (tenant, after):
+            raise OtherFile(path, *place)
+        file.truncate(end)
+        file.seek(end)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    return (line for line in iter(lambda: file.readline(LINE_LIMIT_BYTES), b"") if line.endswith(b"\n"))

@@ -1,0 +1,114 @@
+"""Events from elsewhere, with the timestamps they have, through the door's own claim; as NDJSON, and in history_csv as CSV.
+
+A line that is no event is refused and said; the others go on. Twice is once: what the log has is answered duplicate.
+"""
+
+import codecs
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+import msgspec
+
+from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, Receipt
+from streams.event import Event, Rejected, parse_event
+from streams.log import Log
+from streams.runtime.retry import patiently
+from streams.transfer.format import lines_of
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line, or the lines of a row, as it stands in the file: the number of its first, and what became of it."""
+
+    number: int
+    raw: bytes
+    event: Event | Rejected
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A line that did not become a record: which, the field and the reason, and what stands there."""
+
+    line: int
+    field: str
+    reason: str
+    text: str
+
+
+class History:
+    """One import: how many lines got which receipt so far, and up to which line, also when it ended with an error."""
+
+    def __init__(self, log: Log, tenant: str, *, refuse: Callable[[Refusal], None], wait_seconds: float = 60.0) -> None:
+        self._log = log
+        self._tenant = tenant
+        self._refuse = refuse
+        self._wait_seconds = wait_seconds
+        self.counts = Counter(accepted=0, duplicate=0, conflict=0, rejected=0)
+        self.line = 0
+
+    async def run(self, lines: Iterable[Line], *, show: Callable[[int], None] = lambda line: None) -> None:
+        """Append what the lines hold. Raises BadTenant, TenantErased, LogUnavailable, LogFull, LogRefused."""
+        for batch in _batches(lines):
+            await self._take(batch)
+            self.line = batch[-1].number
+            show(self.line)
+
+    async def _take(self, batch: Sequence[Line]) -> None:
+        events = [line.event for line in batch if isinstance(line.event, Event)]
+        receipts: list[Receipt] = []
+        if events:
+            receipts = await patiently(lambda: self._log.append(self._tenant, events), seconds=self._wait_seconds)
+        following = iter(receipts)
+        for line in batch:
+            outcome = line.event if isinstance(line.event, Rejected) else next(following)
+            self.counts["rejected" if isinstance(outcome, Rejected) else outcome.status] += 1
+            if refusal := _refusal_of(line, outcome):
+                self._refuse(refusal)
+
+
+def _refusal_of(line: Line, outcome: Receipt | Rejected) -> Refusal | None:
+    text = line.raw.rstrip(b"\r\n").decode(errors="backslashreplace")
+    if isinstance(outcome, Rejected):
+        return Refusal(line.number, outcome.field, outcome.reason, text)
+    if outcome.status == "conflict":
+        reason = f"conflict: the event at position {outcome.position} has this name and other content"
+        return Refusal(line.number, "", reason, text)
+    return None
+
+
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Lines in batches that one script call may take."""
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        batch.append(line)
+        size += len(line.raw)
+        if len(batch) == CALL_LIMIT_EVENTS or size >= CALL_LIMIT_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+# -- NDJSON --------------------------------------------------------------------------------------------------------------
+
+
+def ndjson_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
+    """An event a line, as the door takes it; blank lines are none."""
+    for number, line in enumerate(lines_of(file, limit_bytes + 1), 1):
+        if line.strip():
+            raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            yield Line(number, line, _parse(raw.removesuffix(b"\n"), limit_bytes))
+
+
+def _parse(raw: bytes, limit_bytes: int) -> Event | Rejected:
+    try:
+        refuse_large(raw, limit_bytes)
+        return parse_event(raw)
+    except Rejected as error:
+        return error.with_traceback(None)
+
+
+def refuse_large(raw: bytes, limit_bytes: int) -> None:
+    """Raises Rejected when an event has more bytes than the limit."""
+    if len(raw) > limit_bytes:
+        raise Rejected("", f"the event is larger than {limit_bytes} bytes", limit=limit_bytes, value=len(raw))

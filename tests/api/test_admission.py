@@ -1,0 +1,424 @@
+"""With keys, a request speaks for the key's tenant and does what the key's role allows; nothing else gets in."""
+
+import asyncio
+import base64
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.concurrency import run_in_threadpool
+
+import api
+from api.app import FOREIGN_ROUTES
+from api.auth import new_tenants, registry
+from api.auth.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
+from api.auth.registry import Registry
+from projector import ApiKey, SqliteStore, StoreUnavailable
+from projector.live.worker import Worker
+from projector.rebuild.rebuild import rebuild, rollback
+from projector.store.sqlite import api_keys, config_version
+from streams import NO_LIMITS, Log
+from tests.support.events import body, events
+from tests.support.http import ROOT, Api, Door, environment, opened, running, wait_until
+from tests.support.proxy import until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+KEYS = {f"{tenant} {role}": new_key(role) for tenant in ("acme", "globex") for role in ROLES}  # type: ignore[arg-type]
+
+
+def kept(secret: str, tenant: str, role: str, label: str = "") -> ApiKey:
+    return ApiKey(tenant, secret[:KEY_ID_LENGTH], hash_of(secret), role, label, time.time_ns() // 1_000)
+
+
+def add_keys(path: Path) -> None:
+    with SqliteStore(str(path), cache_mib=8) as store:
+        for name, secret in KEYS.items():
+            api_keys.add(store, kept(secret, *name.split()))
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    add_keys(tmp_path / "penstock.db")
+    async with opened(server, tmp_path, AUTH="keys") as door:
+        yield door
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+async def post(door: Door, headers: Any) -> httpx.Response:
+    return await door.client.post("/api/events", content=body(), headers=headers)
+
+
+def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
+    problem = answer.json()
+    assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["detail"]
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+# -- who is it -----------------------------------------------------------------------------------------------------------
+
+KEY = KEYS["acme write"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer  {KEY} "},
+        {"Authorization": basic(f"{KEY}:")},
+        {"Authorization": basic(KEY)},
+        {"Authorization": basic(f"{KEY}:whatever")},
+        {"X-Write-Key": KEY},
+        {"X-Write-Key": KEY, "X-Tenant-ID": "acme"},
+    ],
+    ids=range(7),
+)
+async def test_a_key_speaks_for_its_tenant_wherever_it_stands(door: Door, headers: dict[str, str]) -> None:
+    answer = await post(door, headers)
+
+    assert answer.status_code == 202
+    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ([], 401, "credential-missing"),
+        ([("X-Tenant-ID", "acme")], 401, "credential-missing"),
+        ([("X_Write_Key", KEY)], 401, "credential-missing"),
+        ([("X-Write-Key", "")], 401, "credential-unknown"),
+        ([("X-Write-Key", KEY[:-1])], 401, "credential-unknown"),
+        ([("X-Write-Key", KEY + "x")], 401, "credential-unknown"),
+        ([("X-Write-Key", KEY.swapcase())], 401, "credential-unknown"),
+        ([("X-Write-Key", new_key("write"))], 401, "credential-unknown"),
+        ([("X-Write-Key", hash_of(KEY).hex())], 401, "credential-unknown"),
+        ([("X-Write-Key", "é".encode())], 401, "credential-invalid"),
+        ([("X-Write-Key", "x" * (CREDENTIAL_LIMIT_BYTES + 1))], 401, "credential-invalid"),
+        ([("Authorization", "Bearer")], 401, "credential-unknown"),
+        ([("Authorization", KEY)], 401, "credential-invalid"),
+        ([("Authorization", f"Digest {KEY}")], 401, "credential-invalid"),
+        ([("Authorization", f"Basic {KEY}")], 401, "credential-invalid"),
+        ([("Authorization", "Basic /////w==")], 401, "credential-invalid"),
+        ([("Authorization", basic(f":{KEY}"))], 401, "credential-unknown"),
+        ([("Authorization", f"Bearer {KEY}"), ("X-Write-Key", KEY)], 400, "credential-ambiguous"),
+        ([("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")], 400, "credential-ambiguous"),
+        ([("X-Write-Key", KEY), ("X-Tenant-ID", "globex")], 403, "tenant-mismatch"),
+        ([("X-Write-Key", KEY), ("X-Tenant-ID", "../acme")], 400, "tenant-invalid"),
+        ([("X-Write-Key", KEY), ("X-Tenant-ID", "acme"), ("X-Tenant-ID", "acme")], 400, "tenant-ambiguous"),
+    ],
+    ids=range(22),
+)
+async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str, Any]], status: int, code: str) -> None:
+    encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
+
+    assert_refused(await post(door, encoded), status, code)
+    assert await door.log.survey() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 401, "credential-missing"),
+        ({"X-Tenant-ID": "acme"}, 401, "credential-missing"),
+        ({"X-Tenant-ID": "acme", "Authorization": "Bearer unknown"}, 401, "credential-unknown"),
+        ({"X-Tenant-ID": "acme", "Authorization": "Bearer a.b.c"}, 401, "token-invalid"),
+        ({"X-Tenant-ID": "acme", "Authorization": f"Bearer {KEYS['globex admin']}"}, 403, "tenant-mismatch"),
+    ],
+    ids=range(5),
+)
+async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: dict[str, str], status: int, code: str) -> None:
+    await door.log.append("acme", events(3))
+    await door.project()
+    routes = [route for route in api.ROUTES if route.path not in ("/healthz", "/metrics", "/openapi.json", "/readyz")]
+    assert len(routes) >= 6
+
+    for route in routes:
+        path = route.path
+        for name, value in {"{position}": "1", "{session_id:path}": "S0", "{call}": "track"}.items():
+            path = path.replace(name, value)
+        for method in (route.methods or set()) - {"HEAD"}:
+            answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
+            if "{key}" in path and code == "credential-missing":  # there is one, although nobody's
+                assert (answer.status_code, answer.json()["error"]) == (401, "credential-unknown")
+            elif route in FOREIGN_ROUTES:
+                assert answer.status_code in (status, 400)  # which some SDKs need
+                assert answer.json()["error"].endswith(code)
+            else:
+                assert_refused(answer, status, code)
+    assert [survey.last for survey in await door.log.survey()] == [3]
+
+
+# -- what may it do ------------------------------------------------------------------------------------------------------
+
+ROUTES = {
+    "append": ["POST /api/events"],
+    "read": [
+        "GET /api/events",
+        "GET /api/sessions",
+        "GET /api/sessions/S0",
+        "GET /api/receipts/1",
+        "GET /api/receipts?event_hash={}",
+    ],
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("tenant", ["acme", "globex"])
+@pytest.mark.parametrize(("act", "route"), [(act, route) for act, routes in ROUTES.items() for route in routes])
+async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
+    door: Door, act: str, route: str, tenant: str, role: str
+) -> None:
+    [first, *_] = await door.log.append("acme", events(3))
+    await door.project()
+    method, _, path = route.format(first.event_hash).partition(" ")
+
+    headers = {"Authorization": f"Bearer {KEYS[f'{tenant} {role}']}"}
+    answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
+
+    ends = {survey.tenant: survey.last for survey in await door.log.survey()}
+    if act not in ROLES[role]:  # type: ignore[index]
+        assert_refused(answer, 403, "role-insufficient")
+        assert ends == {"acme": 3}
+    elif act == "append":
+        assert answer.status_code == 202
+        assert ends == ({"acme": 4} if tenant == "acme" else {"acme": 3, "globex": 1})
+    elif tenant == "acme":
+        assert answer.status_code == 200
+        assert "S0" in answer.text or first.event_hash in answer.text
+    else:
+        assert answer.status_code == 404 or answer.json() in ({"events": [], "next": None}, {"sessions": [], "next": None})
+
+
+# -- keys come and go ----------------------------------------------------------------------------------------------------
+
+
+def key_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api", "key", *arguments],
+        cwd=ROOT, env=environment(DATA_DIR=str(folder), COLUMNS="160"), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+
+def status_of(api: Api, key: str) -> int:
+    return httpx.post(f"{api.url}/api/events", content=body(), headers={"Authorization": f"Bearer {key}"}).status_code
+
+
+def test_a_key_is_made_used_listed_and_revoked_on_every_process(own_server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    keys = {"AUTH": "keys", "DATA_DIR": folder}
+    with running(own_server, tmp_path / "one", **keys) as one, running(own_server, tmp_path / "other", **keys) as other:
+        made = key_command(folder, "create", "acme", "--label", "the shop")
+        secret = made.stdout.strip()
+        assert secret.startswith("ps_w_") and "acme" in made.stderr
+        wait_until(lambda: {status_of(one, secret), status_of(other, secret)} <= {200, 202}, "both know the key")
+
+        listed = key_command(folder, "list").stdout
+        assert all(word in listed for word in ("acme", secret[:KEY_ID_LENGTH], "write", "the shop", "never"))
+
+        assert key_command(folder, "revoke", secret[:KEY_ID_LENGTH]).returncode == 0
+        time.sleep(2.0)
+        assert (status_of(one, secret), status_of(other, secret)) == (401, 401)
+        assert key_command(folder, "revoke", secret).returncode == 1
+        said = one.said + other.said
+    assert secret not in listed + said
+    assert all(secret.encode() not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None:
+    secret = key_command(tmp_path, "create", "acme", "--role", "admin", "--label", "[/x]").stdout.strip()
+    key_command(tmp_path, "create", "globex")
+
+    with running(own_server, tmp_path, AUTH="keys") as api:
+        assert status_of(api, secret) == 202
+
+    listed = key_command(tmp_path, "list").stdout
+    [used, unused] = [line for line in listed.splitlines() if "ps_" in line]
+    assert "never" not in used and "never" in unused and "[/x]" in used
+    assert "globex" not in key_command(tmp_path, "list", "acme").stdout
+
+
+def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
+    api_keys.add(store, kept(KEY, "acme", "write"))
+
+    for moment_us in (5, 7, 6):
+        api_keys.note_uses(store, {hash_of(KEY): moment_us})
+
+    assert [key.last_used_at_us for key in api_keys.load(store)] == [7]
+
+
+async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "NOTE_USES_SECONDS", 0)
+    add_keys(tmp_path / "penstock.db")
+    async with opened(server, tmp_path, AUTH="keys") as door:
+        await post(door, {"X-Write-Key": KEY})
+        await until(lambda: [key.role for key in api_keys.load(door.store) if key.last_used_at_us] == ["write"])
+
+
+def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
+    api_keys.add(store, kept(KEY, "acme", "write"))
+    ring = Registry(store, NO_LIMITS)
+    ring.refresh()
+    ring.find_key(KEY)
+    store._busy_seconds = 0.05
+    with SqliteStore(store.path) as other, other.transaction():
+        ring.note_uses()
+    assert api_keys.load(store)[0].last_used_at_us is None
+
+    ring.note_uses()
+
+    assert api_keys.load(store)[0].last_used_at_us is not None
+
+
+def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_path: Path) -> None:
+    with SqliteStore(str(tmp_path / "other.db")) as other:
+        for one in (store, other):
+            api_keys.add(one, kept(KEY, "acme", "write"))
+
+        assert config_version.version(store) != config_version.version(other)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(("create", "../acme"), "A-Z"), (("create", "acme", "--role", "all"), "read")])
+def test_a_key_for_nobody_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = key_command(tmp_path, *arguments)
+
+    assert done.returncode > 0 and done.stdout == ""
+    assert words in done.stderr
+
+
+async def test_no_rebuild_touches_keys(log: Log, store: SqliteStore, worker: Worker) -> None:
+    api_keys.add(store, kept(KEY, "acme", "write", "the shop"))
+    await log.append("acme", events(3))
+    await worker.run_to_end()
+    before = api_keys.load(store)
+
+    await rebuild(log, store)
+    await rollback(log, store)
+    await rebuild(log, store, tenants=["acme"])
+
+    assert api_keys.load(store) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database" * 1_000], ids=["gone", "empty", "garbage"])
+def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "tables.db"
+    with SqliteStore(str(path), cache_mib=8) as store:
+        api_keys.add(store, kept(KEY, "acme", "write"))
+        ring = Registry(store, NO_LIMITS)
+        ring.refresh()
+        for file in tmp_path.glob("tables.db*"):
+            file.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                ring.refresh()
+            assert ring.find_key(KEY) is not None
+        ring.note_uses()
+        assert path.exists() == (content is not None)  # or an empty database would stand where a backup belongs
+        path.unlink(missing_ok=True)
+        with SqliteStore(str(path), cache_mib=8):
+            ring.refresh()
+
+        assert ring.find_key(KEY) is None
+
+
+async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(door: Door) -> None:
+    busy = [asyncio.create_task(run_in_threadpool(time.sleep, 3.5)) for _ in range(60)]
+    await asyncio.sleep(0.1)
+    api_keys.revoke(door.store, KEY[:KEY_ID_LENGTH])
+    await asyncio.sleep(2)
+
+    assert_refused(await post(door, {"X-Write-Key": KEY}), 401, "credential-unknown")
+    await asyncio.gather(*busy)
+
+
+async def test_the_end_does_not_wait_for_somebody_who_writes(server: Server, tmp_path: Path) -> None:
+    add_keys(tmp_path / "penstock.db")
+    with SqliteStore(str(tmp_path / "penstock.db")) as writer:
+        async with opened(server, tmp_path, AUTH="keys") as door:
+            assert (await post(door, {"X-Write-Key": KEY})).status_code == 202
+            held = writer.transaction()
+            held.__enter__()
+            started = time.monotonic()
+        assert time.monotonic() - started < 4
+        held.__exit__(None, None, None)
+
+
+# -- open mode -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.com"])
+def test_open_to_everybody_is_not_started_unless_it_is_meant(tmp_path: Path, host: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api"], cwd=tmp_path, env=environment(HOST=host), capture_output=True, text=True, timeout=20
+    )
+
+    assert done.returncode > 0
+    [sentence] = done.stderr.strip().splitlines()
+    assert "AUTH" in sentence and "ALLOW_OPEN" in sentence and host in sentence
+
+
+@pytest.mark.parametrize("settings", [{"ALLOW_OPEN": "1"}, {"AUTH": "keys"}], ids=str)
+def test_it_is_started_for_everybody_when_that_is_meant_or_keys_are_needed(
+    own_server: Server, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with running(own_server, tmp_path / "data", HOST="0.0.0.0", **settings) as api:
+        assert httpx.get(f"{api.url}/healthz").status_code == 200
+
+
+async def test_in_open_mode_the_header_alone_says_who_it_is(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path) as door:
+        answer = await post(door, {"X-Tenant-ID": "acme", "Authorization": "Bearer whatever"})
+
+    assert answer.status_code == 202
+
+
+async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as door:
+        await door.log.append("known", events(1))
+        answers = [await post(door, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
+        begun = {survey.tenant for survey in await door.log.survey()} - {"known"}
+        [first, *_] = sorted(begun)
+        known = [await post(door, {"X-Tenant-ID": tenant}) for tenant in ("known", first, "known")]
+        reads = [await door.get("/api/events", tenant=f"nobody-{i}") for i in range(20)]
+        refused = [answer for answer in answers if answer.status_code != 202]
+
+        assert 5 <= len(begun) <= 8
+        assert len(refused) == 20 - len(begun)
+        for answer in refused:
+            assert_refused(answer, 429, "too-many-new-tenants")
+            assert (answer.json()["limit"], answer.headers["retry-after"]) == (5, "1")
+        assert [answer.status_code for answer in known] == [202, 200, 200]
+        assert {answer.status_code for answer in reads} == {200}
+        assert {survey.tenant for survey in await door.log.survey()} == begun | {"known"}
+
+        await asyncio.sleep(0.5)
+        assert (await post(door, {"X-Tenant-ID": "later"})).status_code == 202
+
+
+async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_tenants, "KNOWN_TENANTS", 10)
+    bounded = new_tenants.Newcomers(log, 1_000)
+
+    for i in range(100):
+        await bounded.admit(f"tenant-{i}")
+
+    assert len(bounded._known) == 10
+
+
+async def test_with_keys_anybody_who_has_one_may_begin(server: Server, tmp_path: Path) -> None:
+    secrets = [key_command(tmp_path, "create", f"tenant-{i}").stdout.strip() for i in range(3)]
+    async with opened(server, tmp_path, AUTH="keys", NEW_TENANTS_PER_SECOND=1) as door:
+        assert [(await post(door, {"X-Write-Key": secret})).status_code for secret in secrets] == [202] * 3

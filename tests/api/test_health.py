@@ -1,0 +1,207 @@
+"""Readiness names each thing that would lose, refuse or hide what is sent; a healthy process says so, too."""
+
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.health import parse_info, unsafe
+from tests.support.http import Door, opened
+from tests.support.servers import BINARIES, Server
+
+pytestmark = pytest.mark.anyio
+
+QUICK = {"APPEND_SECONDS": 0.3}
+
+
+async def failures(door: Door) -> dict[str, str]:
+    """What GET /readyz names: code and detail."""
+    answer = await door.client.get("/readyz")
+    body = answer.json()
+    found = {failure["code"]: failure["detail"] for failure in body["failures"]}
+    assert answer.status_code == (503 if found else 200)
+    assert body["status"] == ("not ready" if found else "ready")
+    return found
+
+
+@pytest.fixture
+async def door(own_server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(own_server, tmp_path / "data", **QUICK) as door:
+        yield door
+
+
+async def ready_with(server: Server, folder: Path, **settings: Any) -> dict[str, str]:
+    """What is named with these settings."""
+    async with opened(server, folder, **QUICK, **settings) as door:
+        return await failures(door)
+
+
+async def test_a_process_that_answers_is_healthy_though_its_server_is_gone(own_server: Server, door: Door) -> None:
+    own_server.kill()
+
+    answer = await door.client.get("/healthz")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_a_server_that_keeps_what_it_is_given_is_ready(door: Door) -> None:
+    assert await failures(door) == {}
+
+
+async def test_a_server_that_is_gone_is_named_and_ready_again_when_it_is_back(own_server: Server, door: Door) -> None:
+    own_server.kill()
+    gone = await failures(door)
+    own_server.start()
+
+    assert list(gone) == ["server-unreachable"]
+    assert gone["server-unreachable"]
+    assert await failures(door) == {}
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
+async def test_a_server_that_evicts_is_named_until_it_does_not(own_server: Server, tmp_path: Path, policy: str) -> None:
+    own_server.client.config_set("maxmemory-policy", policy)
+    async with opened(own_server, tmp_path / "data", DURABILITY="none") as door:
+        found = await failures(door)
+        own_server.client.config_set("maxmemory-policy", "noeviction")
+
+        assert list(found) == ["server-evicts"]
+        assert policy in found["server-evicts"]
+        assert "noeviction" in found["server-evicts"]
+        assert await failures(door) == {}
+
+
+async def test_a_server_without_an_append_only_file_is_named_unless_that_is_meant(own_server: Server, tmp_path: Path) -> None:
+    own_server.client.config_set("appendonly", "no")
+
+    found = {
+        durability: await ready_with(own_server, tmp_path, DURABILITY=durability) for durability in ("always", "everysec", "none")
+    }
+
+    assert {durability: list(named) for durability, named in found.items()} == {
+        "always": ["server-not-durable"],
+        "everysec": ["server-not-durable"],
+        "none": [],
+    }
+    assert "appendonly" in found["always"]["server-not-durable"]
+
+
+@pytest.mark.parametrize(
+    ("fsync", "accepted"),
+    [("always", {"always", "everysec", "none"}), ("everysec", {"everysec", "none"}), ("no", {"none"})],
+)
+async def test_a_server_that_syncs_less_than_durability_says_is_named(
+    own_server: Server, tmp_path: Path, fsync: str, accepted: set[str]
+) -> None:
+    own_server.client.config_set("appendfsync", fsync)
+
+    found = {
+        durability: await ready_with(own_server, tmp_path, DURABILITY=durability) for durability in ("always", "everysec", "none")
+    }
+
+    assert {durability for durability, named in found.items() if not named} == accepted
+    for named in found.values():
+        assert not named or (list(named) == ["server-not-durable"] and repr(fsync) in named["server-not-durable"])
+
+
+async def test_a_replica_is_named(own_server: Server, door: Door) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        own_server.client.replicaof("127.0.0.1", nobody.getsockname()[1])
+
+        assert list(await failures(door)) == ["server-read-only"]
+
+
+async def test_a_server_whose_memory_is_full_is_named(own_server: Server, door: Door) -> None:
+    own_server.client.config_set("maxmemory", "100kb")
+
+    found = await failures(door)
+
+    assert list(found) == ["server-memory-full"]
+    assert "102400" in found["server-memory-full"]
+
+
+async def test_a_server_with_less_room_than_a_request_needs_is_not_ready(own_server: Server, door: Door) -> None:
+    used = own_server.client.info("memory")["used_memory"]
+    own_server.client.config_set("maxmemory", used + 1_000_000)
+    assert list(await failures(door)) == ["server-memory-full"]
+
+    own_server.client.config_set("maxmemory", used + 20_000_000)
+    assert await failures(door) == {}
+
+
+@pytest.mark.parametrize("name", sorted(BINARIES))
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], []),
+        (["--maxmemory-policy", "allkeys-lru"], ["server-evicts"]),
+        (["--appendonly", "no"], ["server-not-durable"]),
+    ],
+    ids=["safe", "evicting", "no append-only file"],
+)
+async def test_where_config_is_hidden_the_servers_information_tells(
+    tmp_path: Path, name: str, options: list[str], expected: list[str]
+) -> None:
+    server = Server(name, tmp_path / "server", "--rename-command", "CONFIG", "", *options).start()
+    try:
+        assert list(await ready_with(server, tmp_path / "data")) == expected
+    finally:
+        server.stop()
+
+
+async def test_too_little_free_disk_is_named_with_what_is_free_and_the_floor(own_server: Server, tmp_path: Path) -> None:
+    floor = 10**18
+
+    found = await ready_with(own_server, tmp_path, FREE_DISK_BYTES=floor)
+
+    assert list(found) == ["disk-low"]
+    assert str(floor) in found["disk-low"]
+
+
+@pytest.mark.parametrize("looked_before", [False, True], ids=["at the first look", "after it was seen"])
+async def test_tables_whose_file_is_gone_are_named(door: Door, looked_before: bool) -> None:
+    if looked_before:
+        assert await failures(door) == {}
+    for path in Path(door.store.path).parent.glob("penstock.db*"):
+        path.unlink()
+
+    assert list(await failures(door)) == ["tables-unreachable"]
+
+
+async def test_tables_whose_file_is_damaged_are_named_and_reads_say_so(door: Door) -> None:
+    path = Path(door.store.path)
+    path.write_bytes((b"not a database" * 100).ljust(path.stat().st_size, b"\0"))
+    Path(f"{path}-wal").write_bytes(b"")
+
+    found = await failures(door)
+    read = await door.get("/api/events")
+
+    assert list(found) == ["tables-unreachable"]
+    assert found["tables-unreachable"]
+    assert (read.status_code, read.json()["code"]) == (503, "tables-unavailable")
+
+
+async def test_all_that_is_wrong_is_named_at_once(own_server: Server, tmp_path: Path) -> None:
+    own_server.client.config_set("maxmemory-policy", "allkeys-lru")
+    own_server.client.config_set("appendonly", "no")
+
+    found = await ready_with(own_server, tmp_path, FREE_DISK_BYTES=10**18)
+
+    assert set(found) == {"server-evicts", "server-not-durable", "disk-low"}
+
+
+async def test_readiness_needs_no_tenant(door: Door) -> None:
+    assert [(await door.client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+def test_a_policy_that_nobody_can_tell_is_unsafe() -> None:
+    found = unsafe({"maxmemory-policy": "", "appendonly": "yes", "appendfsync": "always"}, "always")
+
+    assert [failure.code for failure in found] == ["server-evicts"]
+
+
+def test_information_is_read_whatever_its_line_ends() -> None:
+    assert parse_info(b"# Server\r\nrole:master\r\n\r\nconfig_file:/a:b\n") == {"role": "master", "config_file": "/a:b"}

@@ -1,0 +1,417 @@
+"""A tenant appends what its limits let in and no more; what is refused is told when it would fit; all that is refused is counted."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streams import Counts, Event, Limits, Log, LogBusy, Wire, keys_of, name_of
+from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
+from streams.limits import LIMIT_NAMES
+from tests.support.events import body, event, events
+from tests.support.http import Door, environment, opened
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+DAY_SECONDS = 86_400
+
+
+async def counts_of(log: Log, tenant: str) -> Counts:
+    [survey] = [survey for survey in await log.survey() if survey.tenant == tenant]
+    return survey.counts
+
+
+def pass_time(server: Server, tenant: str, seconds: float) -> None:
+    """As if what is kept of a tenant's limits had been kept so long ago."""
+    usage = keys_of(tenant).usage
+    server.client.hset(usage, "at_ms", int(float(server.client.hget(usage, "at_ms"))) - int(seconds * 1000))
+
+
+def many(count: int, begin: int = 0) -> list[Event]:
+    return [event(event_id=f"e{number}") for number in range(begin, begin + count)]
+
+
+async def statuses(log: Log, tenant: str, count: int, limits: Limits, begin: int = 0) -> list[str]:
+    return [receipt.status for receipt in await log.append(tenant, many(count, begin), limits=limits)]
+
+
+# -- rates ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_over_the_rate_goes_in_as_far_as_it_fits_and_the_rest_when_its_wait_is_over(
+    server: Server, log: Log
+) -> None:
+    limits = Limits(events_per_second=10)
+
+    receipts = await log.append("acme", many(14), limits=limits)
+    pass_time(server, "acme", 0.4)
+    again = await log.append("acme", many(14), limits=limits)
+
+    assert [receipt.status for receipt in receipts] == ["accepted"] * 10 + ["limited"] * 4
+    assert {(receipt.position, receipt.limit) for receipt in receipts[10:]} == {(None, "events_per_second")}
+    assert {receipt.wait_seconds for receipt in receipts[10:]} <= {0.39, 0.4}
+    assert [receipt.status for receipt in again] == ["duplicate"] * 10 + ["accepted"] * 4
+    assert [receipt.position for receipt in again[10:]] == [11, 12, 13, 14]
+
+
+async def test_the_bucket_holds_one_second_and_no_more(server: Server, log: Log) -> None:
+    limits = Limits(events_per_second=10)
+    await statuses(log, "acme", 1, limits)
+    pass_time(server, "acme", 3_600)
+
+    assert (await statuses(log, "acme", 30, limits, begin=1)).count("accepted") == 10
+
+
+async def test_the_wait_is_for_all_that_was_refused_and_never_longer_than_a_full_bucket(log: Log) -> None:
+    receipts = await log.append("acme", many(400), limits=Limits(events_per_second=100))
+
+    assert receipts[-1].wait_seconds == 1.0
+
+
+async def test_bytes_are_bounded_and_one_event_may_owe_what_it_takes_beyond(server: Server, log: Log) -> None:
+    limits = Limits(bytes_per_second=1_000)
+    large = [event(event_id=f"large {number}", text="x" * 3_000) for number in range(2)]
+
+    first, second = await log.append("acme", large, limits=limits)
+    pass_time(server, "acme", 2.0)
+    too_soon = await log.append("acme", large[1:], limits=limits)
+    pass_time(server, "acme", 1.5)
+    in_time = await log.append("acme", large[1:], limits=limits)
+
+    assert (first.status, second.status, second.limit) == ("accepted", "limited", "bytes_per_second")
+    assert 3.0 <= second.wait_seconds <= 3.2
+    assert (too_soon[0].status, in_time[0].status) == ("limited", "accepted")
+
+
+async def test_a_limit_that_was_lifted_or_set_anew_starts_from_nothing_owed(server: Server, log: Log) -> None:
+    await log.append("acme", [event(text="x" * 9_000)], limits=Limits(bytes_per_second=1_000))
+    await statuses(log, "acme", 5, Limits())
+    await statuses(log, "acme", 5, Limits(events_per_day=100), begin=5)
+
+    assert await statuses(log, "acme", 1, Limits(bytes_per_second=1_000), begin=10) == ["accepted"]
+
+
+async def test_a_clock_that_was_set_back_gives_nothing_and_takes_nothing(server: Server, log: Log) -> None:
+    limits = Limits(events_per_second=5)
+    await statuses(log, "acme", 3, limits)
+    pass_time(server, "acme", -100)
+
+    assert (await statuses(log, "acme", 5, limits, begin=3)).count("accepted") == 2
+
+
+# -- the day -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_daily_quota_holds_until_midnight(server: Server, log: Log) -> None:
+    limits = Limits(events_per_day=3)
+
+    receipts = await log.append("acme", many(5), limits=limits)
+    now = datetime.now(UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    pass_time(server, "acme", DAY_SECONDS)
+    tomorrow = await statuses(log, "acme", 5, limits)
+
+    assert [receipt.status for receipt in receipts] == ["accepted"] * 3 + ["limited"] * 2
+    assert receipts[-1].limit == "events_per_day"
+    assert receipts[-1].wait_seconds == pytest.approx((midnight - now).total_seconds(), abs=5)
+    assert tomorrow == ["duplicate"] * 3 + ["accepted"] * 2
+
+
+async def test_the_limit_with_the_longest_wait_is_named(log: Log) -> None:
+    receipts = await log.append("acme", many(9), limits=Limits(events_per_second=4, bytes_per_second=1, events_per_day=1))
+
+    assert [receipt.limit for receipt in receipts] == ["", *["events_per_day"] * 8]
+
+
+# -- what costs nothing ----------------------------------------------------------------------------------------------------
+
+
+async def test_duplicates_and_conflicts_cost_nothing(log: Log) -> None:
+    limits = Limits(events_per_second=2, bytes_per_second=100_000, events_per_day=2)
+    await statuses(log, "acme", 1, limits)
+    for _ in range(50):
+        assert await statuses(log, "acme", 1, limits) == ["duplicate"]
+        assert (await log.append("acme", [event(event_id="e0", n=1)], limits=limits))[0].status == "conflict"
+
+    assert await statuses(log, "acme", 3, limits, begin=1) == ["accepted", "limited", "limited"]
+
+
+async def test_what_was_accepted_is_a_duplicate_even_while_the_tenant_is_over_its_limit(log: Log) -> None:
+    limits = Limits(events_per_day=2)
+    await statuses(log, "acme", 4, limits)
+
+    assert await statuses(log, "acme", 4, limits) == ["duplicate", "duplicate", "limited", "limited"]
+
+
+async def test_a_limited_event_claims_no_name(log: Log) -> None:
+    await statuses(log, "acme", 2, Limits(events_per_day=1))
+
+    assert await statuses(log, "acme", 2, Limits()) == ["duplicate", "accepted"]
+    assert await log.last_position("acme") == 2
+
+
+async def test_a_limit_is_one_for_all_processes_and_of_its_tenant_only(server: Server) -> None:
+    limits = Limits(events_per_second=20)
+    async with Log(Wire(server.url)) as one, Log(Wire(server.url)) as other:
+        answers = await asyncio.gather(
+            *(statuses(log, "acme", 15, limits, begin=begin) for begin, log in ((0, one), (100, other))),
+            statuses(one, "globex", 15, limits),
+        )
+
+    assert 20 <= sum(answer.count("accepted") for answer in answers[:2]) <= 21  # a token a twentieth of a second
+    assert answers[2] == ["accepted"] * 15
+
+
+# -- counts --------------------------------------------------------------------------------------------------------------
+
+
+async def test_each_refusal_is_counted_once(log: Log) -> None:
+    limits = Limits(events_per_day=3)
+    await log.append("acme", many(5), limits=limits, rejected=2)
+    await log.append("acme", [*many(3), event(event_id="e0", n=1)], limits=limits)
+    await log.append("acme", [], rejected=4)
+
+    assert await counts_of(log, "acme") == Counts(duplicate=3, conflict=1, rejected=6, limited=2)
+    assert await log.last_position("acme") == 3
+
+
+async def test_a_tenant_whose_events_were_all_rejected_is_seen(log: Log) -> None:
+    assert await log.append("broken", [], rejected=3) == []
+
+    [survey] = await log.survey()
+    assert (survey.tenant, survey.last, survey.held, survey.counts.rejected) == ("broken", 0, 0, 3)
+
+
+async def test_a_rejection_beside_many_script_calls_is_counted_once(log: Log) -> None:
+    await log.append("acme", events(1_200), rejected=1)
+
+    assert (await counts_of(log, "acme")).rejected == 1
+
+
+async def test_refusals_are_counted_and_answered_when_the_memory_is_full(own_server: Server) -> None:
+    limits = Limits(events_per_day=2)
+    async with Log(Wire(own_server.url)) as log:
+        await statuses(log, "acme", 3, limits)
+        own_server.client.config_set("maxmemory", 1_000_000)
+        answers = await statuses(log, "acme", 3, limits)
+        await log.append("acme", [], rejected=1)
+
+        assert answers == ["duplicate", "duplicate", "limited"]
+        assert await counts_of(log, "acme") == Counts(duplicate=2, rejected=1, limited=2)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    calls=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 20), st.floats(0, 3)), min_size=1, max_size=12),
+    rate=st.integers(1, 12),
+    quota=st.integers(0, 40),
+)
+async def test_never_more_is_accepted_than_the_limits_say_nor_less_when_it_fits(
+    server: Server, log: Log, calls: list[tuple[int, int, float]], rate: int, quota: int
+) -> None:
+    server.client.flushall()
+    limits = Limits(events_per_second=rate, events_per_day=quota)
+    began = time.monotonic()
+    passed = 0.0
+    accepted = sent = 0
+    for begin, count, pause in calls:
+        before = await log.last_position("acme")
+        answers = await statuses(log, "acme", count, limits, begin=begin)
+        sent += count
+        accepted += answers.count("accepted")
+        assert await log.last_position("acme") == before + answers.count("accepted")
+        if accepted:
+            passed += pause
+            pass_time(server, "acme", pause)
+
+    elapsed = passed + time.monotonic() - began
+    assert accepted <= rate + elapsed * rate + 1
+    assert not quota or accepted <= quota * (1 + int(elapsed // DAY_SECONDS + 1))
+    counts = await counts_of(log, "acme")
+    assert accepted + counts.duplicate + counts.conflict + counts.limited == sent
+
+
+def test_the_limits_names_are_in_the_order_of_the_script() -> None:
+    assert LIMIT_NAMES == ("events_per_second", "bytes_per_second", "events_per_day")
+
+
+# -- at the door -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path, EVENTS_PER_DAY=3) as door:
+        yield door
+
+
+def members(count: int, begin: int = 0) -> list[dict[str, Any]]:
+    return [json.loads(body(event_id=f"e{number}")) for number in range(begin, begin + count)]
+
+
+async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(door: Door) -> None:
+    await door.post(members(3))
+
+    answer = await door.post(members(1, begin=3)[0])
+
+    event_hash, _ = name_of("acme", event(event_id="e3"))
+    assert answer.status_code == 429
+    assert answer.json() == {
+        "status": "limited", "event_hash": event_hash, "position": None, "reason": "events_per_day", "limit": 3,
+    }  # fmt: skip
+    seconds = int(answer.headers["retry-after"])
+    assert 1 <= seconds <= DAY_SECONDS
+    assert answer.headers["ratelimit-limit"] == "3"
+    assert answer.headers["ratelimit-remaining"] == "0"
+    assert int(answer.headers["ratelimit-reset"]) == seconds
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "receipts"),
+    [
+        (members(5), 207, ["accepted"] * 3 + ["limited"] * 2),
+        ([*members(3), {}], 207, ["accepted"] * 3 + ["rejected"]),
+        ([*members(3), *members(3)], 202, ["accepted"] * 3 + ["duplicate"] * 3),
+        ([*members(3, begin=-3), *members(2)], 207, ["accepted"] * 3 + ["limited"] * 2),
+    ],
+    ids=range(4),
+)
+async def test_of_a_batch_goes_in_what_fits(door: Door, sent: list[Any], status: int, receipts: list[str]) -> None:
+    answer = await door.post(sent)
+
+    assert answer.status_code == status
+    assert [receipt["status"] for receipt in answer.json()["receipts"]] == receipts
+    assert ("retry-after" in answer.headers) == ("limited" in receipts)
+
+
+async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_help(door: Door) -> None:
+    await door.post(members(3))
+
+    answers = [await door.post(sent) for sent in (members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2))]
+
+    assert [answer.status_code for answer in answers] == [429, 429, 422, 200]
+
+
+async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(own_server: Server, tmp_path: Path) -> None:
+    def tenant(*arguments: str) -> subprocess.CompletedProcess[str]:
+        given = environment(DATA_DIR=tmp_path, COLUMNS="160", EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000)
+        run = [sys.executable, "-m", "api", "tenant", *arguments]
+        return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=20)
+
+    async with opened(own_server, tmp_path, EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000) as door:
+        said = await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "2", "--events-per-second", "none")
+        await asyncio.sleep(2)
+        acme, globex = await door.post(members(7)), await door.post(members(7), tenant="globex")
+        shown = await asyncio.to_thread(tenant, "show")
+        await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "default", "--events-per-second", "default")
+        await asyncio.sleep(2)
+        again = await door.post(members(7))
+
+    assert said.returncode == 0, said.stderr
+    assert [receipt["status"] for receipt in acme.json()["receipts"]].count("accepted") == 2
+    assert [receipt["status"] for receipt in globex.json()["receipts"]].count("accepted") == 5
+    assert [receipt["status"] for receipt in again.json()["receipts"]].count("accepted") == 3
+    assert [line.split() for line in shown.stdout.splitlines() if "acme" in line] == [["acme", "none", "none", "2"]]
+    assert [line.split() for line in shown.stdout.splitlines() if "others" in line] == [["(others)", "1,000", "none", "5"]]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("set", "acme"), ("set", "acme", "--events-per-day", "-1"), ("set", "a/b", "--events-per-day", "1")]
+)
+def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    run = [sys.executable, "-m", "api", "tenant", *arguments]
+    done = subprocess.run(run, cwd=tmp_path, env=environment(DATA_DIR=tmp_path), capture_output=True, text=True, timeout=20)
+
+    assert done.returncode > 0 and "Traceback" not in done.stderr
+    assert done.stderr.strip()
+
+
+# -- one who floods ----------------------------------------------------------------------------------------------------------
+
+
+class Sent(Wire):
+    """A wire that notes which tenants' calls go out together, and accepts everything."""
+
+    def __init__(self) -> None:
+        super().__init__("unix:///nowhere")
+        self.flushes: list[list[str]] = []
+
+    async def run(self, name: str, calls: Any, *, budget_seconds: float | None = None) -> list[Any]:
+        self.flushes.append([arguments[0] for _, arguments in calls])
+        await asyncio.sleep(0)
+        return [[1, b"1"] * (len(keys) - 5) + [0] for keys, _ in calls]
+
+
+async def test_tenants_take_turns_in_what_goes_out() -> None:
+    large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(200)]  # 12 MB, three flushes
+    async with Log(Sent()) as log:
+        flood = asyncio.create_task(log.append("flood", large))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(log.append(f"other-{number}", many(1))) for number in range(5)]
+        await asyncio.gather(flood, *others)
+        flushes = log.wire.flushes  # type: ignore[attr-defined]
+
+    first = next(number for number, flush in enumerate(flushes) if "other-0" in flush)
+    assert first <= 1 and len(flushes) >= 3
+    assert set(flushes[first][:6]) == {"flood", *(f"other-{number}" for number in range(5))}
+
+
+async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_answered(log: Log) -> None:
+    limits = Limits(events_per_second=400)
+    slowest = 0.0
+
+    async def other() -> None:
+        nonlocal slowest
+        for number in range(60):
+            began = time.monotonic()
+            [receipt] = await log.append("other", many(1, begin=number))
+            slowest = max(slowest, time.monotonic() - began)
+            assert receipt.status == "accepted"
+            await asyncio.sleep(0.005)
+
+    async def flood(part: int) -> list[str]:
+        answers = []
+        for number in range(15):
+            answers += await statuses(log, "flood", 1, limits, begin=part * 100 + number)
+        return answers
+
+    async with asyncio.timeout(10):
+        answers, *_ = await asyncio.gather(asyncio.gather(*(flood(part) for part in range(64))), other())
+
+    given = [status for some in answers for status in some]
+    assert len(given) == 64 * 15 and set(given) == {"accepted", "limited"}
+    assert given.count("accepted") >= 400
+    assert slowest < 0.5
+    assert log.waiting_bytes == 0
+
+
+async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_to_others(server: Server) -> None:
+    large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(90)]  # 5.4 MB
+    async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=1.0)) as log:
+        await log.append("warm", [event()])
+        proxy.black_hole = True
+        waiting = [asyncio.create_task(log.append("flood", large)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            waiting.append(asyncio.create_task(log.append("flood", large)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(LogBusy) as busy:
+            await log.append("flood", large)
+        other = asyncio.create_task(log.append("other", large))
+        await asyncio.sleep(0.05)
+
+        assert not other.done()  # it waits for the server as all do, but it was let in
+        assert busy.value.limit == TENANT_WAITING_LIMIT_BYTES
+        assert log.waiting_bytes < WAITING_LIMIT_BYTES / 2
+        await asyncio.gather(*waiting, other, return_exceptions=True)
+    assert log.waiting_bytes == 0

@@ -1,0 +1,504 @@
+"""A client that is slow, large, rude or gone holds nothing up: the real process answers it, closes and serves the rest."""
+
+import gzip
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.events import body
+from tests.support.http import Api, running, wait_until
+from tests.support.servers import Server
+from tests.support.sockets import GET, POST, answers_in, assert_refused, everything, one_answer, post_of
+
+REQUEST_SECONDS = 0.7
+ADDRESS_LIMIT = 20
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One process for all tests that do not end it; it must still be well after each."""
+    folder = tmp_path_factory.mktemp("protocol")
+    server = Server("valkey", folder / "server").start()
+    try:
+        with running(
+            server,
+            folder / "api",
+            REQUEST_SECONDS=REQUEST_SECONDS,
+            ADDRESS_LIMIT_CONNECTIONS=ADDRESS_LIMIT,
+            READ_WAIT_SECONDS=1.2,
+        ) as api:
+            yield api
+    finally:
+        server.stop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(api: Api) -> Iterator[None]:
+    yield
+    assert api.process.poll() is None
+    assert wait_until(lambda: httpx.get(f"{api.url}/healthz").status_code == 200, "it answers others")
+    assert "Traceback" not in api.said
+    assert "Exception in ASGI" not in api.said
+
+
+# -- slow --------------------------------------------------------------------------------------------------------------
+
+
+BEGINNINGS = {
+    "nothing": b"",
+    "half a line": b"POST",
+    "half a head": POST,
+    "no body": POST + b"Content-Length: 100\r\n\r\n",
+    "half a body": POST + b"Content-Length: 100\r\n\r\n" + b"x" * 50,
+    "half a chunked body": POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+}
+
+
+def test_a_request_that_stops_half_way_is_answered_408_and_closed_at_the_deadline(api: Api) -> None:
+    started = time.monotonic()
+    with ExitStack() as stack:
+        connections = {name: stack.enter_context(api.connect()) for name in BEGINNINGS}
+        for name, connection in connections.items():
+            connection.sendall(BEGINNINGS[name])
+        received = {name: everything(connection) for name, connection in connections.items()}
+
+    for name in BEGINNINGS:
+        assert_refused(received[name], 408, "request-too-slow")
+    assert REQUEST_SECONDS * 0.9 < time.monotonic() - started < REQUEST_SECONDS + 1
+
+
+@pytest.mark.parametrize("more", [b"", b"x" * 300_000, b"5\r\nhello\r\nno length\r\n"], ids=["nothing more", "more", "no chunk"])
+def test_a_request_that_was_answered_before_it_was_here_gets_no_second_answer(api: Api, more: bytes) -> None:
+    with api.connect() as connection:
+        kind = b"Transfer-Encoding: chunked" if more.startswith(b"5") else b"Content-Length: 99999999"
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\n" + kind + b"\r\n\r\n")
+        first = one_answer(connection)
+        connection.sendall(more)
+        rest = everything(connection)
+
+    assert answers_in(first)[0][0] == 404
+    assert rest == b""
+
+
+@pytest.mark.parametrize("beginning", [POST + b"X-Slow: ", POST + b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"])
+def test_a_byte_now_and_then_does_not_move_the_deadline(api: Api, beginning: bytes) -> None:
+    started = time.monotonic()
+    with api.connect(0.1) as connection:
+        connection.sendall(beginning)
+        received = b""
+        while not received and time.monotonic() - started < 5:
+            connection.sendall(b"x")
+            try:
+                received = connection.recv(65_536)
+            except TimeoutError:
+                continue
+
+    assert_refused(received, 408, "request-too-slow")
+    assert time.monotonic() - started < REQUEST_SECONDS + 1
+
+
+def test_the_deadline_is_of_a_request_and_not_of_a_connection(api: Api) -> None:
+    with api.connect() as connection:
+        for _ in range(3):
+            connection.sendall(GET)
+            assert b"200 OK" in one_answer(connection)
+            time.sleep(REQUEST_SECONDS * 0.6)
+
+
+def test_the_second_request_of_a_connection_has_a_deadline_too(api: Api) -> None:
+    with api.connect() as connection:
+        connection.sendall(GET)
+        assert b"200 OK" in one_answer(connection)
+        connection.sendall(POST)
+
+        assert_refused(everything(connection), 408, "request-too-slow")
+
+
+def test_a_slow_second_request_does_not_take_the_answer_of_the_first(api: Api) -> None:
+    wait = b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: nobody\r\n\r\n"
+    with api.connect() as connection:
+        connection.sendall(wait + POST)
+        first, *_ = answers_in(everything(connection))
+
+    assert (first[0], first[1]["code"]) == (503, "not-yet-projected")
+
+
+# -- large -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(POST + b"X-Large: " + b"x" * 100_000 + b"\r\n\r\n", id="one header"),
+        pytest.param(POST + b"".join(b"X-%d: %s\r\n" % (i, b"x" * 90) for i in range(1_000)) + b"\r\n", id="many headers"),
+        pytest.param(b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", id="the target"),
+        pytest.param(POST + b"X-" + b"x" * 100_000 + b": 1\r\n\r\n", id="a header's name"),
+        pytest.param(POST + b"".join(b"X%d:\r\n" % (i % 10) for i in range(20_000)) + b"\r\n", id="empty headers"),
+    ],
+)
+def test_100_kb_of_headers_are_answered_431(api: Api, head: bytes) -> None:
+    with api.connect() as connection:
+        connection.sendall(head)
+        received = everything(connection)
+
+    problem = assert_refused(received, 431, "headers-too-large")
+    assert problem["value"] > problem["limit"] == 32 * 1024
+
+
+def test_who_goes_on_sending_after_the_431_still_reads_it(api: Api) -> None:
+    with api.connect() as connection:
+        for _ in range(20):
+            connection.sendall(POST + b"X-Large: " + b"x" * 50_000)
+            time.sleep(0.01)
+
+        assert_refused(everything(connection), 431, "headers-too-large")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(POST + b"X-Large: ", id="a value"),
+        pytest.param(POST + b"X-", id="a name"),
+        pytest.param(b"GET /", id="a target"),
+        pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\nX: ", id="a trailer"),
+    ],
+)
+def test_a_header_without_end_is_refused_long_before_the_deadline(tmp_path: Path, beginning: bytes) -> None:
+    chunk, most = b"x" * 65_536, 16 * 1024 * 1024  # much of it may wait in the sockets' buffers
+    sent = 0
+    with own_api(tmp_path) as api, api.connect() as connection:
+        connection.sendall(beginning)
+        with suppress(OSError):
+            while sent < most:
+                connection.sendall(chunk)
+                sent += len(chunk)
+
+    assert sent < most
+
+
+def test_a_chunked_body_over_the_limit_is_answered_413(api: Api) -> None:
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    with api.connect() as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 6)
+        received = one_answer(connection)
+
+    problem = assert_refused(received, 413, "request-too-large")
+    assert problem["limit"] == 5 * 1024 * 1024 < problem["value"]
+
+
+def test_a_declared_length_over_the_limit_is_answered_413_before_the_body(api: Api) -> None:
+    with api.connect() as connection:
+        connection.sendall(POST + b"Content-Length: 6000000\r\n\r\n")
+        received = one_answer(connection)
+
+    problem = assert_refused(received, 413, "request-too-large")
+    assert (problem["limit"], problem["value"]) == (5 * 1024 * 1024, 6_000_000)
+
+
+def test_a_client_that_asks_first_is_told_to_go_on_and_then_answered(api: Api) -> None:
+    raw = body(session_id="expect")
+    with api.connect() as connection:
+        connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(raw))
+        told = connection.recv(65_536)
+        connection.sendall(raw)
+        [(status, receipt)] = answers_in(one_answer(connection))
+
+    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (status, receipt["status"]) == (202, "accepted")
+
+
+def test_a_client_that_asks_first_with_too_much_is_refused_before_it_sends(api: Api) -> None:
+    with api.connect() as connection:
+        connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 6000000\r\n\r\n")
+
+        assert_refused(one_answer(connection), 413, "request-too-large")
+
+
+def test_a_chunked_and_packed_body_is_accepted(api: Api) -> None:
+    packed = gzip.compress(body(session_id="chunked"))
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(packed[i : i + 7]), packed[i : i + 7]) for i in range(0, len(packed), 7))
+    with api.connect() as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n" + chunks + b"0\r\n\r\n")
+        [(status, _)] = answers_in(one_answer(connection))
+
+    assert status == 202
+
+
+@pytest.mark.parametrize("trailer", [b"X-Tenant-ID: other", b"Content-Encoding: br", b"Authorization: Bearer x", b"Expect: x"])
+def test_a_trailer_says_nothing(api: Api, trailer: bytes) -> None:
+    raw = body(session_id="trailer")
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(raw), raw, trailer)
+    with api.connect() as connection:
+        connection.sendall(POST + chunked)
+        [(status, receipt)] = answers_in(one_answer(connection))
+    with api.connect() as connection:
+        connection.sendall(POST.replace(b"X-Tenant-ID: acme\r\n", b"") + chunked)
+        [(nobody, problem)] = answers_in(one_answer(connection))
+
+    assert (status, receipt["status"]) in ((202, "accepted"), (200, "duplicate"))
+    assert (nobody, problem["code"]) == (400, "tenant-missing")
+
+
+# -- rude --------------------------------------------------------------------------------------------------------------
+
+SMUGGLED = b"POST /api/events HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: smuggled\r\nContent-Length: 2\r\n\r\n[]"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", id="length, then chunked"),
+        pytest.param(b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", id="chunked, then length"),
+        pytest.param(b"Content-Length: 5\r\nContent-Length: 6\r\n", id="two lengths"),
+        pytest.param(b"Content-Length: +5\r\n", id="a signed length"),
+        pytest.param(b"Content-Length: 5 5\r\n", id="a length of two numbers"),
+        pytest.param(b"Transfer-Encoding : chunked\r\n", id="a space behind the name"),
+        pytest.param(b"Transfer-Encoding: chunked, identity\r\n", id="chunked is not last"),
+        pytest.param(b"X: 1\r\n Content-Length: 5\r\n", id="a folded header"),
+        pytest.param(b"X: 1\nContent-Length: 5\n", id="bare line feeds"),
+        pytest.param(b"X: a\0b\r\n", id="NUL in a value"),
+    ],
+)
+def test_a_request_whose_end_is_ambiguous_is_refused_with_all_behind_it(api: Api, head: bytes) -> None:
+    with api.connect() as connection:
+        connection.sendall(POST + head + b"\r\n0\r\n\r\n" + SMUGGLED)
+        received = everything(connection)
+
+    assert_refused(received, 400, "not-http")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET  HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_not_http_is_answered_400_and_closed(api: Api, raw: bytes) -> None:
+    with api.connect() as connection:
+        connection.sendall(raw)
+
+        assert_refused(everything(connection), 400, "not-http")
+
+
+@pytest.mark.parametrize(
+    "target", [b"*", b"http://x/healthz", b"//healthz", b"/%00", b"/api/sessions/%ff%00", b"x:1", b"/?%", b"/#"]
+)
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"CONNECT"])
+def test_an_odd_target_gets_one_answer_of_ours(api: Api, method: bytes, target: bytes) -> None:
+    with api.connect() as connection:
+        connection.sendall(method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        [(status, answer)] = answers_in(everything(connection))
+
+    assert status in (200, 400, 404, 405)
+    assert status == 200 or answer["code"]
+
+
+def test_headers_that_are_too_large_do_not_spill_their_body_into_the_request_before(api: Api) -> None:
+    first = b"[" + body(session_id="first") + b","
+    second = POST + b"X-Large: " + b"x" * 40_000 + b"\r\nContent-Length: 3\r\n\r\n{}]"
+    with api.connect() as connection:
+        connection.sendall(post_of(first).replace(b"acme", b"spill") + second)
+        everything(connection)
+
+    answer = httpx.post(f"{api.url}/api/events", content=body(session_id="first"), headers={"X-Tenant-ID": "spill"})
+    assert answer.json()["status"] == "accepted"  # the first body alone is no JSON, so nothing of it was taken
+
+
+UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["at once", "body later"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_a_body_is_never_lost_or_taken_for_a_request_when_another_protocol_is_asked_for(
+    api: Api, protocol: bytes, split: bool
+) -> None:
+    raw = post_of(SMUGGLED, b"Connection: Upgrade", b"Upgrade: " + protocol)
+    head, end, rest = raw.partition(b"\r\n\r\n")
+    said = api.said
+    with api.connect() as connection:
+        connection.sendall(head + end if split else raw)
+        time.sleep(0.05)
+        connection.sendall(rest if split else b"")
+
+        assert_refused(everything(connection), 400, "upgrade-unsupported")
+    assert api.said == said
+
+
+def test_another_protocol_is_not_spoken_and_nothing_behind_the_question_is_answered(api: Api) -> None:
+    with api.connect() as connection:
+        connection.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(UPGRADE) + b"\r\n\r\n") + GET)
+        found = answers_in(everything(connection))
+
+    assert found == [(200, {"status": "ok"})]
+
+
+@pytest.mark.parametrize("behind", [b"", b"no chunk"], ids=["nothing", "garbage"])
+def test_who_is_refused_before_the_body_gets_no_second_answer_for_it(api: Api, behind: bytes) -> None:
+    head = b"Transfer-Encoding: chunked\r\nX-Tenant-ID: twice\r\n\r\n5\r\nhello\r\n"
+    with api.connect() as connection:
+        connection.sendall(POST + head)
+        refused = one_answer(connection)
+        with suppress(OSError):
+            connection.sendall(behind)
+        rest = everything(connection)
+
+    assert_refused(refused, 400, "tenant-ambiguous")
+    assert rest == b""
+
+
+# -- many --------------------------------------------------------------------------------------------------------------
+
+
+def test_more_connections_of_one_address_than_allowed_are_answered_503_and_the_others_go_on(api: Api) -> None:
+    with ExitStack() as stack:
+        held = [stack.enter_context(api.connect()) for _ in range(ADDRESS_LIMIT)]
+        for connection in held:
+            connection.sendall(GET)
+            assert b"200 OK" in one_answer(connection)
+        too_many = stack.enter_context(api.connect())
+        received = everything(too_many)
+        held[0].sendall(GET)
+        still = one_answer(held[0])
+
+        problem = assert_refused(received, 503, "too-many-connections")
+        assert (problem["limit"], problem["value"]) == (ADDRESS_LIMIT, ADDRESS_LIMIT + 1)
+        assert b"retry-after" in received.lower()
+        assert b"200 OK" in still
+
+
+def test_connections_that_ended_are_not_counted(api: Api) -> None:
+    for _ in range(ADDRESS_LIMIT * 3):
+        with api.connect() as connection:
+            connection.sendall(GET)
+            assert b"200 OK" in one_answer(connection)
+
+
+def test_idle_connections_up_to_the_limit_lock_nobody_out_for_longer_than_the_deadline(api: Api) -> None:
+    with ExitStack() as stack:
+        for _ in range(ADDRESS_LIMIT * 2):
+            stack.enter_context(api.connect())
+
+        wait_until(lambda: _status(api) == 200, "there is room again", REQUEST_SECONDS + 3)
+
+
+def _status(api: Api) -> int:
+    try:
+        return httpx.get(f"{api.url}/healthz").status_code
+    except httpx.TransportError:
+        return 0
+
+
+# -- kept alive --------------------------------------------------------------------------------------------------------
+
+
+def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
+    raws = [body(session_id=f"P{i}") for i in range(20)]
+    with api.connect() as connection:
+        connection.sendall(b"".join(map(post_of, raws)) + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        *receipts, last = answers_in(everything(connection))
+
+    assert [status for status, _ in receipts] == [202] * 20
+    positions = [receipt["position"] for _, receipt in receipts]
+    assert positions == list(range(positions[0], positions[0] + 20))
+    assert last == (200, {"status": "ok"})
+
+
+def test_a_connection_serves_request_after_request(api: Api) -> None:
+    with httpx.Client(base_url=api.url, headers={"X-Tenant-ID": "alive"}) as client:
+        answers = [client.post("/api/events", content=body(session_id=f"K{i}")) for i in range(10)]
+        streams = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in answers}
+
+    assert [answer.status_code for answer in answers] == [202] * 10
+    assert len(streams) == 1
+
+
+def test_head_is_answered_at_once_and_the_connection_goes_on(api: Api) -> None:
+    with httpx.Client(base_url=api.url, timeout=5) as client:
+        answers = [client.head("/healthz") for _ in range(3)]
+        streams = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in answers}
+
+    assert [(answer.status_code, answer.headers["content-length"]) for answer in answers] == [(200, "15")] * 3
+    assert len(streams) == 1
+
+
+def test_a_refused_body_leaves_the_connection_in_step(api: Api) -> None:
+    with api.connect() as connection:
+        connection.sendall(post_of(b"no json") + post_of(b"[]", b"Content-Encoding: br") + post_of(b"[]"))
+        connection.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        found = answers_in(everything(connection))
+
+    assert [status for status, _ in found] == [400, 415, 200, 200]
+
+
+# -- gone --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(POST + b"Content-Length: 1000\r\n\r\nhalf", id="half a body"),
+        pytest.param(post_of(body(session_id="gone")), id="all but the reading"),
+        pytest.param(b"GET /api/events?after=999 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n", id="a read that waits"),
+    ],
+)
+def test_a_client_that_goes_away_leaves_no_trace(api: Api, raw: bytes, hard: bool) -> None:
+    said = api.said
+    with api.connect() as connection:
+        if hard:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.sendall(raw)
+        time.sleep(0.05)
+
+    assert httpx.get(f"{api.url}/healthz").status_code == 200
+    assert api.said == said
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def own_api(folder: Path, **settings: Any) -> Iterator[Api]:
+    """A process of the test's own, to be ended."""
+    server = Server("valkey", folder / "server").start()
+    try:
+        with running(server, folder / "api", **settings) as api:
+            yield api
+    finally:
+        server.stop()
+
+
+def test_a_slow_client_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    with own_api(tmp_path) as api, api.connect() as half, api.connect() as idle, api.connect() as alive:
+        half.sendall(POST + b"Content-Length: 1000\r\n\r\nhalf")
+        alive.sendall(GET)
+        assert b"200 OK" in one_answer(alive)
+        api.process.terminate()
+
+        api.process.wait(6)
+
+        assert everything(idle) == b""
+        assert "Traceback" not in api.said
+
+
+def test_a_read_that_waits_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    with own_api(tmp_path, READ_WAIT_SECONDS=30) as api, api.connect() as waiting:
+        waiting.sendall(b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n")
+        time.sleep(0.2)
+        api.process.terminate()
+
+        api.process.wait(6)
+
+
+def test_a_request_in_hand_is_answered_before_the_process_ends(tmp_path: Path) -> None:
+    with own_api(tmp_path, READ_WAIT_SECONDS=1) as api, api.connect() as connection:
+        connection.sendall(b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n")
+        time.sleep(0.2)
+        api.process.terminate()
+        [(status, problem)] = answers_in(everything(connection))
+
+        assert (status, problem["code"]) == (503, "not-yet-projected")
+        api.process.wait(6)

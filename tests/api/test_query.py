@@ -1,0 +1,616 @@
+"""The windows show a tenant all of its own, page by page and in order, say what became of each event, and show nothing of others."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projector import Filters, SqliteStore
+from projector.store.sqlite.queries import events_query, sessions_query
+from streams import keys_of, make_event, name_of
+from tests.support.events import body, event, events
+from tests.support.http import Door, opened, wait_until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+MOST_PAGES = 50
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path, READ_WAIT_SECONDS=0.3) as door:
+        yield door
+
+
+async def sent(door: Door, *members: dict[str, Any], tenant: str = "acme") -> None:
+    """Events in the log, and in the tables, at positions that follow each other."""
+    await door.log.append(tenant, [event(**one) for one in members])
+    await door.project()
+
+
+async def positions(door: Door, **parameters: Any) -> list[int]:
+    """The positions that GET /api/events shows, in its order."""
+    answer = await door.get("/api/events", **parameters)
+    assert answer.status_code == 200, answer.text
+    return [row["position"] for row in answer.json()["events"]]
+
+
+async def session_ids(door: Door, **parameters: Any) -> list[str]:
+    """The sessions that GET /api/sessions shows, in its order."""
+    answer = await door.get("/api/sessions", **parameters)
+    assert answer.status_code == 200, answer.text
+    return [row["session_id"] for row in answer.json()["sessions"]]
+
+
+async def walked(door: Door, path: str, name: str, **parameters: Any) -> list[dict[str, Any]]:
+    """All rows behind a path, page after page."""
+    rows: list[dict[str, Any]] = []
+    cursor = None
+    for _ in range(MOST_PAGES):
+        page = (await door.get(path, **parameters, **({"cursor": cursor} if cursor else {}))).json()
+        rows += page[name]
+        cursor = page["next"]
+        if cursor is None:
+            return rows
+    raise AssertionError(f"there is no end behind {MOST_PAGES} pages")
+
+
+def moment(second: int) -> str:
+    return f"2026-01-01T10:00:{second:02}Z"
+
+
+MIXED = [
+    {"session_id": "A", "event_type": "view", "timestamp": moment(5)},
+    {"session_id": "A", "event_type": "click", "timestamp": moment(1)},
+    {"session_id": "B", "event_type": "view", "timestamp": moment(9)},
+    {"session_id": "B", "event_type": "view", "timestamp": moment(5)},
+    {"session_id": "A", "event_type": "view", "timestamp": moment(5), "event_id": "same time, same session"},
+]
+
+
+# -- events and sessions -----------------------------------------------------------------------------------------------
+
+
+async def test_events_come_newest_first_by_event_time_then_position(door: Door) -> None:
+    await sent(door, *MIXED)
+
+    assert await positions(door) == [3, 5, 4, 1, 2]
+
+
+async def test_equal_moments_in_different_offsets_are_equal(door: Door) -> None:
+    await sent(
+        door,
+        {"session_id": "A", "timestamp": "2026-01-01T10:00:00Z"},
+        {"session_id": "B", "timestamp": "2026-01-01T12:00:00.000001+02:00"},
+        {"session_id": "C", "timestamp": "2026-01-01T05:00:00-05:00"},
+    )
+
+    rows = (await door.get("/api/events")).json()["events"]
+
+    assert [row["position"] for row in rows] == [2, 3, 1]
+    assert rows[0]["timestamp"] == "2026-01-01T12:00:00.000001+02:00"
+    assert [row["timestamp_utc"] for row in rows] == ["2026-01-01T10:00:00.000001Z", *["2026-01-01T10:00:00.000000Z"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"session_id": "A"}, [5, 1, 2]),
+        ({"session_id": "nobody"}, []),
+        ({"event_type": "view"}, [3, 5, 4, 1]),
+        ({"event_type": "click"}, [2]),
+        ({"since": moment(5)}, [3, 5, 4, 1]),
+        ({"until": moment(5)}, [2]),
+        ({"since": moment(5), "until": moment(9)}, [5, 4, 1]),
+        ({"since": "2026-01-01T12:00:09+02:00"}, [3]),
+        ({"session_id": "B", "event_type": "view", "until": moment(9)}, [4]),
+        ({"session_id": "A", "event_type": "view", "since": moment(2), "until": moment(6)}, [5, 1]),
+        ({"since": moment(9), "until": moment(1)}, []),
+    ],
+    ids=str,
+)
+async def test_filters_choose_events_and_are_combined(door: Door, parameters: dict[str, str], expected: list[int]) -> None:
+    await sent(door, *MIXED)
+
+    assert await positions(door, **parameters) == expected
+
+
+async def test_a_session_says_when_it_began_and_ended_and_with_what_by_event_time(door: Door) -> None:
+    await sent(door, *MIXED)
+
+    first, second = (await door.get("/api/sessions")).json()["sessions"]
+
+    assert (first["session_id"], second["session_id"]) == ("B", "A")
+    assert {key: second[key] for key in second if key != "session_id"} == {
+        "user_id": None,
+        "anonymous_id": None,
+        "started_at": "2026-01-01T10:00:01.000000Z",
+        "last_event_at": "2026-01-01T10:00:05.000000Z",
+        "event_count": 3,
+        "first_event_type": "click",
+        "last_event_type": "view",
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"session_id": "A"}, ["A"]),
+        ({"event_type": "view"}, ["B", "A"]),
+        ({"event_type": "click"}, ["A"]),
+        ({"since": moment(6)}, ["B"]),
+        ({"until": moment(6)}, ["A"]),
+        ({"event_type": "click", "since": moment(6)}, []),
+    ],
+    ids=str,
+)
+async def test_filters_choose_sessions_and_are_combined(door: Door, parameters: dict[str, str], expected: list[str]) -> None:
+    await sent(door, *MIXED)
+
+    assert await session_ids(door, **parameters) == expected
+
+
+async def test_a_sessions_page_holds_the_session_and_its_events_page_by_page(door: Door) -> None:
+    await sent(door, *MIXED)
+
+    page = (await door.get("/api/sessions/A", limit=2)).json()
+    rest = (await door.get("/api/sessions/A", limit=2, cursor=page["next"])).json()
+
+    assert (page["session_id"], page["event_count"]) == ("A", 3)
+    assert [row["position"] for row in page["events"] + rest["events"]] == [5, 1, 2]
+    assert rest["next"] is None
+
+
+@pytest.mark.parametrize("session_id", ["a/b", "a b", "?x=1", "..", "a%2Fb", "#", "ü❤", "+", "events"])
+async def test_a_session_is_found_whatever_its_name(door: Door, session_id: str) -> None:
+    await sent(door, {"session_id": session_id})
+    quoted = "".join(f"%{byte:02X}" for byte in session_id.encode())
+
+    answer = await door.client.get(f"/api/sessions/{quoted}", headers={"X-Tenant-ID": "acme"})
+
+    assert (answer.status_code, answer.json().get("session_id")) == (200, session_id)
+
+
+async def test_a_session_that_is_none_is_answered_404(door: Door) -> None:
+    answer = await door.get("/api/sessions/nobody")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "session-unknown")
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+async def test_pages_hold_every_event_once_though_all_have_one_time(door: Door, limit: int) -> None:
+    await sent(door, *({"session_id": f"S{i}"} for i in range(14)))
+
+    rows = await walked(door, "/api/events", "events", limit=limit)
+    sessions = await walked(door, "/api/sessions", "sessions", limit=limit)
+
+    assert [row["position"] for row in rows] == list(range(14, 0, -1))
+    assert [row["session_id"] for row in sessions] == [f"S{i}" for i in range(13, -1, -1)]
+
+
+@pytest.mark.parametrize(
+    "filters", [{}, {"session_id": "S1"}, {"event_type": "page_view"}, {"since": "2026-01-01T00:00:00Z"}], ids=str
+)
+async def test_pages_are_complete_and_without_repeats_while_events_come_in(door: Door, filters: dict[str, str]) -> None:
+    before = [{"session_id": f"S{i % 2}", "timestamp": moment(i // 4), "n": i, "event_id": f"{i}"} for i in range(30)]
+    await sent(door, *before)
+    shown: list[int] = []
+    cursor: str | None = None
+    for turn in range(MOST_PAGES):
+        page = (await door.get("/api/events", limit=4, **filters, **({"cursor": cursor} if cursor else {}))).json()
+        shown += [row["position"] for row in page["events"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+        times = [moment(59), page["events"][-1]["timestamp"]]  # newer than all, and exactly where the page ended
+        await sent(door, *({"session_id": "S1", "timestamp": at, "event_id": f"{turn} {at}"} for at in times))
+
+    wanted = [position for position in range(1, 31) if "session_id" not in filters or before[position - 1]["session_id"] == "S1"]
+    assert cursor is None
+    assert len(shown) == len(set(shown))
+    assert sorted(position for position in shown if position <= 30) == wanted
+
+
+async def test_the_last_page_says_that_there_is_none_behind_it(door: Door) -> None:
+    await sent(door, *({"session_id": f"S{i}"} for i in range(4)))
+
+    answer = await door.get("/api/events", limit=4)
+
+    assert (len(answer.json()["events"]), answer.json()["next"]) == (4, None)
+
+
+async def test_a_page_holds_100_rows_unless_asked_for_up_to_1000(door: Door) -> None:
+    await door.log.append("acme", events(1_001))
+    await door.project()
+
+    assert [len(await positions(door)), len(await positions(door, limit=1_000))] == [100, 1_000]
+
+
+# -- what may be asked -------------------------------------------------------------------------------------------------
+
+READS = ["/api/events", "/api/sessions", "/api/sessions/S1"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        *(("limit", value) for value in ("0", "1001", "-1", "1.5", "ten", "", "²", "1" * 5_000, "0" * 5_000)),
+        *(("cursor", value) for value in ("", "x", "@@@", "é", "MTIz", "MS4yLjM", "YS5i", "LjE", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5Ljk5")),
+        *(("after", value) for value in ("-1", "x", "", "1e3", str(2**53 + 1), "9" * 5_000, "0" * 21 + "9" * 30, "0" * 5_000)),
+        ("unknown", "1"),
+        ("Limit", "1"),
+        ("tenant_id", "other"),
+    ],
+    ids=lambda value: value[:24],
+)  # fmt: skip
+async def test_a_parameter_that_is_wrong_or_unknown_is_answered_400_by_its_name(door: Door, parameter: str, value: str) -> None:
+    await sent(door, {})
+
+    for path in READS:
+        answer = await door.get(path, **{parameter: value})
+
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (400, "invalid-parameter"), problem
+        assert problem["parameter"] == parameter
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("parameter", ["since", "until"])
+@pytest.mark.parametrize("value", ["", "now", "2026-01-01", "2026-01-01T10:00:00", "0001-01-01T00:00:00+23:59", "1"])
+async def test_a_moment_that_is_none_is_answered_400(door: Door, parameter: str, value: str) -> None:
+    answer = await door.get("/api/events", **{parameter: value})
+
+    assert (answer.status_code, answer.json()["parameter"]) == (400, parameter)
+
+
+async def test_a_parameter_that_stands_twice_is_answered_400(door: Door) -> None:
+    answer = await door.client.get("/api/events?session_id=A&session_id=B", headers={"X-Tenant-ID": "acme"})
+
+    assert (answer.status_code, answer.json()["parameter"]) == (400, "session_id")
+
+
+# -- one's own writes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/api/events", "/api/sessions", "/api/sessions/S1", "/api/receipts/1"])
+async def test_a_read_after_a_position_waits_until_it_is_there(server: Server, tmp_path: Path, path: str) -> None:
+    async with opened(server, tmp_path, READ_WAIT_SECONDS=10) as door:
+        position = (await door.post(body())).json()["position"]
+
+        reading = asyncio.create_task(door.get(path, after=position))
+        await asyncio.wait([reading], timeout=0.1)
+        waited = not reading.done()
+        await door.project()
+        answer = await reading
+
+        assert waited
+        assert answer.status_code == 200
+        assert answer.json().get("status", "projected") == "projected"
+        assert "S1" in answer.text or path.startswith("/api/receipts")
+
+
+async def test_a_read_after_a_position_that_does_not_come_is_answered_503_with_the_bound_and_the_checkpoint(door: Door) -> None:
+    await sent(door, {})
+    await door.post(body(session_id="not projected"))
+    started = time.monotonic()
+
+    answer = await door.get("/api/events", after=2)
+
+    problem = answer.json()
+    assert 0.3 <= time.monotonic() - started < 3
+    assert (answer.status_code, problem["code"]) == (503, "not-yet-projected")
+    assert (problem["limit"], problem["value"]) == (0.3, 1)
+    assert answer.headers["retry-after"]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_read_after_a_position_that_is_there_does_not_wait(door: Door, after: int) -> None:
+    await sent(door, {})
+
+    assert await positions(door, after=after) == [1]
+
+
+# -- receipts ----------------------------------------------------------------------------------------------------------
+
+
+async def receipt(door: Door, position: int, **parameters: Any) -> dict[str, Any]:
+    """The receipt of a position, with the HTTP status."""
+    answer = await door.get(f"/api/receipts/{position}", **parameters)
+    return {"http": answer.status_code, **answer.json()}
+
+
+async def test_a_receipt_is_queued_and_then_projected(door: Door) -> None:
+    name = (await door.post(body())).json()["event_hash"]
+
+    before = await receipt(door, 1)
+    await door.project()
+    after = await receipt(door, 1)
+
+    assert before == {"http": 200, "status": "queued", "event_hash": name, "position": 1}
+    assert after == {"http": 200, "status": "projected", "event_hash": name, "position": 1}
+
+
+async def test_a_late_duplicates_receipt_names_the_first_position(server: Server, door: Door) -> None:
+    for _ in range(2):
+        for members in ({"session_id": "A"}, {"event_id": "e1"}):
+            await door.post(body(**members))
+        server.client.delete(*server.client.keys("*:seen:*"))
+    await door.project()
+
+    found = [await receipt(door, position) for position in (3, 4)]
+
+    assert [(one["status"], one["position"], one["first_position"]) for one in found] == [
+        ("late_duplicate", 3, 1),
+        ("late_duplicate", 4, 2),
+    ]
+    assert [one["event_hash"] for one in found] == [
+        name_of("acme", event(**m))[0] for m in ({"session_id": "A"}, {"event_id": "e1"})
+    ]
+
+
+async def test_a_late_event_with_other_content_is_quarantined_and_its_receipt_says_why(server: Server, door: Door) -> None:
+    await door.post(body(n=1))
+    server.client.delete(*server.client.keys("*:seen:*"))
+    await door.post(body(n=2))
+    await door.project()
+
+    found = await receipt(door, 2)
+
+    assert (found["http"], found["status"], found["reason"], found["position"]) == (200, "quarantined", "conflict", 2)
+    assert found["detail"]
+    assert await positions(door) == [1]
+
+
+async def test_what_the_door_would_not_accept_is_quarantined_and_its_receipt_says_why(server: Server, door: Door) -> None:
+    await door.post(body())
+    server.client.xadd(keys_of("acme").log, {"event": "no json", "received_at_us": 1, "version": 1}, id="2-0")
+    queued = await receipt(door, 2)
+    await door.post(body(session_id="behind it"))
+    await door.project()
+
+    found = await receipt(door, 2)
+
+    assert (queued["http"], queued["status"]) == (200, "queued")
+    assert (found["http"], found["status"], found["reason"]) == (200, "quarantined", "invalid")
+    assert await positions(door) == [3, 1]
+
+
+FAR = 2**63 - 1
+NOWHERE = ["0", "2", f"{FAR}", f"{FAR + 1}", "1" * 30, "9" * 5_000, "-1", "+1", "one", "1.0", "%D9%A1"]
+
+
+@pytest.mark.parametrize("position", NOWHERE, ids=lambda text: text[:20])
+async def test_a_position_without_an_event_is_answered_404(door: Door, position: str) -> None:
+    await sent(door, {})
+
+    answer = await door.get(f"/api/receipts/{position}")
+
+    assert (answer.status_code, answer.json()["status"]) == (404, 404)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_receipt_is_found_by_the_events_name(door: Door) -> None:
+    name = (await door.post(body())).json()["event_hash"]
+
+    queued = (await door.get("/api/receipts", event_hash=name)).json()
+    await door.project()
+    projected = (await door.get("/api/receipts", event_hash=name)).json()
+
+    assert queued == {"status": "queued", "event_hash": name, "position": 1}
+    assert projected == {"status": "projected", "event_hash": name, "position": 1}
+
+
+async def test_two_events_of_one_hash_are_both_found_by_it(door: Door) -> None:
+    first = (await door.post(body(session_id="S1", event_type="2x"))).json()
+    second = (await door.post(body(session_id="S12", event_type="x"))).json()
+    await door.project()
+
+    found = (await door.get("/api/receipts", event_hash=first["event_hash"])).json()
+
+    assert first["event_hash"] == second["event_hash"]
+    assert (first["status"], second["status"]) == ("accepted", "accepted")
+    assert [found["position"], *(other["position"] for other in found["others"])] == [1, 2]
+    assert {found["status"], found["others"][0]["status"]} == {"projected"}
+
+
+async def test_a_receipt_is_found_by_name_within_the_window_and_by_position_for_ever(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, WINDOW_SECONDS=1) as door:
+        name = (await door.post(body())).json()["event_hash"]
+        await door.project()
+        within = await door.get("/api/receipts", event_hash=name)
+        await asyncio.to_thread(
+            wait_until, lambda: not server.client.exists(f"{keys_of('acme').seen}{name}"), "the window is over"
+        )
+
+        beyond = await door.get("/api/receipts", event_hash=name)
+
+        assert within.status_code == 200
+        assert (beyond.status_code, beyond.json()["code"]) == (404, "receipt-unknown")
+        assert (await receipt(door, 1))["status"] == "projected"
+
+
+@pytest.mark.parametrize("value", ["", "x", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "é"])
+async def test_a_name_that_is_no_hash_is_answered_400(door: Door, value: str) -> None:
+    answer = await door.get("/api/receipts", event_hash=value)
+
+    assert (answer.status_code, answer.json()["parameter"]) == (400, "event_hash")
+
+
+# -- tenants -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_receipts(door: Door) -> None:
+    await sent(door, *({"session_id": "shared", "canary": "theirs", "event_id": f"{i}"} for i in range(5)), tenant="acme.other")
+    await sent(door, {"session_id": "secret", "canary": "theirs"}, tenant="acme.other")
+    await sent(door, {"session_id": "shared", "canary": "ours", "event_id": "0"}, tenant="acme")
+    theirs = name_of("acme.other", event(session_id="secret", canary="theirs"))[0]
+
+    rows = (await door.get("/api/events")).json()["events"]
+    session = (await door.get("/api/sessions/shared")).json()
+    seen = [
+        (await door.get(path)).text
+        for path in ("/api/events", "/api/sessions", "/api/sessions/shared", "/api/events?session_id=shared", "/api/receipts/1")
+    ]
+
+    assert [(row["position"], row["properties"]) for row in rows] == [(1, {"canary": "ours"})]
+    assert (session["event_count"], len(session["events"])) == (1, 1)
+    assert await session_ids(door) == ["shared"]
+    assert not any("theirs" in text or "secret" in text for text in seen)
+    assert (await door.get("/api/sessions/secret")).status_code == 404
+    assert (await door.get("/api/receipts", event_hash=theirs)).status_code == 404
+    assert (await receipt(door, 2))["http"] == 404
+    assert (await receipt(door, 1, after=1))["http"] == 200
+    assert (await door.get("/api/events", after=2)).json()["value"] == 1
+
+
+async def test_a_tenants_cursor_leads_another_nowhere_but_to_its_own_rows(door: Door) -> None:
+    await sent(door, *({"event_id": f"{i}", "canary": "theirs"} for i in range(5)), tenant="other")
+    await sent(door, *({"event_id": f"{i}", "canary": "ours"} for i in range(2)))
+    cursor = (await door.get("/api/events", tenant="other", limit=2)).json()["next"]
+
+    rows = (await door.get("/api/events", cursor=cursor)).json()["events"]
+
+    assert {row["properties"]["canary"] for row in rows} == {"ours"}
+
+
+async def test_a_tenant_that_never_sent_anything_sees_nothing(door: Door) -> None:
+    await sent(door, {}, tenant="other")
+
+    assert (await positions(door), await session_ids(door)) == ([], [])
+    assert (await receipt(door, 1))["http"] == 404
+
+
+# -- events without a session ------------------------------------------------------------------------------------------
+
+
+async def test_events_that_came_without_a_session_are_shown_with_the_one_that_they_are_in(door: Door) -> None:
+    came = [("e1", 0, {"anonymous_id": "a"}), ("e2", 9, {"user_id": "u", "anonymous_id": "a"}), ("e3", 5, {"user_id": "null"})]
+    identify = make_event(session_id="S1", event_type="identify", timestamp=moment(3), event_id="e4", properties=came[1][2])
+    without = [
+        make_event(session_id="", event_type="view", timestamp=moment(second), event_id=event_id, properties=properties)
+        for event_id, second, properties in came
+    ]
+    await door.log.append("acme", [*without, identify])
+    await door.project()
+
+    found = (await door.get("/api/sessions")).json()["sessions"]
+    [name] = {one["session_id"] for one in found} - {"S1"}
+    session = (await door.get(f"/api/sessions/{name}")).json()
+    rows = (await door.get("/api/events")).json()["events"]
+
+    assert name == f"~{rows[-1]['event_hash']}"
+    assert [(one["user_id"], one["anonymous_id"], one["event_count"]) for one in found] == [("u", "a", 2), ("u", "a", 1)]
+    assert [(one["event_id"], one["session_id"], one["session"]) for one in rows] == [
+        ("e2", "", name),
+        ("e3", "", None),
+        ("e4", "S1", "S1"),
+        ("e1", "", name),
+    ]
+    assert [one["event_id"] for one in session["events"]] == ["e2", "e1"]
+    assert await positions(door, session_id=name) == [2, 1]
+    assert await session_ids(door, user_id="u") == [name, "S1"]
+    assert await session_ids(door, user_id="nobody") == []
+    assert (await door.get("/api/events", user_id="u")).status_code == 400
+
+
+# -- query plans -------------------------------------------------------------------------------------------------------
+
+CHOICES = [
+    dict(zip(("session_id", "user_id", "event_type", "since_us", "until_us"), choice, strict=True))
+    for choice in itertools.product(("S1", None), ("u", None), ("page_view", None), (0, None), (2**60, None))
+]
+
+
+def plan(store: SqliteStore, query: tuple[str, Sequence[Any]]) -> list[str]:
+    """The steps by which SQLite would answer."""
+    statement, values = query
+    with store.reading() as connection:
+        return [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+@pytest.mark.parametrize("place", [None, (1, 1)], ids=["first page", "next page"])
+@pytest.mark.parametrize(
+    "choice", CHOICES, ids=lambda choice: "+".join(key for key in choice if choice[key] is not None) or "all"
+)
+@pytest.mark.parametrize("analyzed", [False, True], ids=["", "analyzed"])
+def test_every_page_is_searched_in_an_index_of_the_tenant_and_never_scanned_or_sorted(
+    store: SqliteStore, choice: dict[str, Any], place: tuple[int, int] | None, analyzed: bool
+) -> None:
+    if analyzed:
+        fill(store)
+        store._connection.execute("ANALYZE")
+    filters = Filters(**choice)
+
+    for query in (
+        events_query("acme", filters, place, 100, generation=1),
+        sessions_query("acme", filters, place, 100, generation=1),
+    ):
+        steps = plan(store, query)
+
+        searches = [step for step in steps if step.startswith("SEARCH")]
+        assert searches, steps
+        assert all("INDEX" in step or "PRIMARY KEY" in step for step in searches), steps
+        assert all("(tenant_id=?" in step for step in searches), steps
+        assert not any("SCAN" in step or "TEMP B-TREE" in step for step in steps), steps
+        assert narrowest(choice, query[0]) in searches[0], steps
+
+
+def narrowest(choice: dict[str, Any], statement: str) -> str:
+    """What the first search must be led by: a session is small, a type may be most of a tenant's events."""
+    if statement.startswith("SELECT session_id"):
+        if choice["session_id"]:
+            return "session_id=?"
+        return "user_id=?" if choice["user_id"] else "event_sessions"
+    if choice["session_id"]:
+        return "session_position=?"
+    return "event_type=?" if choice["event_type"] else "events_by_time"
+
+
+def fill(store: SqliteStore) -> None:
+    """Rows that tell the planner what is usual: many events of one time, a session and a type are few of a tenant's."""
+    with store.transaction():
+        store._connection.executemany(
+            "INSERT INTO events (tenant_id, position, event_hash, split, session_id, event_type, timestamp, timestamp_us, "
+            "received_at_us, properties, session_position) VALUES ('acme', ?, ?, '2.1', ?, ?, '', ?, 0, '{}', ?)",
+            [(i, f"{i}", f"S{i % 500}", f"type {i % 20}", i // 10, i % 500 + 1) for i in range(1, 5_001)],
+        )
+        store._connection.executemany(
+            "INSERT INTO event_sessions (tenant_id, first_position, session_id, started_at_us, last_event_at_us, event_count, "
+            "first_event_type, last_event_type) VALUES ('acme', ?, ?, 0, ?, 200, 'page_view', 'page_view')",
+            [(i + 1, f"S{i}", i) for i in range(500)],
+        )
+
+
+@pytest.mark.parametrize(
+    "filters", [Filters(), Filters(session_id="S0"), Filters(session_id="S0", event_type="page_view")], ids=str
+)
+async def test_a_page_reads_only_what_it_shows_however_much_there_is(door: Door, filters: Filters) -> None:
+    await door.log.append("acme", events(4_000, sessions=1))
+    await door.project()
+
+    assert steps_of(door.store, filters, limit=10) < 2_000
+
+
+def steps_of(store: SqliteStore, filters: Filters, limit: int) -> int:
+    """How many steps of SQLite's machine a page of events takes, to the hundred."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 100
+        return 0
+
+    with store.reading() as connection:
+        connection.set_progress_handler(count, 100)
+        statement, values = events_query("acme", filters, None, limit, generation=1)
+        assert len(connection.execute(statement, values).fetchall()) == limit
+        connection.set_progress_handler(None, 0)
+    return taken

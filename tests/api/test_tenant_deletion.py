@@ -1,0 +1,285 @@
+"""A tenant that is erased is nowhere any more, and nothing of it comes back until it is created again; no other tenant notices."""
+
+import contextlib
+import hashlib
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
+from projector import ApiKey, SqliteStore, TenantLimits
+from projector.live.worker import Worker
+from projector.projection.project import project
+from projector.rebuild.rebuild import rebuild, rollback
+from projector.rebuild.verify import verify
+from projector.status import status
+from projector.store.sqlite import api_keys, tenant_deletion, tenant_limits
+from streams import Log, TenantErased, Wire, keys_of
+from streams.erasure import tenant_deletion as log_erasure
+from tests.support.events import body, event, events
+from tests.support.http import environment, running, wait_until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+GONE, STAYS = "forget-me-7f3", "stays"
+
+
+def command(server: Server, folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """python -m api tenant, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "api", "tenant", *arguments],
+        cwd=folder,
+        env=environment(REDIS_URL=server.url, DATA_DIR=folder, **more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def everything_in(server: Server) -> Iterator[bytes]:
+    """Every key and every value of the server, as bytes."""
+    client = server.client
+    reads: dict[bytes, Any] = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"set": client.smembers,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"stream": lambda key: [client.xrange(key), client.xinfo_groups(key)],
+    }
+    for key in client.scan_iter():
+        yield key
+        yield repr(reads[client.type(key)](key)).encode()
+
+
+def everything_of(store: SqliteStore) -> Iterator[bytes]:
+    """Every row of every table, as bytes."""
+    with store.reading() as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            yield from (repr(row).encode() for row in connection.execute(f"SELECT * FROM {table}"))
+
+
+def digest_of_tenant(server: Server, store: SqliteStore, tenant: str) -> str:
+    """Of all that the server and the tables have of one tenant. When keys expire is not part of it."""
+    keys = keys_of(tenant)
+    found = [repr(server.client.xrange(keys.log)), repr(sorted(server.client.scan_iter(match=f"{keys.seen}*", count=10_000)))]
+    found.append(repr(sorted(server.client.hgetall(keys.usage).items())))
+    with store.reading() as connection:
+        for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall():
+            if "tenant_id" in [column[1] for column in connection.execute(f"PRAGMA table_xinfo({table})")]:
+                found += [repr(row) for row in connection.execute(f"SELECT * FROM {table} WHERE tenant_id = ?", (tenant,))]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+async def fill(server: Server, log: Log, store: SqliteStore, worker: Worker, tenant: str) -> None:
+    """All that a tenant can have: records, sessions, late duplicates, quarantine, refusals, keys, limits, previous tables."""
+    await log.append(tenant, [event(canary=tenant, event_id="e1"), *events(30)], rejected=2)
+    await log.append(tenant, events(3))
+    for event_hash in list(server.client.scan_iter(match=f"{keys_of(tenant).seen}*"))[:2]:
+        server.client.delete(event_hash)
+    await log.append(tenant, [*events(30), event(canary=f"{tenant} again", event_id="e1")])
+    secret = new_key("write")
+    api_keys.add(store, ApiKey(tenant, secret[:KEY_ID_LENGTH], hash_of(secret), "write", f"of {tenant}", 1))
+    tenant_limits.keep(store, TenantLimits(tenant, events_per_day=1_000_000))
+    await worker.run_to_end()
+
+
+# -- everything goes -------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    for tenant in (GONE, STAYS):
+        await fill(server, log, store, worker, tenant)
+    await rebuild(log, store)
+    before = digest_of_tenant(server, store, STAYS)
+    assert any(GONE.encode() in found for found in everything_in(server))
+
+    erased = await log_erasure.erase(log.wire, GONE)
+    removed = tenant_deletion.erase(store, GONE)
+
+    assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
+    assert digest_of_tenant(server, store, STAYS) == before
+    assert erased.records >= 31 and erased.claims >= 30
+    assert removed["events"] == 2 * 31 and removed["event_sessions"] == 2 * 3  # of the live and the previous set
+    assert (removed["checkpoints"], removed["api_keys"], removed["tenant_limits"]) == (2, 1, 1)
+    assert [difference async for difference in verify(log, store)] == []
+    await rollback(log, store)
+    assert [found for found in everything_of(store) if GONE.encode() in found] == []
+
+
+async def test_the_append_only_file_forgets_too(own_server: Server, tmp_path: Path) -> None:
+    async with Log(Wire(own_server.url)) as log:
+        await log.append(GONE, [event(canary="c4n4ry")])
+        await log.append(STAYS, [event(canary="stays here")])
+        await log_erasure.erase(log.wire, GONE)
+    wait_until(lambda: not own_server.client.info("persistence")["aof_rewrite_in_progress"], "the file is written anew")
+
+    written = b"".join(file.read_bytes() for file in own_server.folder.rglob("*aof*") if file.is_file())
+    assert b"c4n4ry" not in written and GONE.encode() not in written
+    assert b"stays here" in written
+
+
+def test_erasing_while_everything_runs_and_writers_send(server: Server, tmp_path: Path) -> None:
+    answers: list[int] = []
+    stop = threading.Event()
+    number = itertools.count()
+
+    def write(url: str, tenant: str) -> None:
+        with httpx.Client(base_url=url, headers={"X-Tenant-ID": tenant}) as client:
+            while not stop.is_set():
+                raw = body(event_id=f"{tenant} {next(number)}", canary=tenant) if next(number) % 5 else b"{}"
+                answer = client.post("/api/events", content=raw)
+                if tenant == GONE:
+                    answers.append(answer.status_code)
+                else:
+                    assert answer.status_code in (202, 422), answer.text
+
+    with running(server, tmp_path, projector=True) as api:
+        writers = [threading.Thread(target=write, args=(api.url, tenant)) for tenant in (GONE, GONE, STAYS)]
+        for writer in writers:
+            writer.start()
+        try:
+            wait_until(lambda: answers.count(202) > 100, "much was accepted")
+            done = command(server, tmp_path, "erase", GONE, "--yes")
+            refused_from = len(answers) + 10
+            wait_until(lambda: len(answers) > refused_from + 100, "much was refused")
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        assert done.returncode == 0, done.stderr
+        assert set(answers[refused_from:]) <= {410}
+        time.sleep(0.3)
+        with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
+            wait_until(
+                lambda: httpx.get(f"{api.url}/api/events?limit=1", headers={"X-Tenant-ID": STAYS}).json()["events"], "rows"
+            )
+            assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
+        assert httpx.get(f"{api.url}/api/events", headers={"X-Tenant-ID": GONE}).json()["events"] == []
+        assert "Traceback" not in api.said
+
+
+async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Log, tmp_path: Path) -> None:
+    with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
+        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        for tenant in (GONE, STAYS):
+            await fill(server, log, store, worker, tenant)
+
+        assert command(server, tmp_path, "erase", GONE, "--yes", FAULT_AT="during_erasure").returncode == 137
+        await worker.run_to_end()
+        assert (await log.append(STAYS, [event(n=1)]))[0].status in ("accepted", "conflict")
+        assert command(server, tmp_path, "erase", GONE, "--yes").returncode == 0
+
+        assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
+
+
+async def test_what_was_removed_is_said_and_nothing_happens_without_consent(server: Server, log: Log, tmp_path: Path) -> None:
+    with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
+        await log.append(GONE, events(7))
+        await Worker(log, store, holder="test:1").run_to_end()
+
+    unsure = command(server, tmp_path, "erase", GONE)
+    still = await log.last_position(GONE)
+    sure = command(server, tmp_path, "erase", GONE, "--yes")
+
+    assert unsure.returncode == 1 and still == 7
+    assert "7 records of the log" in sure.stdout and "7 rows of events" in sure.stdout
+    assert command(server, tmp_path, "erase", "../x", "--yes").returncode == 1
+
+
+async def test_a_running_rebuild_is_not_disturbed(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append(GONE, events(7))
+    with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store, store.rebuilding():
+        done = command(server, tmp_path, "erase", GONE, "--yes")
+
+    assert done.returncode == 1 and "rebuild" in done.stderr
+    assert await log.last_position(GONE) == 7
+
+
+# -- nothing comes back ----------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server, log: Log) -> None:
+    await log.append(GONE, events(2))
+    await log_erasure.erase(log.wire, GONE)
+    before = sorted(server.client.keys())
+
+    for sent, rejected in ((events(1), 0), ([], 3), (events(600), 1)):
+        with pytest.raises(TenantErased):
+            await log.append(GONE, sent, rejected=rejected)
+
+    assert sorted(server.client.keys()) == before
+    assert await log.survey() == []
+
+
+async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await log.append(GONE, events(5))
+    records = [record async for page in log.read(GONE, 0) for record in page]
+    await log_erasure.erase(log.wire, GONE)
+    tenant_deletion.erase(store, GONE)
+
+    assert store.apply([project(GONE, 0, records, 5)]) == [False]
+    assert await worker.run_to_end() == 0
+    assert [found for found in everything_of(store) if GONE.encode() in found] == []
+
+
+async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await worker.sweep()
+    await log.append(GONE, events(5))
+    server.client.xgroup_destroy(keys_of(GONE).log, f"projector:{store.tables_id}")
+    read = worker._consumer.read
+
+    async def erased_before(*wanted: Any) -> Any:
+        await log_erasure.erase(log.wire, GONE)
+        tenant_deletion.erase(store, GONE)
+        return await read(*wanted)
+
+    monkeypatch.setattr(worker._consumer, "read", erased_before)
+    with contextlib.suppress(Exception):
+        await worker.run_once()
+
+    assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
+
+
+async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_named(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await log.append(GONE, events(5))
+    tenant_deletion.erase(store, GONE)
+
+    await log.append(STAYS, events(2))
+    assert await worker.run_to_end() == 2
+    [gone] = [one for one in await status(log, store) if one.tenant == GONE]
+    await rebuild(log, store)
+
+    assert "was erased" in str(gone.stuck)
+    assert set(store.tables().checkpoints()) == {STAYS}
+
+
+async def test_a_tenant_that_is_created_again_begins_at_the_first_position(server: Server, log: Log, tmp_path: Path) -> None:
+    with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
+        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        await log.append(GONE, events(5))
+        await worker.run_to_end()
+        assert command(server, tmp_path, "create", GONE).returncode == 1
+        command(server, tmp_path, "erase", GONE, "--yes")
+
+        created = command(server, tmp_path, "create", GONE)
+        [receipt] = await log.append(GONE, events(1))
+        await worker.run_to_end()
+
+        assert created.returncode == 0, created.stderr
+        assert (receipt.status, receipt.position) == ("accepted", 1)
+        assert store.tables().checkpoint(GONE).position == 1

@@ -1,0 +1,436 @@
+"""A token is believed when a key of ours says so, and says what it must; everything else is 401 in words."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.auth import tokens
+from api.http.problems import Problem
+from streams import SettingError, load_settings
+from tests.api.test_admission import assert_refused, key_command
+from tests.support.events import body
+from tests.support.http import Door, opened
+from tests.support.proxy import until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "a secret of thirty-two bytes, or more"
+RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+PRIVATE = {"RS256": RSA, "ES256": ec.generate_private_key(ec.SECP256R1()), "EdDSA": ed25519.Ed25519PrivateKey.generate()}
+
+
+def pem(private: Any) -> bytes:
+    public = private.public_key()
+    return bytes(public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    made = {"tenant": "acme", "role": "admin", "exp": int(time.time()) + 60} | changes
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def signed(payload: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any) -> str:
+    return jwt.encode(payload, key, algorithm, headers=header or None)
+
+
+def by_hand(header: dict[str, Any], payload: bytes, sign: Callable[[bytes], bytes]) -> str:
+    """A token that no library would make."""
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
+    return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
+
+
+def by_hand_raw(header: bytes, payload: bytes) -> str:
+    """A token of any bytes, signed with our secret."""
+    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload)]
+    signature = hmac.digest(SECRET.encode(), b".".join(parts), hashlib.sha256)
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+# What a JSON value of a header or a claim may be; no role that there is, so none is to be believed.
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400) | st.just(1e308),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+hostile = _values | st.dictionaries(
+    st.sampled_from(["alg", "typ", "kid", "crit", "b64", "exp", "nbf", "iat", "aud", "iss", "sub", "jti", "tenant"]),
+    _values,
+    max_size=6,
+)
+
+
+def hs256(key: bytes) -> Callable[[bytes], bytes]:
+    return lambda text: hmac.digest(key, text, hashlib.sha256)
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as door:
+        yield door
+
+
+async def post(door: Door, token: str, **headers: str) -> httpx.Response:
+    return await door.client.post("/api/events", content=body(), headers={"Authorization": f"Bearer {token}"} | headers)
+
+
+async def assert_not_believed(door: Door, token: str) -> str:
+    answer = await post(door, token)
+    assert_refused(answer, 401, "token-invalid")
+    assert await door.log.survey() == []
+    return str(answer.json()["detail"])
+
+
+async def test_a_token_speaks_for_the_tenant_it_names(door: Door) -> None:
+    assert (await post(door, signed(claims()))).status_code == 202
+    assert (await post(door, signed(claims()), **{"X-Tenant-ID": "acme"})).status_code == 200
+    assert_refused(await post(door, signed(claims()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
+    assert_refused(await post(door, signed(claims(role="read"))), 403, "role-insufficient")
+    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp": None},
+        {"exp": 1_700_000_000},
+        {"exp": "4000000000"},
+        {"exp": "soon"},
+        {"exp": True},
+        {"nbf": 4_000_000_000},
+        {"iat": 4_000_000_000},
+        {"tenant": None},
+        {"tenant": 7},
+        {"tenant": ""},
+        {"tenant": "../acme"},
+        {"tenant": ["acme"]},
+        {"role": None},
+        {"role": "root"},
+        {"role": ["admin"]},
+    ],
+    ids=str,
+)
+async def test_a_token_that_does_not_say_what_it_must_is_refused(door: Door, changes: dict[str, Any]) -> None:
+    token = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims(**changes)).encode(), hs256(SECRET.encode()))
+
+    await assert_not_believed(door, token)
+
+
+PAYLOAD = json.dumps({"tenant": "acme", "role": "admin", "exp": 4_000_000_000}).encode()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        by_hand({"alg": "none"}, PAYLOAD, lambda _: b""),
+        by_hand({"alg": "None", "typ": "JWT"}, PAYLOAD, lambda _: b""),
+        by_hand({"alg": "HS256"}, PAYLOAD, lambda _: b""),
+        by_hand({"alg": "HS256"}, PAYLOAD, hs256(b"another secret of thirty-two bytes!")),
+        by_hand({"alg": "HS512"}, PAYLOAD, lambda text: hmac.digest(SECRET.encode(), text, "sha512")),
+        by_hand({"alg": "HS256", "crit": ["x"], "x": 1}, PAYLOAD, hs256(SECRET.encode())),
+        by_hand({"alg": "HS256"}, b"[]", hs256(SECRET.encode())),
+        by_hand({"alg": "HS256"}, b"\xff", hs256(SECRET.encode())),
+        by_hand({}, PAYLOAD, hs256(SECRET.encode())),
+        by_hand({"alg": "HS256", "crit": ["\ud800"]}, PAYLOAD, hs256(SECRET.encode())),
+        signed({"tenant": "acme"}, RSA, "RS256"),
+        "..",
+        "a.b.c",
+        "e30.e30.",
+    ],
+    ids=range(14),
+)
+async def test_a_token_that_is_forged_or_none_is_refused(door: Door, token: str) -> None:
+    await assert_not_believed(door, token)
+
+
+@given(
+    header=st.one_of(st.binary(max_size=40), hostile.map(lambda value: json.dumps(value).encode())),
+    payload=st.one_of(st.binary(max_size=40), hostile.map(lambda value: json.dumps(value).encode())),
+)
+def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: bytes) -> None:
+    believed = []
+    for key in (SECRET, RSA.public_key()):
+        verifier = tokens.Verifier(load_settings({"AUTH": "keys", "JWT_SECRET": SECRET}))
+        verifier._fixed = ("HS256", SECRET) if key is SECRET else ("RS256", key)
+        for first in (header, b'{"alg":"HS256"}'):
+            with pytest.raises(Problem) as refused:
+                believed.append(asyncio.run(verifier.claims(by_hand_raw(first, payload))))
+            assert (refused.value.status, refused.value.code) == (401, "token-invalid")
+    assert believed == []
+
+
+@pytest.mark.parametrize("part", ["header", "payload"])
+async def test_a_token_nested_deep_is_refused(door: Door, part: str) -> None:
+    deep = b"[" * 2_900
+    token = by_hand_raw(deep, PAYLOAD) if part == "header" else by_hand_raw(b'{"alg":"HS256"}', deep)
+
+    await assert_not_believed(door, token)
+
+
+async def test_a_token_of_a_megabyte_is_refused_before_it_is_read(door: Door) -> None:
+    answer = await post(door, signed(claims(filler="x" * 1_000_000)))
+
+    assert_refused(answer, 401, "credential-invalid")
+
+
+@pytest.mark.parametrize("algorithm", PRIVATE)
+async def test_the_keys_type_says_the_algorithm_and_the_token_does_not(server: Server, tmp_path: Path, algorithm: str) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem(PRIVATE[algorithm]))
+    public = path.read_bytes()
+    async with opened(server, tmp_path, AUTH="keys", JWT_PUBLIC_KEY_FILE=path) as door:
+        await assert_not_believed(door, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public)))
+        await assert_not_believed(door, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public.strip())))
+        for other, key in PRIVATE.items():
+            if other != algorithm:
+                await assert_not_believed(door, signed(claims(), key, other))
+        if algorithm == "RS256":
+            await assert_not_believed(door, signed(claims(), RSA, "PS256"))
+            await assert_not_believed(door, signed(claims(), RSA, "RS512"))
+
+        assert (await post(door, signed(claims(), PRIVATE[algorithm], algorithm))).status_code == 202
+
+
+async def test_audience_issuer_leeway_and_the_claims_names_are_as_set(server: Server, tmp_path: Path) -> None:
+    settings = {"JWT_AUDIENCE": "penstock", "JWT_ISSUER": "https://id", "JWT_TENANT_CLAIM": "org", "JWT_ROLE_CLAIM": "may"}
+    given = claims(tenant=None, role=None, org="acme", may="write", aud="penstock", iss="https://id")
+    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET, JWT_LEEWAY_SECONDS=30, **settings) as door:
+        for wrong in ({"aud": "other"}, {"iss": "https://other"}, {"org": "-"}, {"exp": int(time.time()) - 40}):
+            await assert_not_believed(door, signed(given | wrong))
+        for missing in ("aud", "iss", "org", "may"):
+            await assert_not_believed(door, signed({name: value for name, value in given.items() if name != missing}))
+
+        assert (await post(door, signed(given | {"exp": int(time.time()) - 20}))).status_code == 202
+        assert (await post(door, signed(given | {"aud": ["other", "penstock"]}))).status_code == 200
+
+
+async def test_keys_go_on_beside_tokens(server: Server, tmp_path: Path) -> None:
+    key = key_command(tmp_path, "create", "globex").stdout.strip()
+    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as door:
+        assert (await post(door, key)).status_code == 202
+        assert (await post(door, signed(claims()))).status_code == 202
+
+
+async def test_without_a_key_for_tokens_none_is_taken(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, AUTH="keys") as door:
+        assert "no tokens" in await assert_not_believed(door, signed(claims()))
+
+
+# -- keys behind a URL ---------------------------------------------------------------------------------------------------
+
+
+class Published:
+    """A JWKS URL: what it answers, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.keys: list[dict[str, Any]] = []
+        self.status, self.asked, self.url = 200, 0, ""
+        self.answered = 0
+        self.content: bytes | None = None
+        self.held = Lock()  # while somebody has it, nothing is answered
+
+    def publish(self, *names: tuple[str, str]) -> None:
+        """Keys by algorithm and id."""
+        made = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm, "EdDSA": jwt.algorithms.OKPAlgorithm}
+        self.keys = [
+            {**made[algorithm].to_jwk(PRIVATE[algorithm].public_key(), as_dict=True), "kid": key_id}
+            for algorithm, key_id in names
+        ]
+
+
+@contextmanager
+def published() -> Iterator[Published]:
+    found = Published()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.asked += 1
+            with found.held:
+                pass
+            self.send_response(found.status)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": found.keys}).encode() if found.content is None else found.content)
+            found.answered += 1
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        found.url = f"http://127.0.0.1:{served.server_address[1]}/keys"
+        thread = Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield found
+        finally:
+            served.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def jwks() -> Iterator[Published]:
+    with published() as found:
+        yield found
+
+
+@pytest.fixture
+async def fetching(server: Server, tmp_path: Path, jwks: Published) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path, AUTH="keys", JWT_JWKS_URL=jwks.url) as door:
+        yield door
+
+
+def of_set(algorithm: str, key_id: str | None) -> str:
+    return signed(claims(), PRIVATE[algorithm], algorithm, **({"kid": key_id} if key_id else {}))
+
+
+async def test_keys_are_fetched_once_and_again_for_one_that_is_unknown(
+    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jwks.publish(("RS256", "one"), ("EdDSA", "two"))
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+    assert (await post(fetching, of_set("EdDSA", "two"))).status_code == 200
+    assert jwks.asked == 1
+
+    jwks.publish(("ES256", "three"))
+    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+    assert (await post(fetching, of_set("ES256", "three"))).status_code == 200
+    assert (await post(fetching, of_set("ES256", None))).status_code == 200  # the only one
+    assert_refused(await post(fetching, of_set("RS256", "one")), 401, "token-invalid")
+    assert jwks.asked == 3
+
+
+async def test_unknown_ids_do_not_make_us_ask_again_and_again(jwks: Published, fetching: Door) -> None:
+    jwks.publish(("RS256", "one"), ("EdDSA", "two"))
+    for number in range(50):
+        assert_refused(await post(fetching, of_set("RS256", f"unknown-{number}")), 401, "token-invalid")
+    assert_refused(await post(fetching, of_set("RS256", None)), 401, "token-invalid")  # which of the two?
+    assert_refused(await post(fetching, of_set("RS256", "two")), 401, "token-invalid")  # a key of another kind
+
+    assert jwks.asked == 1
+
+
+@pytest.mark.parametrize("broken", ["status", "empty"])
+async def test_the_last_keys_hold_while_the_url_does_not_answer(
+    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    jwks.publish(("RS256", "one"))
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+    monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+    if broken == "status":
+        jwks.status = 500
+    else:
+        jwks.keys = []
+
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
+    await until(lambda: jwks.asked == 2)
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
+
+
+async def test_nobody_with_a_known_key_waits_for_the_url(
+    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jwks.publish(("RS256", "one"))
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+    monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+
+    with jwks.held:
+        for _ in range(5):
+            assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
+        await until(lambda: jwks.asked == 2)
+
+
+async def test_one_that_waits_for_the_url_does_not_wait_long(
+    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "FETCH_SECONDS", 0.3)
+    jwks.publish(("RS256", "one"))
+    with jwks.held:
+        started = time.monotonic()
+        for _ in range(3):
+            assert_refused(await post(fetching, of_set("RS256", "one")), 503, "token-keys-unavailable")
+        assert 0.9 <= time.monotonic() - started < 2.5
+        assert jwks.asked == 1
+    await until(lambda: jwks.answered == 1)
+
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+
+
+async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(jwks: Published, fetching: Door) -> None:
+    jwks.status = 500
+
+    answer = await post(fetching, of_set("RS256", "one"))
+
+    assert_refused(answer, 503, "token-keys-unavailable")
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: Door) -> None:
+    jwks.publish(("RS256", "one"))
+    odd: list[Any] = [7, {}, {"kty": "oct"}, {"kty": "RSA", "kid": "x"}, {"kty": ["RSA"], "alg": []}]
+    jwks.keys = [*odd, {**jwks.keys[0], "kid": ["x"]}, {**jwks.keys[0], "kid": "enc", "use": "enc"}, *jwks.keys]
+
+    assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
+    assert_refused(await post(fetching, of_set("RS256", "enc")), 401, "token-invalid")
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"7", b'{"keys": 7}', b'{"keys": {}}'], ids=range(6))
+async def test_a_url_that_answers_anything_else_is_as_one_that_does_not(jwks: Published, fetching: Door, content: bytes) -> None:
+    jwks.content = content
+
+    assert_refused(await post(fetching, of_set("RS256", "one")), 503, "token-keys-unavailable")
+
+
+async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) -> None:
+    secret = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
+    jwks.keys = [{"kty": "oct", "k": secret, "kid": "one"}]
+
+    assert_refused(await post(fetching, signed(claims(), SECRET, "HS256", kid="one")), 503, "token-keys-unavailable")
+
+
+# -- what cannot be used is said at the start ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"JWT_SECRET": "short"}, "JWT_SECRET"),
+        ({"JWT_PUBLIC_KEY_FILE": "/nowhere"}, "JWT_PUBLIC_KEY_FILE"),
+        ({"JWT_PUBLIC_KEY_FILE": __file__}, "JWT_PUBLIC_KEY_FILE"),
+        ({"JWT_JWKS_URL": "file:///etc/passwd"}, "JWT_JWKS_URL"),
+        ({"JWT_JWKS_URL": "https://user:password@id/keys"}, "JWT_JWKS_URL"),
+        ({"JWT_SECRET": SECRET, "JWT_JWKS_URL": "https://id/keys"}, "JWT_JWKS_URL"),
+        ({"JWT_SECRET": SECRET, "AUTH": "open"}, "JWT_SECRET"),
+    ],
+)
+def test_a_key_that_cannot_be_used_stops_the_start(settings: dict[str, str], name: str) -> None:
+    with pytest.raises(SettingError, match=f"Setting {name} "):
+        tokens.Verifier(load_settings({"AUTH": "keys"} | settings))
+
+
+@pytest.mark.parametrize(
+    "weak", [rsa.generate_private_key(public_exponent=65_537, key_size=1_024), ec.generate_private_key(ec.SECP384R1())]
+)
+def test_a_weak_or_unusual_public_key_stops_the_start(tmp_path: Path, weak: Any) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem(weak))
+
+    with pytest.raises(SettingError, match="JWT_PUBLIC_KEY_FILE"):
+        tokens.Verifier(load_settings({"AUTH": "keys", "JWT_PUBLIC_KEY_FILE": str(path)}))

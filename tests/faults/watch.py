@@ -1,0 +1,116 @@
+"""The watcher: reads all the time, as any reader may, and finds what a quiet point cannot show: a moment in which tables
+are mixed, fewer than before, or behind what was acknowledged.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from tests.faults.fold import log_keys
+from tests.faults.journal import TENANTS
+from tests.faults.system import System
+
+PAUSE_SECONDS = 0.015
+COUNTS = """
+    SELECT c.tenant_id, c.position, c.late_duplicates, c.dropped + c.erased,
+        (SELECT count(*) FROM events WHERE tenant_id = c.tenant_id),
+        (SELECT count(*) FROM quarantine WHERE tenant_id = c.tenant_id),
+        (SELECT coalesce(sum(event_count), 0) FROM event_sessions WHERE tenant_id = c.tenant_id)
+    FROM checkpoints c"""
+
+
+class Watcher:
+    """A thread that looks at tables and groups until it is closed; `problems` is what it saw."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._client = redis.Redis(unix_socket_path=str(system.data / "server.sock"), protocol=2, socket_timeout=5)
+        self._stop = threading.Event()
+        self._looking = threading.Lock()
+        self._positions: dict[str, tuple[int, int]] = {}  # tenant -> checkpoint and rows, when last seen
+        self._excused: dict[str, int] = {}  # tenant -> what was acknowledged before an older database was put back
+        self._keys: dict[str, bytes] = {}
+        self.looks = 0
+        self.problems: list[str] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
+
+    @contextlib.contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """While an older database is put back: it may show less, and the group is ahead of it."""
+        with self._looking:
+            yield
+            self._positions = {}
+            self._excused = self._acknowledged()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PAUSE_SECONDS):
+            with self._looking:
+                try:
+                    self._look()
+                except Exception as error:  # whatever a reader meets, the test must hear of it
+                    self._say(f"a reader met {type(error).__name__}: {error}")
+
+    def _look(self) -> None:
+        acknowledged: dict[str, int] = {}
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            acknowledged = self._acknowledged()
+        with self._system.snapshot() as connection:
+            found = connection.execute(COUNTS).fetchall()
+        for tenant, position, late, gone, rows, quarantined, counted in found:
+            self._compare(tenant, position, rows)
+            if rows + late + gone + quarantined != position or counted != rows:
+                self._say(
+                    f"{tenant}: in one snapshot {rows} rows + {late} late + {gone} gone + {quarantined} quarantined at {position}, "
+                    f"and sessions that count {counted}"
+                )
+        self._check_acknowledged(acknowledged, {tenant: position for tenant, position, *_ in found})
+        self.looks += 1
+
+    def _compare(self, tenant: str, position: int, rows: int) -> None:
+        before = self._positions.get(tenant, (0, 0))
+        if position < before[0] or rows < before[1]:
+            self._say(f"{tenant}: a reader saw checkpoint and rows {before}, then {(position, rows)}")
+        self._positions[tenant] = (position, rows)
+
+    def _check_acknowledged(self, acknowledged: dict[str, int], checkpoints: dict[str, int]) -> None:
+        for tenant, position in acknowledged.items():
+            begin = max(checkpoints.get(tenant, 0), self._excused.get(tenant, 0))
+            if position > begin:
+                self._say(f"{tenant}: acknowledged, but not in the tables: {begin + 1} to {position}")
+
+    def _acknowledged(self) -> dict[str, int]:
+        """How far each log was acknowledged. Older than the snapshot that follows."""
+        if len(self._keys) < len(TENANTS):
+            self._keys = log_keys(self._client)
+        found = {}
+        for tenant, key in self._keys.items():
+            for group in self._client.xinfo_groups(key):
+                found[tenant] = self._acknowledged_by(key, group["name"])
+        return found
+
+    def _acknowledged_by(self, key: bytes, name: Any) -> int:
+        """What a group has given out before the first that is pending: a delivery is pending by its first record."""
+        with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.xinfo_groups(key)
+            pipeline.xpending(key, name)
+            groups, pending = pipeline.execute(raise_on_error=False)
+        if isinstance(pending, redis.ResponseError):  # the group was destroyed between the two
+            return 0
+        if pending["pending"]:
+            return int(pending["min"].split(b"-")[0]) - 1
+        [delivered] = [group["last-delivered-id"] for group in groups if group["name"] == name] or [b"0-0"]
+        return int(delivered.split(b"-")[0])
+
+    def _say(self, problem: str) -> None:
+        if problem not in self.problems and len(self.problems) < 12:
+            self.problems.append(problem)

@@ -1,0 +1,155 @@
+"""Amplitude's format: what its SDKs send becomes the events that they mean, and what they are told makes them go on or stop."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.http import Door, opened
+from tests.support.servers import Server
+
+MOMENT_MS = 1_767_261_600_123  # 2026-01-01T10:00:00.123Z
+ENDS = ("/2/httpapi", "/batch")
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path) as door:
+        yield door
+
+
+def event(**more: Any) -> dict[str, Any]:
+    """An event of an SDK."""
+    given = {"event_type": "Signed Up", "user_id": "u1", "device_id": "d1", "insert_id": "i1", "time": MOMENT_MS}
+    return {name: value for name, value in (given | more).items() if value is not None}
+
+
+async def sent(door: Door, *events: Any, path: str = "/2/httpapi", **more: Any) -> httpx.Response:
+    return await door.client.post(path, content=json.dumps({"api_key": "acme", "events": events} | more).encode())
+
+
+async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
+    await door.project()
+    return list(door.store.tables().rows(table, "acme", "position"))
+
+
+@pytest.mark.parametrize("path", ENDS)
+async def test_an_upload_becomes_events(door: Door, path: str) -> None:
+    one = event(session_id=MOMENT_MS - 5, event_properties={"plan": "pro"}, event_id=4)
+    answer = await sent(door, one, event(insert_id="i2", session_id=-1), path=path)
+
+    row, other = await rows(door)
+    told = answer.json()
+    assert (answer.status_code, told["code"], told["events_ingested"]) == (200, 200, 2)
+    assert told["payload_size_bytes"] == len(answer.request.content)
+    assert abs(told["server_upload_time"] - row["received_at_us"] // 1_000) < 5_000
+    assert (row["event_type"], row["event_id"], row["session_id"]) == ("Signed Up", "2:i1:d1", str(MOMENT_MS - 5))
+    assert (row["timestamp"], row["timestamp_us"]) == ("2026-01-01T10:00:00.123000Z", MOMENT_MS * 1_000)
+    assert json.loads(row["properties"]) == {
+        "user_id": "u1",
+        "anonymous_id": "d1",
+        "event_properties": {"plan": "pro"},
+        "event_id": 4,
+    }
+    assert (other["event_id"], other["session_id"]) == ("2:i2:d1", "")
+
+
+async def test_no_two_pairs_of_ids_are_one_name(door: Door) -> None:
+    pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b"), ("a", None), ("a:b", None), ("a" * 200, "b" * 200), ("a" * 200, "b" * 199)]
+    for _ in range(2):
+        await sent(door, *(event(insert_id=insert_id, device_id=device_id) for insert_id, device_id in pairs))
+
+    assert len({row["event_id"] for row in await rows(door)}) == len(await rows(door)) == len(pairs)
+    assert await rows(door, "quarantine") == []
+
+
+async def test_an_event_without_an_id_is_named_by_what_it_says(door: Door) -> None:
+    one = event(insert_id=None)
+    differing: dict[str, Any] = {
+        "user_id": "u2",
+        "device_id": "d2",
+        "time": 1,
+        "session_id": 7,
+        "event_type": "Left",
+        "ip": "::1",
+    }
+    others = [event(insert_id=None, **{name: value}) for name, value in differing.items()]
+    for _ in range(2):
+        await sent(door, one, *others)
+
+    assert len(await rows(door)) == 1 + len(others)
+
+
+async def test_a_clock_is_corrected_by_when_a_browser_says_it_sent(door: Door) -> None:
+    await sent(door, event(), client_upload_time="2026-01-01T10:00:01.123Z")
+
+    [row] = await rows(door)
+    assert row["timestamp"] == "2026-01-01T10:00:00.123000Z"
+    assert 0 <= row["received_at_us"] - 1_000_000 - row["timestamp_us"] < 1_000_000
+
+
+async def test_an_event_without_a_time_happened_when_it_came(door: Door) -> None:
+    await sent(door, event(time=None))
+
+    [row] = await rows(door)
+    assert row["timestamp"] == ""
+    assert 0 <= row["received_at_us"] - row["timestamp_us"] < 1_000_000
+
+
+async def test_an_identify_event_names_user_and_device(door: Door) -> None:
+    await sent(door, event(event_type="$identify", user_properties={"$set": {"name": "Ada"}}))
+
+    [row] = await rows(door)
+    found = json.loads(row["properties"])
+    assert row["event_type"] == "$identify"
+    assert found == {"user_id": "u1", "anonymous_id": "d1", "user_properties": {"$set": {"name": "Ada"}}}
+
+
+async def test_a_bad_event_is_set_aside_and_its_neighbours_go_in(door: Door) -> None:
+    bad = [7, event(insert_id="b1", event_type=None), event(insert_id="b2", time="noon"), event(insert_id="b3", user_id=[1])]
+    answers = [await sent(door, *bad, event(), event(insert_id="b4", time=10**17)) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [row["event_id"] for row in await rows(door)] == ["2:i1:d1"]
+    assert [row["detail"] for row in await rows(door, "quarantine")] == [
+        "must be a JSON object",
+        "event_type: is missing",
+        "time: must be milliseconds since 1970, a whole number",
+        "user_id: must be a string or a whole number",
+        "timestamp: must lie between the years 1 and 9999",
+    ]
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"events": {}}', b"\xff"], ids=str)
+async def test_what_cannot_be_read_is_not_sent_again(door: Door, body: bytes) -> None:
+    answer = await door.client.post("/2/httpapi", content=body, headers={"X-Tenant-ID": "acme"})
+
+    told = answer.json()
+    assert (answer.status_code, told["code"], told["error"]) == (400, 400, "not-understood")
+    assert told["missing_field"] == "events"
+
+
+@pytest.mark.parametrize("path", ENDS)
+@pytest.mark.parametrize("key", [None, "ps_w_nobody's", ""], ids=str)
+async def test_a_wrong_key_is_called_one(server: Server, tmp_path: Path, path: str, key: str | None) -> None:
+    async with opened(server, tmp_path, AUTH="keys") as door:
+        answer = await sent(door, event(), path=path, api_key=key)
+
+    told = answer.json()
+    assert (answer.status_code, told["code"], told["missing_field"]) == (400, 400, "api_key")
+    assert told["error"] == f"Invalid API key: credential-{'unknown' if key else 'missing'}"
+
+
+async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as door:
+        answer = await sent(door, event(), event(insert_id="i2"))
+
+    told = answer.json()
+    assert (answer.status_code, told["code"], told["error"]) == (429, 429, "limited")
+    assert "missing_field" not in told

@@ -1,0 +1,129 @@
+"""The database file is written anew: nothing that was deleted is left, nothing else is lost, and it takes little memory."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from projector import SqliteStore, StoreUnavailable
+from projector.projection.project import project
+from tests.projector.test_projection import dump, record
+
+MIB = 1024 * 1024
+PEAK = """
+import resource, sys
+from projector import SqliteStore
+with SqliteStore(sys.argv[1], cache_mib=8) as store:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store.vacuum()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def write(store: SqliteStore, tenant: str, position: int) -> None:
+    store.apply([project(tenant, position, [record(position + 1, n=position, session_id=f"S{position}")], position + 1)])
+
+
+def test_what_was_deleted_is_in_the_file_no_more(store: SqliteStore) -> None:
+    write(store, "acme", 0)
+    store.execute("CREATE TABLE other (a)")
+    store.execute("INSERT INTO other SELECT 'CANARY' || randomblob(20000) FROM events")
+    store.truncate_wal()
+    store.execute("DELETE FROM other")
+    before = dump(store)
+    assert b"CANARY" in Path(store.path).read_bytes()
+
+    store.vacuum()
+
+    assert dump(store) == before
+    assert b"CANARY" not in Path(store.path).read_bytes() and os.path.getsize(f"{store.path}-wal") == 0
+    assert sorted(os.listdir(Path(store.path).parent)) == ["tables.db", "tables.db-shm", "tables.db-wal"]
+
+
+def test_writers_and_readers_lose_nothing_meanwhile(store: SqliteStore) -> None:
+    stop = threading.Event()
+    written = [0, 0]
+
+    def work(number: int) -> None:
+        with SqliteStore(store.path, cache_mib=8) as other:
+            while not stop.wait(0.001):
+                write(other, f"tenant-{number}", written[number])
+                written[number] += 1
+                with other.reading() as connection:
+                    counts = [connection.execute("SELECT count(*) FROM events").fetchone() for _ in range(2)]
+                    assert counts[0] == counts[1] >= (sum(written) - 2,)
+
+    with ThreadPoolExecutor(2) as pool:
+        working = [pool.submit(work, number) for number in range(2)]
+        done = 0
+        try:
+            while done < 8 or sum(written) <= 20:
+                assert not any(one.done() for one in working), [one.exception() for one in working if one.done()]
+                try:
+                    store.vacuum()
+                    done += 1
+                except StoreUnavailable as error:
+                    assert "somebody reads" in str(error)
+        finally:
+            stop.set()
+        for one in working:
+            one.result()
+
+    assert len(dump(store)["events"]) == sum(written)
+    assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("times", [1, 3, 100])
+def test_what_somebody_writes_between_copy_and_back_stays(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    write(store, "acme", 0)
+    connect, written = store._connect, 1
+
+    def late(uri: str, cache_mib: int) -> object:
+        nonlocal written
+        if "anew.db" in uri and written <= times:
+            with SqliteStore(store.path, cache_mib=8) as other:
+                write(other, "acme", written)
+            written += 1
+        return connect(uri, cache_mib)
+
+    monkeypatch.setattr(store, "_connect", late)
+    if times < 10:
+        store.vacuum()
+    else:
+        with pytest.raises(StoreUnavailable, match="others write"):
+            store.vacuum()
+
+    assert len(dump(store)["events"]) == written == min(times, 10) + 1
+    write(store, "acme", written)
+    assert not os.path.exists(store.replay_folder)
+
+
+def test_one_that_is_killed_leaves_what_was_and_its_copy_goes_with_the_next(store: SqliteStore) -> None:
+    write(store, "acme", 0)
+    before = dump(store)
+    environment = os.environ | {"FAULT_AT": "between_copy_and_back"}
+
+    killed = subprocess.run([sys.executable, "-c", PEAK, store.path], env=environment)
+    assert (killed.returncode, os.listdir(store.replay_folder)) == (137, ["anew.db"])
+    store.vacuum()
+
+    assert dump(store) == before
+    assert not os.path.exists(store.replay_folder)
+
+
+def test_a_large_file_takes_little_memory(store: SqliteStore) -> None:
+    store.execute("CREATE TABLE large (a)")
+    for _ in range(40):
+        store.execute("INSERT INTO large VALUES (zeroblob(?))", (4 * MIB,))
+    store.execute("INSERT INTO large SELECT zeroblob(2000) FROM large, large AS other LIMIT 1000")
+
+    told = subprocess.run([sys.executable, "-c", PEAK, store.path], check=True, capture_output=True, text=True)
+
+    assert os.path.getsize(store.path) > 160 * MIB
+    assert int(told.stdout) < 60

@@ -1,0 +1,220 @@
+"""The tables as they were at a time or a position are the fold of what the logs were then, in a database of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+import pytest
+
+from projector import SqliteStore
+from projector.commands.cli import moment_us
+from projector.divergence import TenantUnknown
+from projector.live.worker import Worker
+from projector.projection.project import project
+from projector.rebuild import replay
+from projector.rebuild.point_in_time import Cut, OutputExists, write
+from projector.rebuild.rebuild import RebuildRefused
+from projector.store.sqlite import tenant_deletion as table_erasure
+from streams import Hole, Log, Record, control, keys_of
+from tests.projector.test_projection import dump
+from tests.projector.test_rebuild import command
+from tests.streams.test_control import spoiled
+from tests.support.events import event, events
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+NOON_US = moment_us("2026-11-20T12:00Z")
+MINUTE_US = 60_000_000
+
+
+def received(server: Server, tenant: str, minutes: list[int]) -> None:
+    """A log of events that were received so many minutes after noon."""
+    for i, (minute, one) in enumerate(zip(minutes, events(len(minutes)), strict=True)):
+        fields = {"event": one.body, "received_at_us": NOON_US + minute * MINUTE_US, "version": 1}
+        server.client.xadd(keys_of(tenant).log, fields, id=f"{i + 1}-0")
+    server.client.sadd(keys_of(tenant).tenants, tenant)
+
+
+async def records_of(log: Log, tenant: str) -> list[Record]:
+    return [record async for page in log.read(tenant, 0) for record in page]
+
+
+def tables_in(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of a database that was made."""
+    with SqliteStore(str(path)) as made:
+        return dump(made)
+
+
+async def folded(log: Log, tmp_path: Path, **positions: int) -> dict[str, list[tuple[Any, ...]]]:
+    """What the first records of some tenants make."""
+    (tmp_path / "folded.db").unlink(missing_ok=True)
+    with SqliteStore(str(tmp_path / "folded.db")) as store:
+        for tenant, through in positions.items():
+            records = await records_of(log, tenant)
+            store.apply([project(tenant, 0, records[:through], through)])
+        return dump(store)
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["here", "by processes"])
+@pytest.mark.parametrize(
+    ("minute", "acme", "beta"), [(0, 0, 0), (1, 1, 0), (3, 3, 0), (5, 5, 1), (6, 5, 2), (7, 5, 3), (8, 8, 4), (99, 8, 4)]
+)
+async def test_a_tenants_log_ends_before_the_first_record_of_that_time_or_later(
+    server: Server, log: Log, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minute: int, acme: int,
+    beta: int, processes: bool,
+) -> None:  # fmt: skip
+    """The sixth record of acme was received late, by the clock of another machine, the seventh and eighth before it."""
+    monkeypatch.setattr(replay, "PROCESS_RECORDS", 1 if processes else 50_000)
+    received(server, "acme", [0, 1, 2, 3, 4, 7, 5, 6])
+    received(server, "beta", [4, 5, 6, 7])
+    out = tmp_path / "out.db"
+
+    done = await write(log, store, str(out), Cut(before_us=NOON_US + minute * MINUTE_US))
+
+    expected = {tenant: through for tenant, through in (("acme", acme), ("beta", beta)) if through}
+    assert tables_in(out) == await folded(log, tmp_path, **expected)
+    assert (done.tenants, done.records) == (len(expected), acme + beta)
+
+
+async def test_what_live_tables_were_at_a_position_is_made_again_notes_included(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    await spoiled(server, log)
+    await worker.run_to_end()
+    before = dump(store)
+    await control.append(log.wire, "acme", control.Drop([6, 9]))
+    await worker.run_to_end()
+    after = dump(store)
+    await log.append("acme", [event(session_id="later")])
+    await log.append("beta", events(3))
+    await worker.run_to_end()
+
+    for position, tables in ((9, before), (10, after)):
+        await write(log, store, str(tmp_path / f"{position}.db"), Cut(position=position), tenants=["acme"])
+        assert tables_in(tmp_path / f"{position}.db") == tables
+
+    assert before["quarantine"] != after["quarantine"]
+    with pytest.raises(RebuildRefused, match="the log of acme ends at position 11"):
+        await write(log, store, str(tmp_path / "12.db"), Cut(position=12), tenants=["acme"])
+
+
+async def test_the_file_has_the_same_tables_and_indexes_and_is_whole_by_itself(
+    server: Server, log: Log, store: SqliteStore, tmp_path: Path
+) -> None:
+    received(server, "acme", [0, 1, 2])
+    out = tmp_path / "made" / "out.db"
+    out.parent.mkdir()
+    await write(log, store, str(out), Cut(before_us=NOON_US + 2 * MINUTE_US))
+
+    assert [file.name for file in out.parent.iterdir()] == ["out.db"]
+    look = (
+        "import sqlite3, sys; db = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro&immutable=1', uri=True); "
+        "print(db.execute('SELECT position, received_at FROM events ORDER BY 1').fetchall(), "
+        "db.execute('PRAGMA integrity_check').fetchall())"
+    )
+    seen = subprocess.run([sys.executable, "-c", look, str(out)], capture_output=True, text=True, check=True).stdout
+    assert seen == "[(1, '2026-11-20T12:00:00.000000Z'), (2, '2026-11-20T12:01:00.000000Z')] [('ok',)]\n"
+    schemas = []
+    for path in (store.path, str(out)):
+        connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        found = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+        connection.close()
+        schemas.append(sorted((kind, re.sub(r"_g\d+", "", name), re.sub(r'_g\d+|"', "", sql)) for kind, name, sql in found))
+    assert schemas[0] == schemas[1]
+
+
+async def test_a_file_that_is_there_is_not_touched(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
+    received(server, "acme", [0, 1, 2])
+    out, dangling = tmp_path / "out.db", tmp_path / "dangling.db"
+    out.write_text("mine")
+    dangling.symlink_to(tmp_path / "nowhere")
+
+    for path in (out, dangling):
+        with pytest.raises(OutputExists):
+            await write(log, store, str(path), Cut())
+
+    said = command(server, store, "at", "2026-11-20T12:02Z", "--out", str(out))
+    assert said.returncode == 1 and "is there already; nothing is written over" in said.stderr
+    assert out.read_text() == "mine" and not (tmp_path / "nowhere").exists()
+
+
+async def test_one_that_comes_meanwhile_keeps_its_file(
+    server: Server, log: Log, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received(server, "acme", [0, 1, 2])
+    out = tmp_path / "out.db"
+
+    with pytest.raises(OutputExists):
+        await write(log, store, str(out), Cut(), progress=lambda done, total: out.write_text("theirs") and None)
+
+    assert out.read_text() == "theirs"
+    assert list(tmp_path.glob("out.db.*")) == []
+
+
+async def test_a_log_that_misses_records_is_refused_up_to_the_cut_alone(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    received(server, "acme", [0, 1, 2, 3, 4])
+    server.client.xdel(keys_of("acme").log, "3-0")
+
+    await write(log, store, str(tmp_path / "before.db"), Cut(position=2), tenants=["acme"])
+    with pytest.raises(Hole, match="positions 3 to 3"):
+        await write(log, store, str(tmp_path / "out.db"), Cut(before_us=NOON_US + 4 * MINUTE_US))
+    assert list(tmp_path.glob("out.db*")) == []
+    await write(log, store, str(tmp_path / "out.db"), Cut(before_us=NOON_US + 4 * MINUTE_US), accept_loss=True)
+
+    tables = tables_in(tmp_path / "out.db")
+    assert [row[1] for row in tables["events"]] == [1, 2, 4]
+    assert [(row[1], row[4]) for row in tables["quarantine"]] == [(3, "lost")]
+
+
+async def test_a_log_that_is_not_the_one_of_the_tables_is_refused(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    await log.append("acme", events(5))
+    await worker.run_to_end()
+    server.client.flushall()
+    await log.append("acme", events(3))
+
+    with pytest.raises(RebuildRefused, match="records 4 to 5 are missing"):
+        await write(log, store, str(tmp_path / "out.db"), Cut())
+
+    assert not (tmp_path / "out.db").exists()
+
+
+async def test_who_was_erased_is_not_in_it(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
+    for tenant in ("acme", "beta"):
+        received(server, tenant, [0, 1])
+    table_erasure.erase(store, "acme")
+
+    await write(log, store, str(tmp_path / "out.db"), Cut())
+
+    assert {row[0] for row in tables_in(tmp_path / "out.db")["events"]} == {"beta"}
+    with pytest.raises(TenantUnknown):
+        await write(log, store, str(tmp_path / "none.db"), Cut(), tenants=["acme"])
+
+
+async def test_the_command_makes_it_and_says_how_far_it_is(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    received(server, "acme", [0, 1, 2])
+    received(server, "beta", [0, 1, 2])
+    await worker.run_to_end()
+    live = dump(store)
+
+    done = command(server, store, "at", "2026-11-20T13:01+01:00", "--out", str(tmp_path / "a.db"))
+    one = command(server, store, "at", "--position", "2", "--tenant", "beta", "--out", str(tmp_path / "b.db"))
+    wrong = [
+        command(server, store, "at", *words, "--out", str(tmp_path / "c.db"))
+        for words in ((), ("2026-11-20",), ("2026-11-20T12:00Z", "--position", "1", "--tenant", "acme"), ("--position", "1"))
+    ]
+
+    assert done.stdout.startswith("made: 2 tenants, 2 records in ") and "replaying: 2 of 2 records" in done.stderr
+    assert [row[:2] for row in tables_in(tmp_path / "a.db")["events"]] == [("acme", 1), ("beta", 1)]
+    assert one.returncode == 0 and [row[:2] for row in tables_in(tmp_path / "b.db")["events"]] == [("beta", 1), ("beta", 2)]
+    assert [one.returncode for one in wrong] == [2, 2, 2, 2] and not (tmp_path / "c.db").exists()
+    assert dump(store) == live

@@ -1,0 +1,543 @@
+"""Events that come without a session get one: the same events the same sessions, in whatever order and pieces they come."""
+
+import json
+import random
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projector import Filters, SqliteStore
+from projector.live.worker import Worker
+from projector.projection import identities
+from projector.projection.identities import ACTOR_LIMIT_IDENTITIES, NOBODY, named_in
+from projector.projection.project import EventRow, project
+from projector.rebuild import replay as replaying
+from projector.rebuild.point_in_time import Cut, write
+from projector.rebuild.rebuild import rebuild, rollback
+from projector.rebuild.verify import verify
+from projector.store.open import OtherProjection
+from projector.store.sqlite import queries, sessions, tenant_deletion
+from projector.store.sqlite.refold import compute_again
+from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
+from projector.store.sqlite.staging import COLUMNS, store_rows
+from streams import Event, Log, Record, make_event, microseconds
+
+MINUTE_US = 60_000_000
+GAP_MINUTES = 30
+FEW = 5  # the largest actor where tests shall meet larger ones
+NO_ONE = (None, "", "null", "Anonymous", 0)
+
+
+class Sent(NamedTuple):
+    """An event as a test sends it; `minute` is its time."""
+
+    event_id: str
+    minute: int
+    event_type: str = "view"
+    session_id: str = ""
+    user_id: Any = None
+    anonymous_id: Any = None
+    previous_id: Any = None
+
+    @property
+    def body(self) -> bytes:
+        """As the log stores it."""
+        ids = {"user_id": self.user_id, "anonymous_id": self.anonymous_id, "previous_id": self.previous_id}
+        stored = {
+            "event_id": self.event_id,
+            "event_type": self.event_type,
+            "properties": {name: value for name, value in ids.items() if value is not None},
+            "session_id": self.session_id,
+            "timestamp": f"2026-01-01T{self.minute // 60:02}:{self.minute % 60:02}:00Z",
+        }
+        return json.dumps(stored, sort_keys=True, separators=(",", ":")).encode()
+
+
+def log_of(events: Iterable[Sent]) -> list[Record]:
+    return [Record(i, i, 1, one.body) for i, one in enumerate(events, 1)]
+
+
+def apply(store: SqliteStore, log: Sequence[Record], chance: random.Random | None = None) -> None:
+    """Apply a log, in pieces of any size if there is chance."""
+    after = store.tables().checkpoint("acme").position
+    while after < len(log):
+        through = min(len(log), after + chance.randint(1, 6)) if chance else len(log)
+        assert store.apply([project("acme", after, log[after:through], through)]) == [True]
+        after = through
+
+
+def replay(store: SqliteStore, log: Sequence[Record], chance: random.Random) -> None:
+    """Apply a log as a rebuild by processes does: by files of rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        after = 0
+        while after < len(log):
+            batches = []
+            for _ in range(chance.randint(1, 3)):
+                through = min(len(log), after + chance.randint(1, 6))
+                if through > after:
+                    batches.append(project("acme", after, log[after:through], through))
+                after = through
+            store.write(store.tables(), store_rows(str(Path(folder, str(after))), batches))
+
+
+# -- what the tables say -----------------------------------------------------------------------------------------------
+
+
+class Session(NamedTuple):
+    """A session, and the ids of its events, by which positions are left out."""
+
+    name: str
+    started_at_us: int
+    last_event_at_us: int
+    event_count: int
+    first_event_type: str
+    last_event_type: str
+    user_id: str | None
+    anonymous_id: str | None
+    derived: int
+    events: tuple[str, ...]
+
+
+def sessions_in(store: SqliteStore) -> list[Session]:
+    """All sessions, with the events that stand at their first position; which is the smallest of theirs."""
+    columns = "session_id, started_at_us, last_event_at_us, event_count, first_event_type, last_event_type, user_id, anonymous_id, derived"
+    found = []
+    of_session = "SELECT position, event_id FROM events WHERE tenant_id = ? AND session_position = ?"
+    with store.transaction():
+        for tenant, first, *session in store.execute(
+            f"SELECT tenant_id, first_position, {columns} FROM event_sessions"
+        ).fetchall():
+            events = store.execute(of_session, (tenant, first)).fetchall()
+            assert (min(events)[0], len(events)) == (first, session[3])
+            found.append(Session(*session, tuple(sorted(event_id for _, event_id in events))))
+        [(counted,)] = store.execute("SELECT count(*) FROM events WHERE session_position <> 0").fetchall()
+    assert counted == sum(one.event_count for one in found), "an event stands at a session that is not there"
+    return sorted(found)
+
+
+def dump(store: SqliteStore) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row that a log says."""
+    keys = {"events": "position", "event_sessions": "first_position", "identity_links": "one, other", "checkpoints": "position"}
+    with store.transaction():
+        return {
+            table: store.execute(f"SELECT * FROM {table} ORDER BY tenant_id, {key}").fetchall() for table, key in keys.items()
+        }
+
+
+# -- what they should say, by another way --------------------------------------------------------------------------------
+
+
+def somebody(value: Any) -> str | None:
+    return None if value in NO_ONE else str(value)
+
+
+def identity_of(event: Sent) -> str | None:
+    if somebody(event.user_id):
+        return f"u:{event.user_id}"
+    return f"a:{event.anonymous_id}" if somebody(event.anonymous_id) else None
+
+
+def components(events: Sequence[Sent]) -> list[set[str]]:
+    """Who is linked, as sets that do not overlap."""
+    found: list[set[str]] = []
+    for event in events:
+        if event.event_type not in ("identify", "alias"):
+            continue
+        ends = {f"u:{name}" for name in (event.user_id, event.previous_id) if somebody(name)}
+        ends |= {f"a:{name}" for name in (event.anonymous_id, event.previous_id) if somebody(name)}
+        met = [one for one in found if one & ends]
+        found = [one for one in found if not one & ends] + [ends.union(*met)]
+    return found
+
+
+def expected(events: Sequence[Sent], log: Sequence[Record]) -> list[Session]:
+    """The sessions of a set of events, all at once; explicit ones go by position where times are equal."""
+    hashes = {row.event_id: row.event_hash for row in project("acme", 0, log, len(log)).rows}
+    linked = [one for one in components(events) if len(one) <= identities.ACTOR_LIMIT_IDENTITIES]
+    groups: dict[Any, list[Sent]] = {}
+    for event in events:
+        identity = identity_of(event)
+        actor = next((frozenset(one) for one in linked if identity in one), frozenset({identity}))
+        if event.session_id or identity is not None:
+            groups.setdefault(event.session_id or actor, []).append(event)
+    found = []
+    for key, members in groups.items():
+        if isinstance(key, str):
+            found.append(session_of(key, members, None, lambda event: events.index(event), 0))
+            continue
+        users = [one[2:] for one in key if one.startswith("u:") and f"a:{one[2:]}" not in key]
+        members.sort(key=lambda event: (event.minute, hashes[event.event_id]))
+        runs: list[list[Sent]] = []
+        for event in members:
+            if not runs or event.minute - runs[-1][-1].minute > GAP_MINUTES:
+                runs.append([])
+            runs[-1].append(event)
+        for run in runs:
+            name = f"~{hashes[run[0].event_id]}"
+            last = max(run, key=lambda event: (event.minute, event.event_type))
+            session = session_of(name, run, min(users, default=None), lambda event: hashes[event.event_id], 1)
+            found.append(session._replace(last_event_type=last.event_type))
+    return sorted(found)
+
+
+def session_of(name: str, events: Sequence[Sent], user_id: str | None, tie: Any, derived: int) -> Session:
+    ordered = sorted(events, key=lambda event: (event.minute, tie(event)))
+    users = [name for name in (user_id, *(somebody(event.user_id) for event in events)) if name]
+    anonymous = [name for name in (somebody(event.anonymous_id) for event in events) if name]
+    return Session(
+        name,
+        microseconds(json.loads(ordered[0].body)["timestamp"]),
+        microseconds(json.loads(ordered[-1].body)["timestamp"]),
+        len(events),
+        ordered[0].event_type,
+        ordered[-1].event_type,
+        min(users, default=None),
+        min(anonymous, default=None),
+        derived,
+        tuple(sorted(event.event_id for event in events)),
+    )
+
+
+# -- the property --------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def sets_of_events(draw: st.DrawFn) -> list[Sent]:
+    """Events of few people close in time, most of them without a session; some link people, some name no one."""
+    people = st.sampled_from(["1", "2", "3", "é", *NO_ONE])
+    events = []
+    for i in range(draw(st.integers(1, 24))):
+        kind = draw(st.sampled_from(["view", "view", "view", "click", "identify", "alias"]))
+        session_id = draw(st.sampled_from(["", "", "", "S1", "S2"]))
+        previous = draw(people) if kind == "alias" else None
+        minute = draw(st.integers(0, 14)) * 15
+        events.append(Sent(f"e{i}", minute, kind, session_id, draw(people), draw(people), previous))
+    return events
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actors that are soon too large."""
+    monkeypatch.setattr(identities, "ACTOR_LIMIT_IDENTITIES", FEW)
+    monkeypatch.setattr(sessions, "ACTOR_LIMIT_IDENTITIES", FEW)
+
+
+@pytest.mark.usefixtures("few")
+def test_the_same_events_give_the_same_sessions_in_whatever_order_and_pieces_they_come() -> None:
+    @settings(deadline=None, max_examples=80)
+    @given(events=sets_of_events(), seed=st.integers(0, 2**32))
+    def holds(events: list[Sent], seed: int) -> None:
+        chance = random.Random(seed)
+        chance.shuffle(events)
+        log = log_of([*events, *chance.choices(events, k=4)])  # duplicates, each behind its first
+        with SqliteStore(":memory:") as whole, SqliteStore(":memory:") as pieces, SqliteStore(":memory:") as replayed:
+            apply(whole, log)
+            apply(pieces, log, chance)
+            replay(replayed, log, chance)
+
+            assert sessions_in(whole) == expected(events, log)
+            assert dump(pieces) == dump(whole)
+            assert dump(replayed) == dump(whole)
+
+    holds()
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_left_after_a_deletion_is_as_if_the_rest_had_never_come() -> None:
+    @settings(deadline=None, max_examples=60)
+    @given(events=sets_of_events(), seed=st.integers(0, 2**32))
+    def holds(events: list[Sent], seed: int) -> None:
+        chance = random.Random(seed)
+        log = log_of(events)
+        gone = set(chance.sample(range(1, len(log) + 1), chance.randint(1, len(log))))
+        left = [record for record in log if record.position not in gone]
+        with SqliteStore(":memory:") as store, SqliteStore(":memory:") as never:
+            apply(store, log, chance)
+            delete(store, gone)
+            never.apply([project("acme", 0, left, left[-1].position)] if left else [])
+
+            for table in ("events", "event_sessions", "identity_links"):
+                assert dump(store)[table] == dump(never)[table]
+
+    holds()
+
+
+def delete(store: SqliteStore, positions: set[int]) -> None:
+    """Delete events, and make sessions again."""
+    with store.transaction():
+        where = f"FROM events WHERE tenant_id = 'acme' AND position IN ({', '.join(map(str, positions))})"
+        deleted = [
+            (EventRow(*row), session_position)
+            for session_position, *row in store.execute(f"SELECT session_position, {COLUMNS} {where}").fetchall()
+        ]
+        store.execute(f"DELETE {where}")
+        compute_again(store._connection, LIVE, "acme", deleted)
+
+
+# -- the rule, one case at a time ------------------------------------------------------------------------------------------
+
+
+def derived(store: SqliteStore) -> list[tuple[str, ...]]:
+    """The events of each derived session, by name."""
+    return sorted(one.events for one in sessions_in(store) if one.derived)
+
+
+def at(*minutes: int, user_id: Any = "1") -> list[Sent]:
+    """Events of a user, each named by its minute."""
+    return [Sent(f"m{minute}", minute, user_id=user_id) for minute in minutes]
+
+
+def test_a_gap_that_is_just_as_long_as_the_longest_ends_no_session(store: SqliteStore) -> None:
+    apply(store, log_of(at(0, 30, 61)))
+
+    assert derived(store) == [("m0", "m30"), ("m61",)]
+
+
+def test_an_event_that_comes_late_joins_two_sessions_into_one(store: SqliteStore) -> None:
+    log = log_of([*at(40), *at(0), *at(20)])
+
+    apply(store, log[:2])
+    apart = sessions_in(store)
+    apply(store, log)
+
+    assert [one.events for one in apart] == [("m0",), ("m40",)] or [one.events for one in apart] == [("m40",), ("m0",)]
+    [joined] = sessions_in(store)
+    assert joined.events == ("m0", "m20", "m40")
+    assert joined.name in {one.name for one in apart if one.events == ("m0",)}
+
+
+def test_identify_joins_what_somebody_did_before_and_after(store: SqliteStore) -> None:
+    before = [Sent("before", 0, anonymous_id="a"), Sent("long before", 500, anonymous_id="a")]
+    link = Sent("link", 10, "identify", "an explicit one", user_id="u", anonymous_id="a")
+    log = log_of([*before, Sent("after", 20, user_id="u"), link])
+
+    apply(store, log[:3])
+    assert derived(store) == [("after",), ("before",), ("long before",)]
+    apply(store, log)
+
+    assert derived(store) == [("after", "before"), ("long before",)]
+    assert {one.user_id for one in sessions_in(store)} == {"u"}
+
+
+def test_an_id_that_is_only_a_previous_one_any_more_is_no_visitors_user(store: SqliteStore) -> None:
+    seen = Sent("seen", 0, anonymous_id="a")
+    identified = Sent("identified", 0, "identify", "S1", user_id="before", anonymous_id="a")
+    renamed = Sent("renamed", 0, "alias", "S1", user_id="now", previous_id="before")
+    log = log_of([seen, identified, renamed])
+
+    apply(store, log[:2])
+    assert [one.user_id for one in sessions_in(store) if one.derived] == ["before"]
+    apply(store, log)
+
+    assert [one.user_id for one in sessions_in(store) if one.derived] == ["now"]
+
+
+@pytest.mark.parametrize("size", [ACTOR_LIMIT_IDENTITIES, ACTOR_LIMIT_IDENTITIES + 1])
+def test_identities_that_are_too_many_are_each_alone(store: SqliteStore, size: int) -> None:
+    """One user whom many visitors share; the last that is too many sets all of them apart again."""
+    visitors = range(size - 1)
+    seen = [Sent(f"seen {i}", 1, anonymous_id=f"a{i}") for i in visitors]
+    links = [Sent(f"link {i}", 1, "identify", "S1", user_id="shared", anonymous_id=f"a{i}") for i in visitors]
+    log = log_of([*seen, *links, Sent("later", 1, user_id="shared")])
+
+    apply(store, log, random.Random(1))
+
+    assert len(derived(store)) == (1 if size == ACTOR_LIMIT_IDENTITIES else size)
+    users = {one.user_id for one in sessions_in(store) if one.anonymous_id and one.derived}
+    assert users == ({"shared"} if size == ACTOR_LIMIT_IDENTITIES else {None})
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({"user_id": "u", "anonymous_id": "a"}, ("u", "a", "u:u")),
+        ({"anonymous_id": "a"}, (None, "a", "a:a")),
+        ({"user_id": 17}, ("17", None, "u:17")),
+        ({"user_id": "é" * 128}, ("é" * 128, None, "u:" + "é" * 128)),
+        *(
+            ({"user_id": no_one, "anonymous_id": "a"}, (None, "a", "a:a"))
+            for no_one in (
+                *(None, "", " ", "null", "NULL", "nil", "None", "undefined", "NaN", "0", 0, -1, "-1", "anonymous", "Guest"),
+                *("unknown", "true", False, True, "[object Object]", "00000000-0000-0000-0000-000000000000", 1.5, [], {}),
+                *("é" * 128 + "x", "u\0"),
+            )
+        ),
+        ({"user_id": "guest"}, (None, None, None)),
+        ({"nested": {"user_id": "u"}, "product_id": "p"}, (None, None, None)),
+        ({}, (None, None, None)),
+    ],
+    ids=lambda members: str(members)[:40],
+)
+def test_a_word_for_no_one_names_nobody(members: dict[str, Any], named: tuple[str | None, ...]) -> None:
+    found = named_in(json.dumps(members, ensure_ascii=False))
+
+    assert (found.user_id, found.anonymous_id, found.identity) == tuple(name or "" for name in named)
+
+
+def test_properties_that_no_door_let_in_name_nobody() -> None:
+    for properties in (
+        '{"user_id":1e999}',
+        '{"user_id":"\\ud800"}',
+        '{"user_id":' + "1" * 5_000 + "}",
+        '{"user_id":' + "[" * 9_000,
+    ):
+        assert named_in(properties) == NOBODY
+
+
+def test_an_event_of_nobody_is_in_no_session(store: SqliteStore) -> None:
+    apply(store, log_of([Sent("e1", 0, user_id="null")]))
+
+    assert sessions_in(store) == []
+    assert [row[-2:] for row in dump(store)["events"]] == [(0, "")]
+
+
+def test_a_session_that_was_sent_with_the_name_of_a_derived_one_is_another(store: SqliteStore) -> None:
+    apply(store, log_of(at(0)))
+    [first] = sessions_in(store)
+    log = log_of([*at(0), Sent("sent", 0, session_id=first.name, event_type="click"), *at(1)])
+
+    apply(store, log)
+
+    assert [(one.name, one.derived, one.events) for one in sessions_in(store)] == [
+        (first.name, 0, ("sent",)),
+        (first.name, 1, ("m0", "m1")),
+    ]
+    found, events = queries.session(store, "acme", Filters(session_id=first.name), None, 10)
+    assert found is not None and found["event_count"] == 1
+    assert [row["event_id"] for row in events] == ["sent"]
+
+
+def test_a_session_that_was_sent_shows_the_smallest_ids_of_its_events(store: SqliteStore) -> None:
+    ids = [(None, None), ("é", "b"), ("u", None), ("null", "a"), (None, "c")]
+    log = log_of([Sent(f"e{i}", i, session_id="S1", user_id=user, anonymous_id=other) for i, (user, other) in enumerate(ids)])
+
+    for i in range(len(log)):
+        apply(store, log[: i + 1])
+
+    assert [(one.user_id, one.anonymous_id) for one in sessions_in(store)] == [("u", "a")]
+
+
+# -- sets of tables --------------------------------------------------------------------------------------------------------
+
+
+async def filled(log: Log, worker: Worker) -> None:
+    """Two tenants with events without a session, links, events of sessions, and one who came late between two sessions."""
+    for tenant in ("acme", "beta"):
+        for events in ([*at(0, 40), *at(10, user_id="2")], [Sent("id", 5, "identify", user_id="1", anonymous_id="a")]):
+            await log.append(tenant, [parsed(one) for one in events])
+            await worker.run_to_end()
+        late = [*at(20), Sent("seen", 45, anonymous_id="a"), Sent("sent", 3, session_id="S1", user_id="1")]
+        await log.append(tenant, [parsed(one) for one in late])
+        await worker.run_to_end()
+
+
+def parsed(sent: Sent) -> Event:
+    stored = json.loads(sent.body)
+    return make_event(**{name: stored[name] for name in ("session_id", "event_type", "timestamp", "event_id", "properties")})
+
+
+async def verified(log: Log, store: SqliteStore) -> list[str]:
+    return [difference async for difference in verify(log, store)]
+
+
+@pytest.mark.anyio
+async def test_rebuilt_and_rolled_back_tables_equal_live_ones(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(log, worker)
+    before = dump(store)
+    assert derived(store).count(("id", "m0", "m20", "m40", "seen")) == 2
+    assert await verified(log, store) == []
+
+    await rebuild(log, store)
+    assert dump(store) == before
+    monkeypatch.setattr(replaying, "PROCESS_RECORDS", 1)
+    await rebuild(log, store)
+    assert dump(store) == before
+    await rebuild(log, store, tenants=["acme"])
+    assert dump(store) == before
+    await log.append("acme", [parsed(one) for one in at(60)])
+    await rollback(log, store)
+    assert derived(store).count(("id", "m0", "m20", "m40", "m60", "seen")) == 1
+    assert await verified(log, store) == []
+
+
+@pytest.mark.anyio
+async def test_verify_names_a_session_and_a_link_that_are_not_what_the_log_says(
+    log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await filled(log, worker)
+    with store.transaction():
+        store.execute("DELETE FROM identity_links WHERE tenant_id = 'acme' AND one = 'u:1'")
+        store.execute("UPDATE event_sessions SET user_id = 'x' WHERE tenant_id = 'beta' AND session_id = 'S1'")
+
+    assert await verified(log, store) == [
+        "identity_links of acme: one, other ('u:1', 'a:a') is in the log, not in the tables",
+        "event_sessions of beta: first_position 7 differs: user_id is 'x', the log says '1'",
+    ]
+
+
+@pytest.mark.anyio
+async def test_another_gap_takes_effect_with_the_next_rebuild_of_all(
+    log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    await filled(log, worker)
+    with SqliteStore(store.path, session_gap_us=9 * MINUTE_US) as other:
+        assert (other.gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
+        await rebuild(log, other, tenants=["acme"])
+        assert (other.gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
+        await write(log, other, str(tmp_path / "out.db"), Cut(position=7), tenants=["acme"])
+        await rebuild(log, other)
+
+        assert (other.gap_us(), await verified(log, other)) == (9 * MINUTE_US, [])
+        assert derived(other)[::2] == [("id", "m0"), ("m10",), ("m20",), ("m40", "seen")]
+        await rollback(log, other)
+        assert (other.gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
+    with SqliteStore(str(tmp_path / "out.db"), session_gap_us=9 * MINUTE_US) as made:
+        assert (made.gap_us(), derived(made)[0]) == (30 * MINUTE_US, ("id", "m0", "m20", "m40", "seen"))
+    with SqliteStore(str(tmp_path / "new.db"), session_gap_us=9 * MINUTE_US) as new:
+        assert new.gap_us() == 9 * MINUTE_US
+
+
+@pytest.mark.anyio
+async def test_nothing_is_left_of_a_tenant_that_was_erased(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await filled(log, worker)
+    with store.rebuilding():
+        removed = tenant_deletion.erase(store, "acme")
+
+    assert removed["identity_links"] == 2
+    assert all(row[0] == "beta" for rows in dump(store).values() for row in rows)
+
+
+def test_a_database_of_before_gets_what_it_needs(tmp_path: Path) -> None:
+    """Made as the version before made it, from what it has more than that; its tables are left to a rebuild, and can come back."""
+    path = str(tmp_path / "tables.db")
+    with SqliteStore(path) as store, store.transaction():
+        store.execute("DELETE FROM _sqlite_migrations WHERE name = 'derive_sessions'")
+        store.execute("UPDATE table_sets SET projection_version = 2")
+        for index in ("events_by_identity_g1", "event_sessions_by_user_g1", "event_sessions_by_name_g1"):
+            store.execute(f"DROP INDEX {index}")
+        store.execute("DROP TABLE identity_links")
+        store.execute("ALTER TABLE events DROP COLUMN identity")
+        for column in ("user_id", "anonymous_id", "derived"):
+            store.execute(f"ALTER TABLE event_sessions DROP COLUMN {column}")
+        store.execute("ALTER TABLE table_sets DROP COLUMN session_gap_us")
+        store.execute("CREATE UNIQUE INDEX event_sessions_by_name_g1 ON event_sessions (tenant_id, session_id)")
+
+    with SqliteStore(path) as store:
+        assert queries.sessions(store, "acme", Filters(), None, 10) == []
+        store.create_shadow()
+        store.index_shadow()
+        with store.transaction():
+            store.promote(SHADOW)
+        apply(store, log_of(at(0, 1)))
+        assert derived(store) == [("m0", "m1")]
+        with store.transaction():
+            store.promote(PREVIOUS)
+        with pytest.raises(OtherProjection):
+            apply(store, log_of(at(0)))

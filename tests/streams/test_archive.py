@@ -1,0 +1,562 @@
+"""What is cold leaves the server's memory for the archive, whole and in order, and nobody who reads can tell where it is."""
+
+import asyncio
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projector import SqliteStore
+from projector.live.worker import Worker
+from projector.rebuild.rebuild import RebuildRefused, rebuild
+from projector.rebuild.verify import verify
+from projector.status import status
+from streams import Hole, Log, Record, Wire, keys_of
+from streams.archive.manifest import ArchiveMoved, DamagedArchive, Segment, kept_of
+from streams.archive.segments import pack, unpack
+from streams.archive.store import Archive
+from streams.erasure import tenant_deletion as log_erasure
+from streams.tiering.archiver import Archiver
+from streams.tiering.recover import HistoryDiffers, reclaim
+from streams.tiering.verify import problems
+from tests.support.events import event, events
+from tests.support.http import ROOT, environment
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+TENANT = "acme"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/archive"
+
+
+@pytest.fixture
+async def log(server: Server, url: str) -> object:
+    async with Log(Wire(server.url), archive_url=url) as log:
+        yield log
+
+
+def archiver(log: Log, *, holder: str = "test", hot_seconds: float = 0, hot_records: int = 10**9) -> Archiver:
+    return Archiver(log, Archive(log.archive_url), holder=holder, hot_seconds=hot_seconds, hot_records=hot_records)
+
+
+async def everything(log: Log, tenant: str = TENANT, after: int = 0) -> list[Record]:
+    return [record async for page in log.read(tenant, after) for record in page]
+
+
+async def filled(log: Log, worker: Worker, count: int) -> list[Record]:
+    """That many records, applied; what they are."""
+    await log.append(TENANT, events(count))
+    await worker.run_to_end()
+    return await everything(log)
+
+
+def files(url: str, tenant: str = TENANT) -> list[Path]:
+    return sorted(Path(url.removeprefix("file://"), f"tenant={tenant}").glob("*.parquet"))
+
+
+# -- segments ------------------------------------------------------------------------------------------------------------
+
+bodies = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda session, kind, name, number: event(session_id=session, event_type=kind, event_id=name, n=number).body,
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20),
+        st.sampled_from(["view", "klick ❤"]),
+        st.none() | st.just("e1"),
+        st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False),
+    ),
+    st.just(b'{"session_id":"S","event_type":"t","timestamp":"x","properties":{}}'),  # not in the order of ours
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(bodies, st.integers(0, 2), st.integers(0, 2**52)), min_size=1, max_size=20), st.integers(0, 20))
+def test_a_segment_gives_every_record_back_to_the_byte(made: list[tuple[bytes, int, int]], after: int) -> None:
+    records = [Record(position, received, version, body) for position, (body, version, received) in enumerate(made, 1)]
+
+    packed = pack(records)
+
+    assert [record for page in unpack(io.BytesIO(packed), after) for record in page] == records[after:]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
+def test_small_segments_merge_so_that_few_are_left_and_each_record_is_seldom_written_anew(counts: list[int]) -> None:
+    segments: list[Segment] = []
+    written = last = 0
+    for count in counts:
+        kept = kept_of(segments, count, count * 100)
+        first = segments[kept].first if kept < len(segments) else last + 1
+        last += count
+        segments = [*segments[:kept], Segment(first, last, 1, (last - first + 1) * 100, "")]
+        written += last - first + 1
+
+    assert len(segments) <= max(1, last).bit_length()
+    assert written <= last * (last.bit_length() + 1)
+
+
+# -- moving ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log: Log, worker: Worker, url: str) -> None:
+    before = await filled(log, worker, 1_200)
+
+    done = await archiver(log).run_once()
+
+    assert (done.records, done.trimmed, done.stuck) == (1_199, 1_199, {})
+    assert server.client.xlen(keys_of(TENANT).log) == 1  # by the newest a log is known
+    assert await everything(log) == before
+    assert await everything(log, after=700) == before[700:]
+    assert [record async for page in log.read(TENANT, 10, through=20) for record in page] == before[10:20]
+    assert await log.find(TENANT, 5) == before[4] and await log.find(TENANT, 1_200) == before[-1]
+    [survey] = await log.survey()
+    assert (survey.last, survey.held, survey.has_hole) == (1_200, 1, False)
+    assert [problem async for problem in problems(log)] == []
+
+
+async def test_places_are_found_with_each_segment_read_once(
+    log: Log, worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await filled(log, worker, 1_000)
+    await log.append("globex", events(40))
+    await worker.run_to_end()
+    await archiver(log).run_once()
+    await log.append(TENANT, [event(event_id=f"more {number}") for number in range(100)])
+    await worker.run_to_end()
+    await archiver(log).run_once()
+    assert len(files(url)) == 2
+    reads: list[str] = []
+    get = Archive._get
+    monkeypatch.setattr(Archive, "_get", lambda self, path: reads.append(path) or get(self, path))
+    positions = [5, 900, 0, 1_050, 5, 1_100, 5_000, *range(100, 200)]
+
+    found = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("nobody", 1)])
+    segments = [path for path in reads if path.endswith(".parquet")]
+
+    there = [*before, *await everything(log, after=1_000)]
+    assert found[:-2] == [there[position - 1] if 0 < position <= 1_100 else None for position in positions]
+    assert [record and record.position for record in found[-2:]] == [7, None]
+    assert sorted(segments) == sorted(map(str, [*files(url), *files(url, "globex")]))
+
+
+async def test_the_log_goes_on_behind_what_has_left(log: Log, worker: Worker) -> None:
+    before = await filled(log, worker, 50)
+    await archiver(log).run_once()
+
+    receipts = await log.append(TENANT, [*events(50), event(session_id="new")])
+    await worker.run_to_end()
+    again = await archiver(log).run_once()
+
+    assert [receipt.status for receipt in receipts] == ["duplicate"] * 50 + ["accepted"]
+    assert receipts[-1].position == 51
+    assert again.records == 1
+    assert (await everything(log))[:50] == before and len(await everything(log)) == 51
+
+
+async def test_what_is_hot_stays(log: Log, worker: Worker) -> None:
+    await filled(log, worker, 100)
+
+    young = await archiver(log, hot_seconds=3_600).run_once()
+    few = await archiver(log, hot_seconds=3_600, hot_records=30).run_once()
+
+    assert (young.records, few.records) == (0, 70)
+
+
+async def test_what_a_group_has_not_acknowledged_stays(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    await worker.sweep()
+    await log.append(TENANT, events(100))
+    waiting = await archiver(log).run_once()
+    server.client.xreadgroup(f"projector:{store.tables_id}", "projector", {keys_of(TENANT).log: ">"}, count=40)
+    pending = await archiver(log).run_once()
+    await worker.run_to_end()
+    server.client.sadd(keys_of(TENANT).groups, "projector:another")
+    not_begun = await archiver(log).run_once()
+    server.client.srem(keys_of(TENANT).groups, "projector:another")
+
+    assert (waiting.records, pending.records, not_begun.records) == (0, 0, 0)
+    assert (await archiver(log).run_once()).records == 99
+
+
+async def test_a_few_records_wait_for_more_before_a_file_is_made(log: Log, worker: Worker, url: str) -> None:
+    await filled(log, worker, 100)
+
+    assert (await archiver(log).run_once(eager=False)).records == 0
+    await log.append(TENANT, [event(event_id=f"more {number}") for number in range(1_000)])
+    await worker.run_to_end()
+    assert (await archiver(log).run_once(eager=False)).records == 1_099
+    assert len(files(url)) == 1
+
+
+async def test_many_passes_leave_few_files(log: Log, worker: Worker, url: str) -> None:
+    for number in range(20):
+        await log.append(TENANT, [event(event_id=f"{number}-{i}") for i in range(10)])
+        await worker.run_to_end()
+        await archiver(log).run_once()
+
+    assert len(files(url)) <= 6
+    assert [record.position for record in await everything(log)] == list(range(1, 201))
+    assert [problem async for problem in problems(log)] == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"odd": b"\xff\0"},
+        {"event": "x", "received_at_us": "1" * 19, "version": "1"},
+        {"event": "x", "received_at_us": "1", "version": "99999"},
+        {"event": "x", "received_at_us": "-1", "version": "1"},
+        {"event": "x", "received_at_us": "1", "version": "1", "more": "y"},
+    ],
+    ids=range(5),
+)
+async def test_entries_that_others_wrote_go_along(server: Server, log: Log, worker: Worker, fields: dict[str, str]) -> None:
+    await filled(log, worker, 3)
+    server.client.xadd(keys_of(TENANT).log, fields, id="4-0")
+    await log.append(TENANT, [event(session_id="new")])
+    await worker.run_to_end()
+    before = await everything(log)
+
+    done = await archiver(log).run_once()
+
+    assert done.stuck == {}
+    assert await everything(log) == before and len(before) == 5
+    assert server.client.xlen(keys_of(TENANT).log) == 1
+
+
+async def test_duckdb_reads_it_as_the_readme_says(log: Log, worker: Worker, url: str) -> None:
+    await log.append(TENANT, [event(event_type="view", event_id=f"v{number}") for number in range(7)])
+    await log.append(TENANT, [event(event_type="click", event_id=f"c{number}", button="buy") for number in range(3)])
+    await worker.run_to_end()
+    await archiver(log).run_once()
+    [query] = re.findall(r"```sql\n-- duckdb\n(.*?);\n```", (ROOT / "README.md").read_text(), re.DOTALL)
+    query = query.replace("data/archive", url.removeprefix("file://"))
+
+    found = duckdb.sql(query).fetchall()
+    button = duckdb.sql(f"SELECT DISTINCT properties->>'button' FROM '{files(url)[0]}' WHERE event_type = 'click'").fetchall()
+
+    assert [row[:2] for row in found] == [("view", 7), ("click", 2)]  # the newest record is hot
+    assert button == [("buy",)]
+
+
+# -- interrupted -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["after_archive_before_trim", "between_trims", "between_trims:2"])
+async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
+    server: Server, log: Log, worker: Worker, url: str, point: str, tmp_path: Path
+) -> None:
+    before = await filled(log, worker, 12_000)
+
+    def once(**more: str) -> subprocess.CompletedProcess[str]:
+        given = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url, HOT_SECONDS=0, **more)
+        run = [sys.executable, "-m", "streams", "archive", "--once"]
+        return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=60)
+
+    died = await asyncio.to_thread(once, FAULT_AT=point)
+    assert died.returncode == 137, died.stderr
+    assert await everything(log) == before
+    server.client.delete(keys_of(TENANT).archiving)  # as its lease would end
+    again = await asyncio.to_thread(once)
+
+    assert again.returncode == 0, again.stderr
+    assert await everything(log) == before
+    assert server.client.xlen(keys_of(TENANT).log) == 1
+    assert [problem async for problem in problems(log)] == []
+
+
+async def test_a_file_that_an_archiver_left_is_removed_by_the_next_when_it_is_old(log: Log, worker: Worker, url: str) -> None:
+    await filled(log, worker, 20)
+    await archiver(log).run_once()
+    named = files(url)
+    old, young = (named[0].with_name(f"{number:020}-{number:020}.parquet") for number in (777, 888))
+    for path in (old, young):
+        path.write_bytes(b"half of a segment")
+    os.utime(old, (0, 0))
+    os.utime(named[0], (0, 0))
+    await log.append(TENANT, [event(session_id="new")])
+    await worker.run_to_end()
+
+    await archiver(log).run_once()
+
+    assert not old.exists() and young.exists() and named[0] in files(url)
+    assert len(await everything(log)) == 21
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.before.json"])
+@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "gone"])
+async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
+    log: Log, worker: Worker, url: str, name: str, content: bytes | None
+) -> None:
+    records = await filled(log, worker, 30)
+    archive = Archive(url)
+    archive.add(TENANT, records[:20])
+    archive.add(TENANT, records[20:21])
+    path = files(url)[0].with_name(name)
+    path.with_name("orphan.parquet").write_bytes(b"")
+    before = files(url)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+    assert archive.tidy(TENANT, age_seconds=0) == 0
+    assert files(url) == before and len(before) == 3
+
+
+async def test_a_tenant_has_one_archiver_at_a_time(server: Server, log: Log, worker: Worker) -> None:
+    await filled(log, worker, 20)
+    server.client.set(keys_of(TENANT).archiving, "another", px=60_000)
+
+    assert (await archiver(log).run_once()).records == 0
+    server.client.delete(keys_of(TENANT).archiving)
+    assert (await archiver(log).run_once()).records == 19
+
+
+async def test_a_manifest_that_moved_is_not_written_over(log: Log, worker: Worker, url: str) -> None:
+    records = await filled(log, worker, 30)
+    archive = Archive(url)
+    archive.add(TENANT, records[:10])
+
+    with pytest.raises(ArchiveMoved):
+        archive.add(TENANT, records[:20])
+
+    assert archive.manifest(TENANT).through == 10
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda records: records[:-1],
+        lambda records: [*records[:2_999], Record(3_000, 3_000, 1, b"other")],
+        lambda records: [*records, Record(3_001, 3_001, 1, b"more")],
+    ],
+    ids=["one is missing", "one is another", "one is too many"],
+)
+def test_records_that_are_not_given_back_are_not_archived(
+    url: str, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[list[Record]], list[Record]]
+) -> None:
+    records = [Record(position, position, 1, event(n=position).body) for position in range(1, 3_001)]
+    monkeypatch.setattr("streams.archive.store.pack", lambda records: pack(spoil(records)))
+
+    with pytest.raises(DamagedArchive):
+        Archive(url).add(TENANT, records)
+
+    assert Archive(url).manifest(TENANT).segments == []
+
+
+async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, worker: Worker) -> None:
+    stop = asyncio.Event()
+
+    async def read() -> list[int]:
+        seen: list[int] = []
+        while not stop.is_set():
+            positions = [record.position for record in await everything(log)]
+            assert positions == list(range(1, len(positions) + 1))
+            assert not seen or len(positions) >= seen[-1]
+            seen.append(len(positions))
+        return seen
+
+    reading = [asyncio.create_task(read()) for _ in range(2)]
+    for number in range(15):
+        await log.append(TENANT, [event(event_id=f"{number}-{i}") for i in range(60)])
+        await worker.run_to_end()
+        await archiver(log).run_once()
+    stop.set()
+
+    assert all(len(seen) > 2 for seen in await asyncio.gather(*reading))
+
+
+# -- the tables ------------------------------------------------------------------------------------------------------------
+
+
+async def test_tables_are_rebuilt_and_verified_from_all_of_the_log(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await filled(log, worker, 3_000)
+    await archiver(log).run_once()
+    await log.append(TENANT, [event(session_id="new")])
+    await worker.run_to_end()
+
+    await rebuild(log, store)
+
+    assert [difference async for difference in verify(log, store)] == []
+    assert store.tables().checkpoint(TENANT).position == 3_001
+    [one] = await status(log, store)
+    assert (one.rows, one.lag_records, one.stuck) == (3_001, 0, None)
+
+
+async def test_a_rebuild_by_processes_reads_the_archive_too(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(log, worker, 3_000)
+    await archiver(log).run_once()
+    monkeypatch.setattr("projector.rebuild.replay.PROCESS_RECORDS", 1)
+
+    await rebuild(log, store)
+
+    assert [difference async for difference in verify(log, store)] == []
+    assert store.tables().checkpoint(TENANT).position == 3_000
+
+
+async def test_a_new_database_is_filled_from_the_archive_and_the_rest(log: Log, worker: Worker, tmp_path: Path) -> None:
+    await filled(log, worker, 7_000)
+    await archiver(log).run_once()
+
+    with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
+        other = Worker(log, new, holder="test:2", lease_seconds=0.5)
+        await other.run_to_end()
+
+        assert new.tables().checkpoint(TENANT).position == 7_000
+        assert [difference async for difference in verify(log, new)] == []
+
+
+async def test_a_log_is_exported_from_all_of_it(server: Server, log: Log, worker: Worker, url: str, tmp_path: Path) -> None:
+    await filled(log, worker, 600)
+
+    def exported() -> list[str]:
+        given = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url)
+        run = [sys.executable, "-m", "streams", "export", TENANT]
+        return subprocess.run(run, env=given, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+
+    before = await asyncio.to_thread(exported)
+    await archiver(log).run_once()
+
+    assert await asyncio.to_thread(exported) == before
+    assert len(before) == 601
+
+
+# -- damage ----------------------------------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [(flip, "is damaged"), (os.unlink, "is missing"), (lambda path: path.write_bytes(path.read_bytes()[:-10]), "is damaged")],
+    ids=["a bit", "the file", "the end"],
+)
+async def test_a_damaged_segment_is_found_and_named(
+    log: Log, store: SqliteStore, worker: Worker, url: str, harm: Callable[[Path], None], words: str
+) -> None:
+    await filled(log, worker, 500)
+    await archiver(log).run_once()
+    [segment] = files(url)
+    harm(segment)
+
+    [problem] = [problem async for problem in problems(log)]
+    with pytest.raises(Hole, match="positions 1 to 499"):
+        await everything(log)
+    with pytest.raises((RebuildRefused, Hole), match="1 to 499"):
+        await rebuild(log, store)
+
+    assert segment.name in problem and words in problem and "1 to 499" in problem
+    assert store.tables().checkpoint(TENANT).position == 500
+    assert [row["position"] for row in store.tables().rows("events", TENANT, "position")] == list(range(1, 501))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"tenant":"other","segments":[]}'])
+async def test_a_damaged_manifest_is_named(log: Log, worker: Worker, url: str, content: bytes) -> None:
+    await filled(log, worker, 50)
+    await archiver(log).run_once()
+    files(url)[0].with_name("manifest.json").write_bytes(content)
+
+    [problem] = [problem async for problem in problems(log)]
+    done = await archiver(log).run_once()
+
+    assert "manifest.json" in problem
+    assert "manifest.json" in done.stuck[TENANT]
+
+
+async def test_a_log_with_another_history_than_its_archive_is_not_trimmed(server: Server, log: Log, worker: Worker) -> None:
+    await filled(log, worker, 50)
+    await archiver(log).run_once()
+    server.client.flushall()
+    await log.append(TENANT, [event(session_id=f"other {number}") for number in range(80)])
+
+    done = await archiver(log).run_once()
+
+    assert done.trimmed == 0 and "other records" in done.stuck[TENANT]
+    assert server.client.xlen(keys_of(TENANT).log) == 80
+
+
+# -- a server that was lost ------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplicates(
+    server: Server, log: Log, worker: Worker, tmp_path: Path
+) -> None:
+    before = await filled(log, worker, 900)
+    await archiver(log).run_once()
+    server.client.flushall()
+
+    done = await reclaim(log, TENANT, window_seconds=3_600)
+    receipts = await log.append(TENANT, [*events(899), event(session_id="new")])
+    again = await reclaim(log, TENANT, window_seconds=3_600)
+
+    assert (done.last, done.claims) == (899, 899)  # the newest had not been archived
+    assert [receipt.status for receipt in receipts] == ["duplicate"] * 899 + ["accepted"]
+    assert [receipt.position for receipt in receipts] == list(range(1, 901))
+    assert again.last == 900
+    assert (await everything(log))[:899] == before[:899]
+    assert [problem async for problem in problems(log)] == []
+    with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
+        await Worker(log, new, holder="test:2", lease_seconds=0.5).run_to_end()
+        assert new.tables().checkpoint(TENANT).position == 900
+        assert [difference async for difference in verify(log, new)] == []
+
+
+async def test_only_names_within_the_window_are_claimed_and_for_what_is_left_of_it(
+    server: Server, log: Log, worker: Worker
+) -> None:
+    await filled(log, worker, 20)
+    await archiver(log).run_once()
+    server.client.delete(*server.client.keys("*:seen:*"))
+
+    assert (await reclaim(log, TENANT, window_seconds=0.001)).claims == 0
+    assert (await reclaim(log, TENANT, window_seconds=3_600)).claims == 20
+    assert all(3_500 < server.client.ttl(key) <= 3_600 for key in server.client.keys("*:seen:*"))
+
+
+async def test_a_log_that_began_anew_is_left_alone(server: Server, log: Log, worker: Worker) -> None:
+    await filled(log, worker, 20)
+    await archiver(log).run_once()
+    server.client.flushall()
+    await log.append(TENANT, [event(session_id="anew")])
+    before = sorted(server.client.keys())
+
+    with pytest.raises(HistoryDiffers, match="ends at position 1 on the server, its archive at 19"):
+        await reclaim(log, TENANT, window_seconds=3_600)
+
+    assert sorted(server.client.keys()) == before
+
+
+# -- erased ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_erased_tenant_has_no_archive(log: Log, worker: Worker, url: str) -> None:
+    for tenant in (TENANT, "globex"):
+        await log.append(tenant, events(20))
+    await worker.run_to_end()
+    await archiver(log).run_once()
+    assert Archive(url).tenants() == [TENANT, "globex"]
+
+    erased = await log_erasure.erase(log.wire, TENANT, url)
+
+    assert erased.files == 2
+    assert Archive(url).tenants() == ["globex"]
+    assert not Path(url.removeprefix("file://"), f"tenant={TENANT}").exists()
+    assert (await archiver(log).run_once()).stuck == {}
+    assert [problem async for problem in problems(log)] == []

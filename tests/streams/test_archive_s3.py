@@ -1,0 +1,223 @@
+"""The archive in a bucket, over the real S3 protocol: what fails on its way leaves the archive as it was, and is done again."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from projector import SqliteStore
+from projector.live.worker import Worker
+from projector.rebuild.rebuild import rebuild
+from projector.rebuild.verify import verify
+from streams import Log, Wire, keys_of
+from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
+from streams.archive.store import Archive
+from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure.erase import Forgetting
+from streams.erasure.subject import Subject
+from streams.tiering.verify import problems
+from tests.streams.test_archive import archiver, everything
+from tests.support.events import event, events
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+BUCKET = "penstock"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[int]:
+    """The port of an S3 server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        yield server.get_host_and_port()[1]
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def client(s3: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of boto3, with an empty bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_RETRY_MODE", "standard")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        client.delete_object(Bucket=BUCKET, Key=one["Key"])
+    return client
+
+
+def url_of(port: int) -> str:
+    return f"s3://{BUCKET}/logs?scheme=http&region=us-east-1&endpoint_override={quote(f'127.0.0.1:{port}')}"
+
+
+class Gate:
+    """A TCP proxy before S3. A PUT of a path with `harmed` is cut: before its body is through, or before its answer."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.harmed: bytes | None = None
+        self.how = "upload"
+        self.harms = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        far = socket.create_connection(("127.0.0.1", self._port))
+        cut = threading.Event()
+
+        def answers() -> None:
+            try:
+                while data := far.recv(65_536):
+                    if cut.is_set():
+                        break
+                    near.sendall(data)
+            except OSError:
+                pass
+            near.close()
+
+        threading.Thread(target=answers, daemon=True).start()
+        try:
+            while data := near.recv(65_536):
+                if self.harmed is not None and data.startswith(b"PUT ") and self.harmed in data.partition(b"\r\n")[0]:
+                    self.harms += 1
+                    if self.how == "upload":
+                        far.sendall(data[: len(data) // 2])
+                        far.close()
+                        near.close()
+                        return
+                    self.harmed = None  # one answer is lost; what is sent again is answered
+                    cut.set()
+                far.sendall(data)
+        except OSError:
+            pass
+        far.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
+    server: Server, s3: int, client: Any, store: SqliteStore, tmp_path: Path
+) -> None:
+    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        for tenant in ("acme", "globex"):
+            await log.append(tenant, events(300))
+        await worker.run_to_end()
+        before = await everything(log)
+        done = await archiver(log).run_once()
+        await log.append("acme", [event(session_id="new")])
+        await worker.run_to_end()
+        await archiver(log).run_once()
+
+        assert (done.records, done.stuck) == (598, {})
+        assert (await everything(log))[:300] == before
+        assert server.client.xlen(keys_of("acme").log) == 1
+        await rebuild(log, store)
+        assert [difference async for difference in verify(log, store)] == []
+        assert [problem async for problem in problems(log)] == []
+        keys = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+        assert "logs/tenant=acme/manifest.json" in keys
+        assert await log_erasure.erase(log.wire, "acme", log.archive_url)
+        assert Archive(log.archive_url).tenants() == ["globex"]
+
+
+@pytest.mark.parametrize(
+    ("how", "harmed"), [("upload", b".parquet"), ("upload", b"/manifest.json"), ("answer", b"/manifest.json")]
+)
+async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
+    server: Server, s3: int, client: Any, store: SqliteStore, harmed: bytes, how: str
+) -> None:
+    gate = Gate(s3)
+    try:
+        async with Log(Wire(server.url), archive_url=url_of(gate.port)) as log:
+            worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+            await log.append("acme", events(200))
+            await worker.run_to_end()
+            before = await everything(log)
+            gate.harmed, gate.how = harmed, how
+            if how == "upload":
+                with pytest.raises((ArchiveUnavailable, OSError)):
+                    await asyncio.wait_for(archiver(log).run_once(), 60)
+                assert server.client.xlen(keys_of("acme").log) == 200
+                gate.harmed = None
+            else:
+                assert (await archiver(log).run_once()).stuck == {}
+            assert gate.harms > 0
+
+            await archiver(log).run_once()
+
+            assert await everything(log) == before
+            assert server.client.xlen(keys_of("acme").log) == 1
+            assert [problem async for problem in problems(log)] == []
+    finally:
+        gate.close()
+
+
+async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
+    server: Server, s3: int, client: Any, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Archive._put
+    monkeypatch.setattr(Archive, "_put", lambda self, path, content: put(self, path, content[: len(content) // 2]))
+    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        await log.append("acme", events(200))
+        await worker.run_to_end()
+
+        done = await archiver(log).run_once()
+
+        assert "is damaged" in done.stuck["acme"]
+        assert server.client.xlen(keys_of("acme").log) == 200
+        assert Archive(log.archive_url).manifest("acme").through == 0
+        monkeypatch.undo()
+
+
+async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: SqliteStore) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    archive = Archive(url_of(port))
+
+    with pytest.raises((ArchiveUnavailable, DamagedArchive)):
+        await asyncio.to_thread(archive.manifest, "acme")
+
+
+async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
+    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+        await log.append("acme", [*events(30), event(session_id="ann", note="c4n4ry"), event(session_id="last")])
+        await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
+        await archiver(log).run_once()
+        [before] = Archive(url_of(s3)).manifest("acme").segments
+        forgetting = Forgetting(log, "acme", Subject("session_id", "ann"))
+
+        async with forgetting.alone():
+            await forgetting.look(lambda done, total: None)
+            await forgetting.note()
+            cleaned = await forgetting.clean(lambda done, total: None)
+
+        manifest = Archive(url_of(s3)).manifest("acme")
+        named = [one["Key"].rpartition("/")[2] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+        assert (cleaned.segments, [one.erasures for one in manifest.segments], len(manifest.erasures)) == (1, [1], 1)
+        assert manifest.segments[0].name in named and before.name not in named
+        assert not [record for record in await everything(log, "acme") if b"c4n4ry" in record.body]
+        assert [problem async for problem in problems(log)] == []

@@ -1,0 +1,248 @@
+"""A note is in the log once and wakes whoever carries it out; the tables do what it says wherever they are made from the log."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pysqlite3
+import pytest
+
+from projector import SqliteStore
+from projector.live.worker import Worker
+from projector.rebuild import replay
+from projector.rebuild.rebuild import rebuild, rollback
+from projector.rebuild.verify import verify
+from projector.status import status
+from streams import Log, LogUnavailable, TenantErased, Wire, control, keys_of
+from streams.append import LogFull
+from streams.erasure import tenant_deletion
+from streams.keys import ready_key
+from tests.projector.test_projection import dump
+from tests.support.events import event, events
+from tests.support.http import Door, opened, process_of
+from tests.support.proxy import until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+
+async def spoiled(server: Server, log: Log, tenant: str = "acme", bad: int = 3) -> None:
+    """A log of 5 events, some records that are none, and a late event of a known name with other content."""
+    await log.append(tenant, [*events(4), event(event_id="a", n=1)])
+    for i in range(bad):
+        body = {"event": f"no event {i}", "received_at_us": 7, "version": 1}
+        server.client.xadd(keys_of(tenant).log, body, id=f"{6 + i}-0")
+    server.client.delete(*server.client.keys(f"*:seen:{tenant}:*"))
+    await log.append(tenant, [event(event_id="a", n=2)])
+
+
+async def differences(log: Log, store: SqliteStore) -> list[str]:
+    return [difference async for difference in verify(log, store)]
+
+
+def quarantined(store: SqliteStore) -> list[int]:
+    return [row[1] for row in dump(store)["quarantine"]]
+
+
+async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(server: Server, log: Log) -> None:
+    await log.append("acme", events(2))
+
+    assert await control.append(log.wire, "acme", control.Drop([1, 2])) == 3
+
+    assert await log.append("acme", [event(session_id="next")]) != []
+    records = [record async for page in log.read("acme", 0) for record in page]
+    assert [(record.position, record.version) for record in records] == [(1, 1), (2, 1), (3, 2), (4, 1)]
+    assert json.loads(records[2].body) == {"act": "drop", "positions": [1, 2]}
+    assert records[2].received_at_us >= records[1].received_at_us
+    [(_, fields)] = server.client.xrange(keys_of("acme").log, "3-0", "3-0")
+    assert list(fields) == [b"event", b"received_at_us", b"version"]
+
+
+async def test_the_same_note_at_once_again_is_written_once(log: Log) -> None:
+    await log.append("acme", events(2))
+
+    found = [await control.append(log.wire, "acme", control.Drop([at])) for at in (1, 1, 2, 1)]
+
+    assert found == [3, 3, 4, 5]
+    assert await log.last_position("acme") == 5
+
+
+async def test_a_note_makes_its_tenant_ready_for_every_group_and_wakes_it(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    with SqliteStore(str(tmp_path / "other.db")) as other:
+        second = Worker(log, other, holder="test:2", lease_seconds=0.5)
+        for one in (worker, second):
+            await one.run_to_end()
+        await log.append("acme", events(2))
+        for one in (worker, second):
+            await one.run_to_end()
+        ready = [ready_key(keys_of("acme").partition, f"projector:{one.tables_id}") for one in (store, other)]
+        assert [server.client.zcard(key) for key in ready] == [0, 0]
+        listening = server.client.pubsub(ignore_subscribe_messages=True)
+        listening.subscribe("penstock:ready")
+        listening.get_message(timeout=1)
+
+        await control.append(log.wire, "acme", control.Drop([1]))
+
+        assert [server.client.zrange(key, 0, -1) for key in ready] == [[b"acme"], [b"acme"]]
+        heard = listening.get_message(timeout=5)
+        listening.close()
+        assert heard and heard["data"] == str(keys_of("acme").partition).encode()
+        assert [await one.run_to_end() for one in (worker, second)] == [1, 1]
+
+
+async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(server: Server, log: Log) -> None:
+    with pytest.raises(control.LogMissing, match="acme has no log"):
+        await control.append(log.wire, "acme", control.Drop([1]))
+    await log.append("acme", events(2))
+    await tenant_deletion.erase(log.wire, "acme")
+
+    with pytest.raises(TenantErased):
+        await control.append(log.wire, "acme", control.Drop([1]))
+
+    assert not await log.holds("acme")
+
+
+async def test_a_full_or_broken_server_refuses_a_note_whole(own_server: Server) -> None:
+    async with Log(Wire(own_server.url)) as log:
+        await log.append("acme", events(2))
+        own_server.client.config_set("maxmemory", 1)
+        with pytest.raises(LogFull):
+            await control.append(log.wire, "acme", control.Drop([1]))
+        own_server.client.config_set("maxmemory", 0)
+        own_server.client.set(keys_of("beta").log, "no stream")
+        with pytest.raises(control.LogMissing):
+            await control.append(log.wire, "beta", control.Drop([1]))
+
+        assert await log.last_position("acme") == 2
+    own_server.kill()
+    async with Log(Wire(own_server.url, budget_seconds=0.2)) as log:
+        with pytest.raises(LogUnavailable):
+            await control.append(log.wire, "acme", control.Drop([1]))
+
+
+async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await spoiled(server, log)
+    await worker.run_to_end()
+    await rebuild(log, store)
+    assert quarantined(store) == [6, 7, 8, 9]
+
+    await control.append(log.wire, "acme", control.Drop([7, 9, 1]))
+    await worker.run_to_end()
+    after = dump(store)
+
+    assert quarantined(store) == [6, 8]
+    assert after["checkpoints"][0][3:] == (0, 3, 0)
+    assert await differences(log, store) == []
+    await rollback(log, store)  # to tables that had not heard of it
+    assert dump(store) == after
+    await rebuild(log, store)
+    assert dump(store) == after
+    await rebuild(log, store, tenants=["acme"])
+    assert dump(store) == after
+    [acme] = await status(log, store)
+    assert (acme.records, acme.rows, acme.quarantined, acme.dropped, acme.erased, acme.lag_records) == (10, 5, 2, 3, 0, 0)
+    await log.append("acme", [event(session_id="behind the note")])
+    assert await worker.run_to_end() == 1
+
+
+async def test_tables_rebuilt_by_processes_have_carried_notes_out(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PROCESS_RECORDS", 1)
+    for tenant in ("acme", "beta"):
+        await spoiled(server, log, tenant)
+        await control.append(log.wire, tenant, control.Drop([6, 9]))
+    await worker.run_to_end()
+    before = dump(store)
+
+    await rebuild(log, store)
+
+    assert dump(store) == before
+    assert quarantined(store) == [7, 8, 7, 8]
+    assert await differences(log, store) == []
+
+
+async def test_yesterdays_database_hears_of_a_drop_again(server: Server, log: Log, tmp_path: Path) -> None:
+    path, yesterday = tmp_path / "tables.db", tmp_path / "yesterday.db"
+    with SqliteStore(str(path)) as store:
+        await spoiled(server, log)
+        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        await worker.run_to_end()
+        with contextlib.closing(pysqlite3.connect(path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(yesterday),))
+        await control.append(log.wire, "acme", control.Drop([6, 7]))
+        await worker.run_to_end()
+        after = dump(store)
+    for file in tmp_path.glob("tables.db*"):
+        file.unlink()
+    yesterday.rename(path)
+
+    settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{path}"}
+    with process_of(("-m", "projector", "run"), tmp_path, "projector.log", **settings):
+        with SqliteStore(str(path)) as store:
+            assert quarantined(store) == [6, 7, 8, 9] or dump(store) == after
+            await until(lambda: dump(store) == after)
+            assert await differences(log, store) == []
+
+
+async def test_a_ledger_that_does_not_add_up_is_named(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    await spoiled(server, log)
+    await worker.run_to_end()
+    with store.transaction():
+        store.execute("DELETE FROM quarantine WHERE position = 6")
+
+    assert await differences(log, store) == [
+        "quarantine of acme: position 6 is in the log, not in the tables",
+        "ledger of acme: 5 rows + 0 late duplicates + 3 quarantined + 0 dropped + 0 erased = 8, the checkpoint is 9",
+    ]
+
+
+def test_a_database_of_before_gets_the_columns_in_every_set(tmp_path: Path) -> None:
+    path = str(tmp_path / "tables.db")
+    with SqliteStore(path) as store:
+        store.create_shadow()
+        store.index_shadow()
+        with store.transaction():
+            store.promote("__shadow")
+            for suffix in ("", "__previous"):
+                for column in ("dropped", "erased"):
+                    store.execute(f"ALTER TABLE checkpoints{suffix} DROP COLUMN {column}")
+                store.execute(f"INSERT INTO checkpoints{suffix} VALUES ('acme', 1, 'd', 0)")
+            store.execute("DELETE FROM _sqlite_migrations WHERE name = 'count_what_is_in_no_table'")
+
+    with SqliteStore(path) as store:
+        for suffix in ("", "__previous"):
+            [at] = store.tables(suffix).checkpoints().values()
+            assert (at.position, at.dropped, at.erased) == (1, 0, 0)
+
+
+# -- what became of them -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(server, tmp_path) as door:
+        yield door
+
+
+async def test_a_receipt_says_that_a_record_was_dropped_and_none_is_of_a_note(server: Server, door: Door) -> None:
+    await spoiled(server, door.log)
+    server.client.delete(*server.client.keys("*:seen:acme:*"))
+    await door.log.append("acme", [event(event_id="a", n=1)])
+    await door.project()
+    await control.append(door.log.wire, "acme", control.Drop([6, 9]))
+    queued = await door.get("/api/receipts/11")
+    await door.project()
+
+    found = {at: await door.get(f"/api/receipts/{at}") for at in (5, 6, 7, 9, 10, 11)}
+
+    assert queued.status_code == found.pop(11).status_code == 404
+    assert {at: answer.json()["status"] for at, answer in found.items()} == {
+        5: "projected", 6: "dropped", 7: "quarantined", 9: "dropped", 10: "late_duplicate"
+    }  # fmt: skip
+    assert found[10].json()["first_position"] == 5

@@ -1,0 +1,521 @@
+"""Somebody who is forgotten is nowhere any more, stays out, and the tables are what the log says, before and after it is cleaned."""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projector.live.worker import Worker
+from projector.projection.project import project
+from projector.rebuild.rebuild import rebuild, rollback
+from projector.rebuild.verify import verify
+from projector.store.sqlite.store import SqliteStore
+from streams import Event, Log, Record, Wire, control, keys_of, make_event, name_of
+from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure.erase import Forgetting
+from streams.erasure.subject import Search, Subject
+from streams.tiering.recover import reclaim
+from streams.tiering.verify import problems
+from tests.api.test_tenant_deletion import everything_in
+from tests.faults.kinds import FORGET_POINTS
+from tests.projector.test_projection import dump, dump_memory
+from tests.support.events import event, events
+from tests.support.http import environment, opened, process_of, wait_until
+from tests.support.proxy import until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+SALT = "5a17" * 8
+
+
+# -- the tables ------------------------------------------------------------------------------------------------------------
+
+PEOPLE = ("ann", "bob")
+GARBAGE = (b"", b"[]", b"\xff", b'{"user_id":"ann"}', b'{"deep":[{"user_id":"ann"}]}', b'{"user_id":"bob"}')
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
+    """Records (version, body) of several people: in shared sessions, times out of order, names that come twice with the same
+    content or with that of another, what came without a session, what is no event, and drops of any of it."""
+    without = st.builds(
+        lambda event_type, second, event_id, **properties: (1, unnamed(event_type, second, event_id, properties)),
+        event_type=st.sampled_from(["a", "identify"]),
+        second=st.integers(0, 9),
+        event_id=st.sampled_from(["u", "v", "w", "z"]),
+        user_id=st.sampled_from([*PEOPLE, "null"]),
+        anonymous_id=st.sampled_from(["1", "2"]),
+    )
+    bodies = st.one_of(
+        without,
+        st.builds(
+            lambda **members: (1, event(**members).body),
+            session_id=st.sampled_from(["S1", "S2", "S3"]),
+            event_type=st.sampled_from(["a", "b"]),
+            timestamp=st.sampled_from([f"2026-01-01T10:00:0{i}Z" for i in range(4)]),
+            event_id=st.one_of(st.none(), st.none(), st.sampled_from(["x", "y"])),
+            user_id=st.sampled_from(PEOPLE),
+        ),
+        st.sampled_from([(1, body) for body in GARBAGE]),
+        st.lists(st.integers(1, 20), min_size=1, max_size=5).map(lambda at: (2, drop(at))),
+    )
+    return draw(st.lists(bodies, min_size=1, max_size=30))
+
+
+def unnamed(event_type: str, second: int, event_id: str, properties: dict[str, Any]) -> bytes:
+    """An event without a session, as the log stores it; some are further apart than the longest gap."""
+    timestamp = f"2026-01-01T{10 + second // 2}:00:0{second}Z"
+    members = {"session_id": "", "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
+    return make_event(**members, properties=properties).body
+
+
+def drop(positions: list[int]) -> bytes:
+    return json.dumps({"act": "drop", "positions": positions}).encode()
+
+
+def numbered(made: list[tuple[int, bytes]], begin: int = 1) -> list[Record]:
+    return [Record(at, 1_000 + at, version, body) for at, (version, body) in enumerate(made, begin)]
+
+
+def forgotten(log: list[Record], subject: Subject, chance: random.Random) -> list[Record]:
+    """A log with the notes that forget somebody at its end, few positions each, in any order."""
+    search = Search("acme", subject)
+    for record in log:
+        search.look(record)
+    search.salt = SALT
+    for record in log:
+        search.look_again(record)
+    left = search.to_note
+    chance.shuffle(left)
+    log = list(log)
+    while left:
+        some, left = sorted(left[:3]), left[3:]
+        names = [search.to_erase[at] for at in some]
+        note = control.Forget(SALT, subject.digest(SALT), len(log), some, names)
+        log.append(Record(len(log) + 1, 1_000 + len(log), 2, control._encode(note)))
+    return log
+
+
+def cleaned(log: list[Record], chance: random.Random, share: float = 1.0) -> list[Record]:
+    """A log in which what its notes name is erased, or some of it."""
+    named = {
+        at
+        for placed in project("acme", 0, log, len(log)).notes
+        if isinstance(placed.note, control.Forget)
+        for at in placed.note.positions
+    }
+    return [control.erased_from(one) if one.position in named and chance.random() < share else one for one in log]
+
+
+def tables_of(log: list[Record], chance: random.Random) -> dict[str, list[tuple[object, ...]]]:
+    with SqliteStore(":memory:") as store:
+        after = 0
+        while after < len(log):
+            through = min(len(log), after + chance.randint(1, 12))
+            assert store.apply([project("acme", after, log[after:through], through)]) == [True]
+            after = through
+        return dump_memory(store)
+
+
+@settings(deadline=None, max_examples=150)
+@given(before=entries(), between=entries(), after=entries(), seed=st.integers(0, 2**32))
+def test_tables_are_the_same_however_much_of_the_log_was_cleaned(
+    before: list[tuple[int, bytes]], between: list[tuple[int, bytes]], after: list[tuple[int, bytes]], seed: int
+) -> None:
+    chance = random.Random(seed)
+    log = forgotten(numbered(before), Subject("user_id", "ann"), chance)
+    log += numbered(between, len(log) + 1)
+    log = forgotten(log, Subject("session_id", "S2"), chance)
+    log = forgotten(log, Subject("user_id", "ann"), chance)  # what came since, and what was about both
+    log += numbered(after, len(log) + 1)
+
+    whole = tables_of(log, chance)
+
+    assert tables_of(cleaned(log, chance), chance) == whole
+    assert tables_of(cleaned(log, chance, 0.5), chance) == whole
+    [(_, position, _, late, dropped, erased)] = whole["checkpoints"]
+    assert len(whole["events"]) + len(whole["quarantine"]) + late + dropped + erased == position == len(log)
+    names = {row[2] for row in whole["forgotten"]}
+    assert not [row for row in whole["events"] if control.salted_name(SALT, row[2], row[3]) in names]
+    assert min(late, dropped, erased) >= 0 and erased == sum(row[2] == "erased" for row in whole["gone"])
+
+
+@settings(deadline=None, max_examples=100)
+@given(before=entries(), after=entries(), seed=st.integers(0, 2**32))
+def test_sessions_are_the_fold_of_the_events_that_are_left(
+    before: list[tuple[int, bytes]], after: list[tuple[int, bytes]], seed: int
+) -> None:
+    chance = random.Random(seed)
+    log = forgotten(numbered(before), Subject("user_id", "ann"), chance)
+    cut = len(log)
+    log += numbered(after, cut + 1)
+
+    tables = tables_of(log, chance)
+
+    assert not [row for row in tables["events"] if row[1] <= cut and json.loads(row[12])["user_id"] == "ann"]
+    assert not [row for row in tables["quarantine"] if row[1] <= cut and row[6] in GARBAGE[3:5]]
+    sessions = {}
+    for row in tables["events"]:
+        if row[5]:
+            sessions.setdefault(row[5], []).append(row)
+    expected = []
+    for rows in sessions.values():
+        first, last = min(rows, key=lambda row: (row[8], row[1])), max(rows, key=lambda row: (row[8], row[1]))
+        begin = min(row[1] for row in rows)
+        assert {row[13] for row in rows} == {begin}
+        expected.append((begin, first[5], first[8], last[8], len(rows), first[6], last[6]))
+    found = [(row[1], row[2], row[3], row[5], row[7], row[8], row[9]) for row in tables["event_sessions"] if not row[12]]
+    assert found == sorted(expected)
+    assert {row[13] for row in tables["events"] if not row[5]} - {0} == {row[1] for row in tables["event_sessions"] if row[12]}
+
+
+# -- everywhere ------------------------------------------------------------------------------------------------------------
+
+CANARY = "c4n4ry"  # in all that ann sends
+
+
+def command(server: Server, folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """python -m …, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=environment(REDIS_URL=server.url, DATA_DIR=folder, HOT_SECONDS=0, **more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def forget(server: Server, folder: Path, *selector: str, tenant: str = "acme", **more: str) -> subprocess.CompletedProcess[str]:
+    return command(server, folder, "streams", "erase", tenant, *(selector or ("--where", "user_id=ann")), "--yes", **more)
+
+
+def about_ann(count: int, **members: Any) -> list[Event]:
+    """Events of ann: in sessions of her own and of bob's, with an id or without, with what JSON escapes."""
+    common = {"user_id": "ann", "note": f'{CANARY} "é\n"'} | members
+    return [
+        event(session_id=f"S{i % 4}", timestamp=f"2026-01-02T{i % 24:02}:{i % 60:02}:00Z", n=i, **common)
+        if i % 3
+        else event(session_id=f"{CANARY}-{i % 2}", event_type=f"{CANARY} type", event_id=f"{CANARY}-id-{i}", **common)
+        for i in range(count)
+    ]
+
+
+async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, folder: Path, tenant: str = "acme") -> None:
+    """A tenant's life with ann in it: rows, sessions, late duplicates, conflicts, what is no event, previous tables, an archive of
+    several segments and records that are in the server still."""
+    await log.append(tenant, [*events(40, sessions=4), *about_ann(30)])
+    pass_the_window(server, tenant)
+    await log.append(tenant, [*events(10, sessions=4), *about_ann(10), event(session_id="S1", n=99, user_id="bob")])
+    of_the_same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", note="by somebody else")
+    server.client.delete(keys_of(tenant).seen + name_of(tenant, of_the_same_id)[0])
+    await log.append(tenant, [of_the_same_id])
+    last = await log.last_position(tenant)
+    raw = {"event": f'{{"user_id":"ann","x":"{CANARY}"}}', "received_at_us": 7, "version": 1}
+    server.client.xadd(keys_of(tenant).log, raw, id=f"{last + 1}-0")
+    await log.append(tenant, [event(session_id="S9", n=i, event_id=f"{i}") for i in range(3)])
+    await worker.run_to_end()
+    await rebuild(log, store)
+    assert command(server, folder, "streams", "archive", "--once").returncode == 0
+    late = [event(session_id="S2", event_id=f"{CANARY} {i}", user_id="ann", note=CANARY) for i in range(5)]
+    await log.append(tenant, [*late, event(session_id="S2", user_id="bob", late=1)])
+    await worker.run_to_end()
+
+
+def pass_the_window(server: Server, tenant: str) -> None:
+    server.client.delete(*server.client.scan_iter(match=f"{keys_of(tenant).seen}*", count=10_000))
+
+
+def places_with(server: Server, folder: Path, *words: str) -> list[str]:
+    """Where one of some words is, in UTF-8: keys and values of the server, its files, those of the archive and of the tables."""
+    wanted = [word.encode() for word in words]
+    found = [f"key {part[:80]!r}" for part in everything_in(server) if any(word in part for word in wanted)]
+    archive = Path(folder, "archive")
+    for file in (*server.folder.rglob("*"), *archive.rglob("*"), *folder.glob("penstock.db*")):
+        if file.is_file() and any(word in file.read_bytes() for word in wanted):
+            found.append(f"file {file}")
+    for file in archive.rglob("*.parquet"):  # which are compressed
+        if any(word in repr(duckdb.read_parquet(str(file)).fetchall()) for word in words):
+            found.append(f"segment {file}")
+    return found
+
+
+def names_of_ann(tenant: str) -> list[str]:
+    return [name_of(tenant, one)[0] for one in about_ann(30)]
+
+
+class Life(NamedTuple):
+    """A tenant that has lived: where its things are."""
+
+    server: Server
+    log: Log
+    store: SqliteStore
+    worker: Worker
+    folder: Path
+
+
+@pytest.fixture
+async def life(own_server: Server, tmp_path: Path) -> AsyncIterator[Life]:
+    """A tenant that has lived, on a server of its own."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    async with Log(Wire(own_server.url), archive_url=f"file://{folder}/archive") as log:
+        with SqliteStore(str(folder / "penstock.db"), cache_mib=8) as store:
+            worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+            await lived(own_server, log, store, worker, folder)
+            yield Life(own_server, log, store, worker, folder)
+
+
+async def test_the_bytes_of_who_is_forgotten_are_nowhere(life: Life) -> None:
+    server, log, store, _, folder = life
+    words = (CANARY, *names_of_ann("acme"))
+    before = " ".join(places_with(server, folder, *words))
+    rows = [row for row in dump(store)["events"] if CANARY not in repr(row) and row[7] != "2026-01-01T10:00:00Z"]
+    assert all(place in before for place in (":seen:acme:", "appendonly", "segment", "penstock.db")), before
+
+    done = forget(server, folder)
+    cleared = command(server, folder, "projector", "vacuum")
+
+    assert done.returncode == cleared.returncode == 0, done.stdout + done.stderr + cleared.stdout + cleared.stderr
+    wait_until(lambda: not places_with(server, folder, *words), f"nothing is left of {places_with(server, folder, *words)}")
+    assert [difference async for difference in verify(log, store)] == []
+    assert [problem async for problem in problems(log)] == []
+    after = dump(store)
+    assert {row[1] for row in rows} <= {row[1] for row in after["events"]}
+    [(_, position, _, late, dropped, erased)] = after["checkpoints"]
+    assert erased == 30 + 10 + 1 + 1 + 5 and dropped == 1 and late == 10
+    assert len(after["events"]) + len(after["quarantine"]) + late + dropped + erased == position
+    await rebuild(log, store)
+    assert dump(store) == after
+    await rollback(log, store)
+    assert dump(store) == after
+    assert places_with(server, folder, CANARY) == []
+
+
+async def test_what_the_server_had_trimmed_leaves_its_files_too(own_server: Server, tmp_path: Path) -> None:
+    """A trimmed entry is only marked: its bytes stay beside the entries that are left, in memory and in what is written of it."""
+    async with Log(Wire(own_server.url), archive_url=f"file://{tmp_path}/archive") as log:
+        with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
+            await log.append("acme", [*about_ann(6), *events(3)])
+            await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
+            assert command(own_server, tmp_path, "streams", "archive", "--once").returncode == 0
+            assert own_server.client.xlen(keys_of("acme").log) == 1
+
+    assert forget(own_server, tmp_path).returncode == command(own_server, tmp_path, "projector", "vacuum").returncode == 0
+
+    wait_until(lambda: not places_with(own_server, tmp_path, CANARY), f"none is in {places_with(own_server, tmp_path, CANARY)}")
+
+
+async def test_what_is_sent_again_stays_out_within_the_window_and_after_it(
+    life: Life,
+) -> None:
+    server, log, store, worker, folder = life
+    pass_the_window(server, "acme")
+    assert forget(server, folder).returncode == 0
+    last = await log.last_position("acme")
+
+    receipts = await log.append("acme", about_ann(30))
+    others = await log.append("acme", [event(session_id="else", event_id=f"{CANARY}-id-3")])
+
+    assert {one.status for one in (*receipts, *others)} == {"duplicate"}
+    assert [one.position for one in receipts] == list(range(41, 71))
+    assert others[0].position == 44
+    assert await log.last_position("acme") == last
+    server.client.delete(keys_of("acme").forgotten)  # a server that lost what it knew
+    assert {one.status for one in await log.append("acme", about_ann(30))} == {"accepted"}
+    await worker.run_to_end()
+    assert not [row for row in dump(store)["events"] if CANARY in repr(row)]
+    assert dump(store)["checkpoints"][0][1] == last + 30 and not dump(store)["quarantine"]
+    assert [difference async for difference in verify(log, store)] == []
+    assert forget(server, folder).returncode == 0
+    await worker.run_to_end()
+    assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
+    assert [difference async for difference in verify(log, store)] == []
+
+
+# -- interrupted, refused, under load --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", FORGET_POINTS)
+async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: str) -> None:
+    server, log, store, worker, folder = life
+
+    await log.append("acme", [event(session_id="S1", event_id=f"{i}", n=i) for i in range(600)])  # or one call copies all
+
+    assert forget(server, folder, FAULT_AT=point).returncode == 137
+    await worker.run_to_end()
+    server.client.delete(keys_of("acme").archiving)  # its lease has ended
+    assert (await log.append("acme", [event(session_id="S1", event_id=point)]))[0].status == "accepted"
+    done = forget(server, folder)
+    await worker.run_to_end()
+    assert command(server, folder, "projector", "vacuum").returncode == 0
+
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not places_with(server, folder, CANARY), f"nothing is left of {places_with(server, folder, CANARY)}")
+    assert not server.client.exists(keys_of("acme").copy)
+    assert [difference async for difference in verify(log, store)] == []
+    assert [problem async for problem in problems(log)] == []
+    assert dump(store)["checkpoints"][0][5] == 47
+    assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
+
+
+async def test_a_server_without_room_keeps_its_log_and_says_so(life: Life) -> None:
+    server, _, _, _, folder = life
+    assert forget(server, folder, FAULT_AT="between_forgetting_notes").returncode == 137
+    server.client.delete(keys_of("acme").archiving)
+    before = server.client.xrange(keys_of("acme").log)
+    server.client.config_set("maxmemory", 1)
+
+    full = forget(server, folder)
+    held = server.client.xrange(keys_of("acme").log)
+    server.client.config_set("maxmemory", 0)
+
+    assert full.returncode == 1 and "memory" in full.stderr and "Traceback" not in full.stderr, full.stderr
+    assert held == before
+    assert forget(server, folder).returncode == 0
+
+
+async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.erasure.erase.COPY_RECORDS", 7)
+    stop = asyncio.Event()
+    given = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)}
+    path = str(tmp_path / "penstock.db")
+    async with Log(Wire(server.url), archive_url=f"file://{tmp_path}/archive") as log:
+        await log.append("acme", [*events(500), *about_ann(60)])
+
+        async def write(number: int) -> int:
+            sent = 0
+            while not stop.is_set():
+                [receipt] = await log.append("acme", [event(session_id=f"S{sent % 4}", event_id=f"{number} {sent}")])
+                assert receipt.status == "accepted"
+                sent += 1
+            return sent
+
+        with process_of(("-m", "projector", "run"), tmp_path, "projector.out", **given), SqliteStore(path) as store:
+            await until(lambda: store.tables().checkpoint("acme").position == 560)
+            writing = [asyncio.create_task(write(number)) for number in range(3)]
+            for _ in range(3):
+                forgetting = Forgetting(log, "acme", Subject("user_id", "ann"))
+                async with forgetting.alone():
+                    await forgetting.look(lambda done, total: None)
+                    last = await forgetting.note()
+                    cleaned = await forgetting.clean(lambda done, total: None)
+                await log.append("acme", [event(event_id=f"{CANARY} {last}", user_id="ann", session_id="S1")])
+                assert cleaned.entries in (60, 1)
+            stop.set()
+            written = sum(await asyncio.gather(*writing))
+            end = await log.last_position("acme")
+            await until(lambda: store.tables().checkpoint("acme").position == end)
+
+            assert end == 560 + written + 3 + 3
+            assert [difference async for difference in verify(log, store)] == []
+            assert [problem async for problem in problems(log)] == []
+            rows = dump(store)["events"]
+            assert [row[4] for row in rows if CANARY in repr(row)] == [f"{CANARY} {last}"]  # who goes on is met again
+            assert len(rows) == 500 + written + 1
+
+
+async def test_a_projector_that_comes_late_or_has_yesterdays_tables_agrees(life: Life, tmp_path: Path) -> None:
+    server, log, store, worker, folder = life
+    yesterday = str(tmp_path / "yesterday.db")
+    with SqliteStore(str(tmp_path / "late.db"), cache_mib=8) as late:
+        late.apply([project("acme", 0, [record async for page in log.read("acme", 0, through=45) for record in page], 45)])
+        store.execute("VACUUM INTO ?", (yesterday,))
+        assert forget(server, folder).returncode == 0
+        await worker.run_to_end()
+        for name in ("late.db", "yesterday.db"):  # the record at both checkpoints, 45 and the last, was erased
+            with SqliteStore(str(tmp_path / name), cache_mib=8) as other:
+                await Worker(log, other, holder="test:2", lease_seconds=0.5).run_to_end()
+                assert dump(other) == dump(store)
+
+
+async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path: Path) -> None:
+    server, log, _, worker, folder = life
+    assert forget(server, folder).returncode == 0
+    await worker.run_to_end()
+    kept = server.client.hgetall(keys_of("acme").forgotten)
+    exported = command(server, folder, "streams", "export", "acme", "--out", "acme.ndjson")
+    assert exported.returncode == 0 and len(kept) > 30
+
+    server.client.delete(keys_of("acme").forgotten)
+    await reclaim(log, "acme", window_seconds=3_600)
+    assert server.client.hgetall(keys_of("acme").forgotten) == kept
+    server.client.flushall()
+    imported = command(server, folder, "streams", "import", "acme.ndjson", ARCHIVE_URL="none")
+
+    assert imported.returncode == 0, imported.stderr
+    assert server.client.hgetall(keys_of("acme").forgotten) == kept
+    assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
+    await log_erasure.erase(log.wire, "acme")
+    assert not server.client.exists(keys_of("acme").forgotten)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_command_asks_says_what_it_did_and_knows_who_is_unknown(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", [*events(5), event(session_id="gone", n=7, active=True), event(session_id="stays", n=1)])
+    erase = ("streams", "erase", "acme")
+
+    nobody = command(server, tmp_path, *erase, "--where", "user_id=ann", "--yes")
+    unsure = command(server, tmp_path, *erase, "--session", "gone")
+    elsewhere = command(server, tmp_path, "streams", "erase", "other", "--session", "gone", "--yes")
+    sure = command(server, tmp_path, *erase, "--session", "gone", "--yes")
+    again = command(server, tmp_path, *erase, "--session", "gone", "--yes")
+
+    assert nobody.returncode == 0 and "No record of acme" in nobody.stdout
+    assert unsure.returncode == 1 and "1 records of acme" in unsure.stdout and "position 6" in unsure.stdout
+    assert elsewhere.returncode == 1 and "other has no log" in elsewhere.stderr
+    assert sure.returncode == 0 and "position 8" in sure.stdout and "1 records on the server" in sure.stdout
+    assert again.returncode == 0 and "Nothing new" in again.stdout
+    assert [record.version for page in [page async for page in log.read("acme", 0)] for record in page] == [1] * 5 + [2, 1, 2]
+    for wrong in (("--yes",), ("--session", "a", "--where", "b=c"), ("--where", "b"), ("--where", "=c")):
+        assert command(server, tmp_path, *erase, *wrong).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "meant"),
+    [
+        ("session_id", "S1", {1, 2}), ("event_type", "view", {1}), ("event_id", "e", {2}), ("user_id", "7", {1, 2}),
+        ("user_id", "07", set()), ("active", "true", {1}), ("active", "1", {2}), ("nothing", "null", {1}), ("user_id", "{}", set()),
+    ],
+)  # fmt: skip
+def test_what_is_named_is_compared_as_text_or_as_json(member: str, value: str, meant: set[int]) -> None:
+    log = [
+        Record(1, 1, 1, event(event_type="view", user_id=7, active=True, nothing=None).body),
+        Record(2, 2, 1, event(event_id="e", user_id="7", active=1.0).body),
+        Record(3, 3, 1, event(session_id="S2", user_id={}, deep={"user_id": 7, "session_id": "S1"}).body),
+        Record(4, 4, 2, control._encode(control.Drop([3]))),
+    ]
+    search = Search("acme", Subject(member, value))
+    for look in (search.look, search.look_again):
+        for record in log:
+            look(record)
+
+    assert set(search.to_note) == meant
+
+
+async def test_a_receipt_says_that_an_event_was_erased(server: Server, tmp_path: Path) -> None:
+    async with opened(server, tmp_path) as door:
+        await door.post([{"session_id": "S1", "event_type": "a", "timestamp": "2026-01-01T10:00:00Z", "user_id": "ann"}])
+        await door.project()
+        assert forget(server, tmp_path).returncode == 0
+        waiting = await door.get("/api/receipts/1")
+        await door.project()
+
+        told = await door.get("/api/receipts/1")
+
+        assert waiting.json()["status"] == "projected"
+        assert told.json() == {"status": "erased", "event_hash": None, "position": 1}
+        assert (await door.get("/api/receipts/2")).status_code == 404
+        assert (await door.get("/api/sessions/S1")).status_code == 404

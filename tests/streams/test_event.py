@@ -1,0 +1,453 @@
+"""Any bytes become an event that every table can hold, or are refused with a reason; no two events share a name."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from projector import SqliteStore
+from projector.projection.project import project
+from streams import Event, Record, Rejected, decode_json, digest_of, microseconds, name_of, parse_body, parse_event
+from tests.support.events import body, event
+
+NAMED = b'{"session_id":"S1","event_type":"t","timestamp":"2026-01-01T10:00:00Z"'
+
+REFUSED = {
+    "a NUL": rb'"a\u0000b"',
+    "a NUL in a key": rb'{"a\u0000b":1}',
+    "a NUL deep inside": rb'[{"a":["\u0000"]}]',
+    "half a surrogate pair": rb'"\ud800"',
+    "surrogates the wrong way round": rb'"\udc00\ud800"',
+    "a surrogate before an escape": rb'"\ud800\n"',
+    "a surrogate in a key": rb'{"\udfff":1}',
+    "2^63": b"9223372036854775808",
+    "2^63 inside": b"[9223372036854775808]",
+    "-2^63-1": b"-9223372036854775809",
+    "-2^63-1 inside": b'{"a":-9223372036854775809}',
+    "2^64, which some parsers turn into a float": b"18446744073709551616",
+    "2^64 inside": b'{"a":[18446744073709551616]}',
+    "a number of 5,000 digits": b"1" * 5_000,
+    "a number of 5,000 digits inside": b"[-" + b"1" * 5_000 + b"]",
+    "1e999": b"1e999",
+    "-1e999 inside": b"[-1e999]",
+    "NaN": b"NaN",
+    "NaN inside": b"[NaN]",
+    "Infinity": b"Infinity",
+    "-Infinity": b'{"a":-Infinity}',
+    "100 arrays in an object": b"[" * 100 + b"]" * 100,
+    "600 arrays": b"[" * 600 + b"]" * 600,
+    "600 objects": b'{"a":' * 600 + b"1" + b"}" * 600,
+    "200,000 arrays": b"[" * 200_000 + b"]" * 200_000,
+    "bytes that are no UTF-8": b'"\xff"',
+    "a surrogate as UTF-8": b'"\xed\xa0\x80"',
+    "an overlong slash": b'"\xc0\xaf"',
+    "a raw control character": b'"\x01"',
+    "a key twice": b'{"a":1,"a":2}',
+    "a key twice with one value": b'{"a":1,"a":1}',
+    "a key twice, once escaped": rb'{"a":1,"\u0061":2}',
+    "a key twice, deep inside": b'[[{"b":{"a":1,"c":0,"a":2}}]]',
+    "a leading zero": b"01",
+    "a trailing comma": b"[1,]",
+    "a comment": b"1 /* one */",
+}
+
+ACCEPTED = {
+    "the largest integer": b"9223372036854775807",
+    "the smallest integer": b"-9223372036854775808",
+    "the largest integer inside": b"[9223372036854775807]",
+    "minus zero": b"-0.0",
+    "a large float": b"1e308",
+    "a float of 400 digits": b"1" * 300 + b".5",
+    "a float behind 5,000 digits": b"0." + b"1" * 5_000,
+    "less than the least float": b"1e-999",
+    "an escaped emoji": rb'"\ud83d\ude00"',
+    "an emoji": '"😀"'.encode(),
+    "line separators": '"\u2028\u2029\x7f"'.encode(),
+    "escapes": rb'"a\"b\\c\/d\n\t\u0001"',
+    "an empty key": b'{"":1}',
+    "brackets in a string": b'"' + b"[{" * 300 + b'"',
+    "99 arrays in an object": b"[" * 99 + b"]" * 99,
+    "many arrays side by side": b"[" + b",".join([b"[]"] * 500) + b"]",
+    "the same key in different objects": b'[{"a":1},{"a":2}]',
+    "a key that is also a value": b'{"a":"a","b":"b"}',
+    "null": b"null",
+    "digits in a string": b'["' + b"9" * 100 + b'"]',
+}
+
+
+def with_member(value: bytes) -> bytes:
+    return NAMED + b',"x":' + value + b"}"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    with SqliteStore(str(Path(tmp_path_factory.mktemp("event"), "tables.db")), cache_mib=8) as store:
+        yield store
+
+
+def stored(tables: SqliteStore, tenant: str, bodies: list[bytes]) -> list[dict[str, Any]]:
+    """The rows that bodies become, after a way through the tables; a tenant is used once."""
+    records = [Record(i, 1_700_000_000_000_000, 1, body) for i, body in enumerate(bodies, 1)]
+    assert tables.apply([project(tenant, 0, records, len(records))]) == [True]
+    with tables.reading() as connection:
+        over = tables.tables_over(connection)
+        assert list(over.rows("quarantine", tenant, "position")) == []
+        return list(over.rows("events", tenant, "position"))
+
+
+# -- parsing -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_has_its_own_members_and_properties() -> None:
+    parsed = event(session_id="S9", event_id="e1", page="/a", nested={"b": [1, None]})
+
+    assert (parsed.session_id, parsed.event_type, parsed.event_id) == ("S9", "page_view", "e1")
+    assert parsed.timestamp == "2026-01-01T10:00:00Z"
+    assert parsed.timestamp_us == 1_767_261_600_000_000
+    assert json.loads(parsed.properties) == {"page": "/a", "nested": {"b": [1, None]}}
+
+
+def test_what_is_stored_is_our_serialisation_with_sorted_keys() -> None:
+    parsed = parse_event(b' {"timestamp":"2026-01-01T10:00:00Z", "b": 1.50, "session_id":"S1","a":"\\u0041", "event_type":"t"}\n')
+
+    assert json.loads(parsed.body) == {
+        "session_id": "S1",
+        "event_type": "t",
+        "timestamp": "2026-01-01T10:00:00Z",
+        "properties": {"a": "A", "b": 1.5},
+    }
+    assert parsed.properties == b'{"a":"A","b":1.5}'
+
+
+@pytest.mark.parametrize("field", ["session_id", "event_type", "timestamp"])
+@pytest.mark.parametrize("value", [None, 1, "", [], {}, True, "x" * 257], ids=repr)
+def test_a_wrong_member_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse_event(body(**{field: value}))
+
+    assert refused.value.field == field
+    assert refused.value.reason
+
+
+@pytest.mark.parametrize("field", ["session_id", "event_type", "timestamp"])
+def test_a_missing_member_is_refused_by_name(field: str) -> None:
+    members = json.loads(body())
+    del members[field]
+
+    with pytest.raises(Rejected) as refused:
+        parse_event(json.dumps(members).encode())
+
+    assert (refused.value.field, refused.value.reason) == (field, "is missing")
+
+
+def test_a_name_that_is_too_long_is_refused_with_the_limit_and_the_value() -> None:
+    with pytest.raises(Rejected) as refused:
+        event(session_id="é" * 129)
+
+    assert (refused.value.field, refused.value.limit, refused.value.value) == ("session_id", 256, 258)
+    assert event(session_id="é" * 128).session_id == "é" * 128
+
+
+@pytest.mark.parametrize("value", [5, "", [], "x" * 257], ids=repr)
+def test_a_wrong_event_id_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(Rejected) as refused:
+        event(event_id=value)
+
+    assert refused.value.field == "event_id"
+
+
+def test_an_event_id_that_is_null_is_as_none_at_all() -> None:
+    assert event(event_id=None) == event()
+
+
+@pytest.mark.parametrize("raw", [b"", b"null", b"[]", b'"x"', b"1", b"{", b"{}x", b"\xef\xbb\xbf" + body(), body() + body()])
+def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(Rejected):
+        parse_event(raw)
+
+
+def test_another_encoding_is_refused() -> None:
+    for encoding in ("utf-16", "utf-16-le", "utf-32", "utf-8-sig"):
+        with pytest.raises(Rejected):
+            parse_event(body().decode().encode(encoding))
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        body(),
+        b'{"session_id":"S","event_type":"t","timestamp":"2026-01-01T10:00:00Z","properties":[]}',
+        b'{"session_id":"S","event_type":"t","timestamp":"now","properties":{}}',
+        b'{"session_id":"S","event_type":"","timestamp":"2026-01-01T10:00:00Z","properties":{}}',
+        b'{"session_id":1,"event_type":"t","timestamp":"2026-01-01T10:00:00Z","properties":{}}',
+    ],
+    ids=range(10),
+)
+def test_a_stored_body_that_the_door_did_not_write_is_refused(stored: bytes) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse_body(stored)
+
+    assert refused.value.reason
+
+
+@given(st.binary(max_size=60))
+def test_any_stored_bytes_are_an_event_or_refused(stored: bytes) -> None:
+    with pytest.raises(Rejected):
+        parse_body(stored)
+
+
+# -- timestamps ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "expected"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2026-01-01T10:00:00+02:00", 1_767_254_400_000_000),
+        ("2026-01-01t10:00:00z", 1_767_261_600_000_000),
+        ("2026-01-01T10:00:00-00:00", 1_767_261_600_000_000),
+        ("2026-01-01T10:00:00.000001Z", 1_767_261_600_000_001),
+        ("2026-01-01T10:00:00.123456789Z", 1_767_261_600_123_457),
+        ("1969-12-31T23:59:59.999999Z", -1),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
+        ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+    ],
+)
+def test_a_timestamp_is_microseconds_in_utc(timestamp: str, expected: int) -> None:
+    assert microseconds(timestamp) == expected
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "2026-01-01",
+        "2026-01-01T10:00:00",
+        "2026-01-01T10:00Z",
+        "2026-02-30T10:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T10:00:60Z",
+        "2026-01-01T10:00:00+24:00",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59.9999999Z",
+        "1767261600",
+        "２０２６-01-01T10:00:00Z",
+        " 2026-01-01T10:00:00Z",
+        "now",
+        "2026-01-01T10:00:00." + "1" * 60 + "Z",
+        "2026-01-01T10:00:00\\u005a",
+        '2026-01-01T10:00:00Z"',
+        '2026-01-01T10:00:00Z","session_id":"S2',
+    ],
+)
+def test_a_timestamp_that_is_no_moment_is_refused(timestamp: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        event(timestamp=timestamp)
+
+    assert refused.value.field == "timestamp"
+
+
+@given(st.text(max_size=40) | st.datetimes().map(lambda moment: moment.isoformat() + "Z"))
+def test_any_text_is_a_moment_or_refused(text: str) -> None:
+    try:
+        moment = microseconds(text)
+    except Rejected:
+        return
+
+    assert -62_135_596_800_000_000 <= moment <= 253_402_300_799_999_999
+
+
+# -- names ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_hash_is_the_md5_of_the_plain_concatenation() -> None:
+    joined = "acme" + "S123" + "page_view" + "2026-01-01T10:00:00Z"
+
+    event_hash, split = name_of("acme", event(session_id="S123", event_type="page_view", timestamp="2026-01-01T10:00:00Z"))
+
+    assert event_hash == hashlib.md5(joined.encode()).hexdigest()
+    assert split == "4.9"
+
+
+def test_the_hash_of_an_event_with_an_id_is_that_of_the_tenant_and_the_id() -> None:
+    assert name_of("acme", event(event_id="e-1")) == (hashlib.md5(b"acmee-1").hexdigest(), "id")
+
+
+def test_one_concatenation_with_two_splits_is_two_names() -> None:
+    one, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
+
+    assert name_of("acme", one)[0] == name_of("acme", other)[0]
+    assert name_of("acme", one)[1] != name_of("acme", other)[1]
+
+
+def test_the_same_event_has_the_same_digest_however_it_was_written() -> None:
+    tidy = parse_event(NAMED + b',"a":1,"b":"A"}')
+    other = parse_event(b'{"b":"\\u0041",  "a":1,' + NAMED[1:] + b"}")
+
+    assert digest_of(tidy.body) == digest_of(other.body)
+    assert digest_of(tidy.body) != digest_of(parse_event(NAMED + b',"a":2,"b":"A"}').body)
+
+
+few = st.text(alphabet="12", min_size=1, max_size=3)
+moments = st.sampled_from(["2026-01-01T10:00:00Z", "2026-01-01T10:00:00.1Z", "2026-01-01T10:00:00+00:00"])
+colliding = st.one_of(
+    st.builds(lambda session, kind, at: event(session_id=session, event_type=kind, timestamp=at), few, few, moments),
+    st.builds(lambda parts, at: event(event_id="".join(parts) + at), st.lists(few, min_size=1, max_size=2), moments),
+)
+tenants = st.sampled_from(["a", "a1", "a12", "a2"])
+
+
+def what_it_is(tenant: str, one: Event) -> tuple[str | None, ...]:
+    return (tenant, one.event_id) if one.event_id else (tenant, one.session_id, one.event_type, one.timestamp)
+
+
+@given(st.lists(st.tuples(tenants, colliding), min_size=2, max_size=30))
+@example([("a", event(session_id="1", event_type="2")), ("a1", event(session_id="2", event_type="2"))])
+@example([("a", event(session_id="1", event_type="12")), ("a", event(session_id="11", event_type="2"))])
+@example([("a", event(session_id="1", event_type="2")), ("a", event(event_id="122026-01-01T10:00:00Z"))])
+def test_different_events_never_share_an_identity(sent: list[tuple[str, Event]]) -> None:
+    events_of: dict[tuple[str, str, str], set[tuple[str | None, ...]]] = {}
+    for tenant, one in sent:
+        events_of.setdefault((tenant, *name_of(tenant, one)), set()).add(what_it_is(tenant, one))
+
+    assert all(len(events) == 1 for events in events_of.values())
+    assert len(events_of) == len({what_it_is(tenant, one) for tenant, one in sent})
+
+
+# -- what a table cannot hold --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_table_cannot_hold_is_refused_with_a_reason(what: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse_event(with_member(REFUSED[what]))
+
+    assert refused.value.reason
+
+
+@pytest.mark.parametrize("field", ["session_id", "event_type", "event_id"])
+@pytest.mark.parametrize("value", [rb'"\u0000"', rb'"\ud800"', b'"\xff"', b'"\x00"'], ids=repr)
+def test_a_name_that_a_table_cannot_hold_is_refused(field: str, value: bytes) -> None:
+    members = {"session_id": b'"S"', "event_type": b'"t"', "timestamp": b'"2026-01-01T10:00:00Z"', field: value}
+
+    with pytest.raises(Rejected):
+        parse_event(b"{" + b",".join(b'"%s":%s' % (key.encode(), text) for key, text in members.items()) + b"}")
+
+
+def test_a_member_that_stands_twice_is_refused_by_name() -> None:
+    with pytest.raises(Rejected) as refused:
+        parse_event(NAMED + b',"session_id":"S2"}')
+
+    assert refused.value.field == "session_id"
+
+
+def test_the_last_of_thousands_of_keys_that_stands_twice_is_found_at_once() -> None:
+    keys = [f"k{i:04}" for i in range(5_000)]
+    raw = with_member(b"1," + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]).encode())
+    started = time.monotonic()
+
+    for _ in range(8):
+        with pytest.raises(Rejected) as refused:
+            parse_event(raw)
+
+    assert refused.value.field == keys[-1]
+    assert time.monotonic() - started < 0.7
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_what_is_accepted_comes_back_from_the_tables_as_it_was(what: str, tables: SqliteStore) -> None:
+    parsed = parse_event(with_member(ACCEPTED[what]))
+
+    [row] = stored(tables, f"accepted-{list(ACCEPTED).index(what)}", [parsed.body])
+
+    assert json.loads(row["properties"]) == {"x": json.loads(ACCEPTED[what])}
+    assert (row["session_id"], row["timestamp_us"]) == (parsed.session_id, parsed.timestamp_us)
+    assert parse_body(parsed.body) == parsed
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**66), 2**66)
+    | st.sampled_from([2**63, 2**63 - 1, -(2**63), -(2**63) - 1, 2**64])
+    | st.floats()
+    | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+own = st.fixed_dictionaries(
+    {"session_id": st.text(min_size=1, max_size=8), "event_type": st.text(min_size=1, max_size=8), "timestamp": moments},
+    optional={"event_id": st.none() | st.text(min_size=1, max_size=8)},
+)
+
+
+@given(own, st.dictionaries(st.text(max_size=3), anything, max_size=4), st.booleans())
+def test_any_json_object_becomes_an_event_or_is_refused(own: Any, members: Any, escaped: bool) -> None:
+    raw = json.dumps(members | own, ensure_ascii=escaped).encode(errors="surrogatepass")
+    try:
+        parsed = parse_event(raw)
+    except Rejected as refused:
+        assert refused.reason
+        return
+
+    assert parse_body(parsed.body) == parsed
+    assert json.loads(parsed.properties) == {key: value for key, value in json.loads(raw).items() if key not in own}
+
+
+@given(st.binary(max_size=60) | anything.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_become_an_event_or_are_refused(raw: bytes) -> None:
+    with pytest.raises(Rejected):
+        parse_event(raw)
+
+
+@given(st.data())
+def test_a_damaged_event_becomes_an_event_or_is_refused(data: st.DataObject) -> None:
+    raw = bytearray(body(page="\u00e9\u0000" if data.draw(st.booleans()) else "plain", deep=[{"a": 1.5}]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        parsed = parse_event(bytes(raw))
+    except Rejected:
+        return
+
+    assert parse_body(parsed.body) == parsed
+
+
+def test_every_accepted_event_has_a_place_in_the_tables(tables: SqliteStore) -> None:
+    tenants_used = iter(range(10_000))
+
+    @given(st.lists(st.tuples(own, st.dictionaries(st.text(max_size=3), anything, max_size=3)), min_size=1, max_size=4))
+    def check(sent: list[tuple[Any, Any]]) -> None:
+        accepted: dict[tuple[str, str], Event] = {}
+        for own_members, members in sent:
+            try:
+                parsed = parse_event(json.dumps(members | own_members).encode())
+            except Rejected:
+                continue
+            accepted.setdefault(name_of("acme", parsed), parsed)
+
+        rows = stored(tables, f"any-{next(tenants_used)}", [parsed.body for parsed in accepted.values()])
+
+        assert [row["properties"] for row in rows] == [parsed.properties.decode() for parsed in accepted.values()]
+        assert [row["session_id"] for row in rows] == [parsed.session_id for parsed in accepted.values()]
+
+    check()
+
+
+def test_a_value_that_is_no_event_can_be_decoded_alone() -> None:
+    assert decode_json(b"[1, 2]") == [1, 2]
+    with pytest.raises(Rejected):
+        decode_json(b"[" * 100_000)

@@ -1,0 +1,374 @@
+"""A log gives back what was appended, from any position, in bounded pages, and says which records it misses."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from streams import Event, Hole, Log, LogUnavailable, Record, digest_of, keys_of
+from streams import log as log_module
+from streams.log import PAGE_BYTES, PAGE_RECORDS
+from tests.support.events import event, events
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+LARGE = "x" * (64 * 1024 - 120)
+
+
+async def pages_of(log: Log, after: int = 0, **options: Any) -> list[list[Record]]:
+    return [page async for page in log.read("acme", after, **options)]
+
+
+async def positions_of(log: Log, after: int = 0, **options: Any) -> list[int]:
+    return [record.position for page in await pages_of(log, after, **options) for record in page]
+
+
+async def until_the_hole(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Hole]:
+    """The positions that a read gives before it names a hole, and the hole."""
+    positions: list[int] = []
+    with pytest.raises(Hole) as found:
+        async for page in log.read("acme", after, **options):
+            positions += [record.position for record in page]
+    return positions, found.value
+
+
+def remove(server: Server, *positions: int) -> None:
+    assert server.client.xdel(keys_of("acme").log, *(f"{position}-0" for position in positions)) == len(positions)
+
+
+def large(count: int) -> list[Event]:
+    return [event(session_id=f"L{i}", filler=LARGE) for i in range(count)]
+
+
+# -- reading -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_read_gives_every_record_in_order(log: Log) -> None:
+    sent = events(1_234)
+    await log.append("acme", sent)
+
+    records = [record for page in await pages_of(log) for record in page]
+
+    assert [record.position for record in records] == list(range(1, 1_235))
+    assert [record.body for record in records] == [one.body for one in sent]
+
+
+async def test_a_read_begins_behind_a_position(log: Log) -> None:
+    await log.append("acme", events(10))
+
+    assert await positions_of(log, 7) == [8, 9, 10]
+    assert await positions_of(log, 10) == []
+
+
+async def test_a_read_ends_with_the_position_that_was_asked_for(log: Log) -> None:
+    await log.append("acme", events(1_100))
+
+    assert await positions_of(log, 3, through=5) == [4, 5]
+    assert await positions_of(log, 0, through=1_001) == list(range(1, 1_002))
+    assert await positions_of(log, 5, through=5) == []
+
+
+async def test_an_unknown_log_is_empty(log: Log) -> None:
+    assert await positions_of(log) == []
+    assert await log.last_position("acme") == 0
+    assert await log.find("acme", 1) is None
+    assert await log.survey() == []
+
+
+async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
+    await log.append("acme", events(PAGE_RECORDS))
+    reading = log.read("acme", 0)
+    await anext(reading)
+
+    await log.append("acme", [event(session_id="late")])
+
+    assert [record.position for record in await anext(reading)] == [PAGE_RECORDS + 1]
+
+
+async def test_a_read_beyond_the_end_names_what_is_not_there(log: Log) -> None:
+    await log.append("acme", events(3))
+
+    positions, hole = await until_the_hole(log, through=5)
+
+    assert positions == [1, 2, 3]
+    assert (hole.first, hole.last) == (4, 5)
+
+
+async def test_a_record_says_when_it_was_received(log: Log) -> None:
+    before = time.time_ns() // 1000
+    await log.append("acme", [event()])
+    after = time.time_ns() // 1000
+
+    [[record]] = await pages_of(log)
+
+    assert before <= record.received_at_us <= after
+    assert record.version == 1
+
+
+async def test_an_entry_is_readable_by_a_person(server: Server, log: Log) -> None:
+    await log.append("acme", [event(page="/a")])
+
+    [(entry_id, fields)] = server.client.xrange(keys_of("acme").log)
+
+    assert entry_id == b"1-0"
+    assert list(fields) == [b"event", b"received_at_us", b"version"]
+    assert json.loads(fields[b"event"])["properties"] == {"page": "/a"}
+    assert fields[b"received_at_us"].isdigit() and fields[b"version"] == b"1"
+
+
+async def test_find_gives_the_record_at_a_position_and_no_other(server: Server, log: Log) -> None:
+    sent = events(3)
+    await log.append("acme", sent)
+    remove(server, 2)
+
+    found = await log.find("acme", 3)
+
+    assert found is not None and digest_of(found.body) == digest_of(sent[2].body)
+    assert await log.find("acme", 2) is None
+    assert await log.find("acme", 4) is None
+
+
+async def test_find_each_gives_the_records_of_many_logs_in_the_order_asked(
+    server: Server, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "PAGE_RECORDS", 2)  # so there are several round trips
+    tenants = [f"t{i}" for i in range(5)]
+    for tenant in tenants:
+        await log.append(tenant, [event(session_id=f"S{n}", of=tenant, n=n) for n in range(3)])
+    server.client.xdel(keys_of("t3").log, "2-0")
+
+    found = await log.find_each([(tenant, 2) for tenant in reversed([*tenants, "nobody"])])
+
+    said = [record and (record.position, json.loads(record.body)["properties"]) for record in found]
+    assert said == [None] + [None if i == 3 else (2, {"of": f"t{i}", "n": 1}) for i in (4, 3, 2, 1, 0)]
+
+
+async def test_find_says_what_is_wrong_with_a_log(server: Server, log: Log) -> None:
+    server.client.set(keys_of("acme").log, "no stream")
+
+    with pytest.raises(LogUnavailable, match="WRONGTYPE"):
+        await log.find("acme", 1)
+
+
+async def test_named_gives_the_positions_of_a_hash_within_the_window(server: Server, log: Log) -> None:
+    [one, other] = await log.append("acme", [event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")])
+
+    assert one.event_hash == other.event_hash
+    assert await log.named("acme", one.event_hash) == [1, 2]
+    server.client.delete(*server.client.keys("*:seen:*"))
+    assert await log.named("acme", one.event_hash) == []
+
+
+async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
+    await log.append("acme", events(7))
+    await log.append("globex", events(2))
+
+    assert [await log.last_position(tenant) for tenant in ("acme", "globex", "initech")] == [7, 2, 0]
+
+
+# -- holes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("removed", "before", "hole"),
+    [
+        ([4], [1, 2, 3], (4, 4)),
+        ([1], [], (1, 1)),
+        ([3, 4, 5], [1, 2], (3, 5)),
+        ([1, 2, 3], [], (1, 3)),
+        ([2, 4], [1], (2, 2)),
+    ],
+)
+async def test_a_hole_is_named_behind_the_records_before_it(
+    server: Server, log: Log, removed: list[int], before: list[int], hole: tuple[int, int]
+) -> None:
+    await log.append("acme", events(10))
+    remove(server, *removed)
+
+    positions, found = await until_the_hole(log)
+
+    assert positions == before
+    assert (found.tenant, found.first, found.last) == ("acme", *hole)
+    assert f"{hole[0]} to {hole[1]}" in str(found)
+
+
+async def test_a_trimmed_head_is_a_hole(server: Server, log: Log) -> None:
+    await log.append("acme", events(10))
+    server.client.xtrim(keys_of("acme").log, minid="7-0", approximate=False)
+
+    positions, hole = await until_the_hole(log)
+
+    assert positions == []
+    assert (hole.first, hole.last) == (1, 6)
+    assert await positions_of(log, 6) == [7, 8, 9, 10]
+
+
+async def test_a_hole_at_the_end_is_named_when_the_end_was_asked_for(server: Server, log: Log) -> None:
+    await log.append("acme", events(5))
+    remove(server, 4, 5)
+
+    positions, hole = await until_the_hole(log, through=5)
+
+    assert positions == [1, 2, 3]
+    assert (hole.first, hole.last) == (4, 5)
+
+
+async def test_a_hole_between_two_pages_is_named(server: Server, log: Log) -> None:
+    await log.append("acme", events(PAGE_RECORDS + 10))
+    remove(server, PAGE_RECORDS + 1)
+
+    positions, hole = await until_the_hole(log)
+
+    assert positions == list(range(1, PAGE_RECORDS + 1))
+    assert (hole.first, hole.last) == (PAGE_RECORDS + 1, PAGE_RECORDS + 1)
+
+
+async def test_a_read_that_begins_behind_a_hole_meets_none(server: Server, log: Log) -> None:
+    await log.append("acme", events(5))
+    remove(server, 1, 2)
+
+    assert await positions_of(log, 2) == [3, 4, 5]
+
+
+async def test_the_position_of_a_removed_record_is_never_given_again(server: Server, log: Log) -> None:
+    await log.append("acme", events(3))
+    remove(server, 1, 2, 3)
+
+    [receipt] = await log.append("acme", [event(session_id="next")])
+
+    assert receipt.position == 4
+
+
+async def test_the_survey_says_what_each_log_holds(server: Server, log: Log) -> None:
+    await log.append("acme", events(5))
+    await log.append("globex", events(2))
+    await log.append("initech", events(4))
+    remove(server, 2)
+    server.client.xtrim(keys_of("initech").log, minid="3-0", approximate=False)
+
+    surveys = await log.survey()
+
+    assert [(one.tenant, one.last, one.held) for one in surveys] == [
+        ("acme", 5, 4),
+        ("globex", 2, 2),
+        ("initech", 4, 2),
+    ]
+    assert [one.has_hole for one in surveys] == [True, False, True]
+
+
+async def test_the_survey_of_a_log_that_lost_its_newest_record_has_a_hole(server: Server, log: Log) -> None:
+    await log.append("acme", events(5))
+    remove(server, 5)
+
+    [survey] = await log.survey()
+
+    assert (survey.last, survey.held, survey.has_hole) == (5, 4, True)
+    assert await log.holes(survey) == [(5, 5)]
+
+
+async def test_a_survey_of_some_partitions_has_only_their_tenants(log: Log) -> None:
+    await log.append("acme", events(1))
+    await log.append("globex", events(1))
+
+    assert [one.tenant for one in await log.survey([keys_of("globex").partition])] == ["globex"]
+
+
+async def test_all_holes_of_a_log_are_named_up_to_a_limit(server: Server, log: Log) -> None:
+    await log.append("acme", events(100))
+    remove(server, 1, 2, 10, 50, 51, 52, 100)
+
+    [survey] = await log.survey()
+
+    assert await log.holes(survey) == [(1, 2), (10, 10), (50, 52), (100, 100)]
+    assert await log.holes(survey, limit=2) == [(1, 2), (10, 10)]
+
+
+# -- entries that somebody wrote by hand ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"foo": "bar"},
+        {"event": "{}"},
+        {"event": "{}", "received_at_us": "1", "version": "1", "more": "1"},
+        {"event": "{}", "version": "1", "received_at_us": "1"},
+        {"event": "{}", "received_at_us": "soon", "version": "1"},
+        {"event": "{}", "received_at_us": "1", "version": "-1"},
+        {"event": b"\xff\x00", "received_at_us": "", "version": "1"},
+    ],
+    ids=str,
+)
+async def test_an_entry_by_hand_is_a_record_of_no_version_with_all_its_bytes(
+    server: Server, log: Log, fields: dict[str, Any]
+) -> None:
+    server.client.xadd(keys_of("acme").log, fields, id="1-0")
+    await log.append("acme", [event()])
+
+    [[foreign, ours]] = await pages_of(log)
+
+    assert (foreign.position, foreign.version) == (1, 0)
+    assert (ours.position, ours.version) == (2, 1)
+    for part in fields.values():
+        assert (part if isinstance(part, bytes) else part.encode()) in foreign.body
+
+
+async def test_an_entry_of_a_later_format_keeps_its_version(server: Server, log: Log) -> None:
+    server.client.xadd(keys_of("acme").log, {"event": "{}", "received_at_us": "5", "version": "2"}, id="1-0")
+
+    [[record]] = await pages_of(log)
+
+    assert record == Record(1, 5, 2, b"{}")
+
+
+async def test_an_entry_between_two_positions_is_passed_over(server: Server, log: Log) -> None:
+    await log.append("acme", events(3))
+    server.client.xadd(keys_of("acme").log, {"foo": "bar"}, id="3-1")
+    await log.append("acme", [event(session_id="next")])
+
+    assert await positions_of(log) == [1, 2, 3, 4]
+    assert await positions_of(log, 2, through=4) == [3, 4]
+
+
+# -- bounds --------------------------------------------------------------------------------------------------------------
+
+
+async def test_pages_are_bounded_in_records(log: Log) -> None:
+    await log.append("acme", events(3 * PAGE_RECORDS))
+
+    assert len((await pages_of(log))[0]) == PAGE_RECORDS
+    assert max(map(len, await pages_of(log))) <= 5_000
+
+
+async def test_pages_of_large_records_are_bounded_in_bytes(log: Log) -> None:
+    await log.append("acme", events(10) + large(700))
+
+    pages = await pages_of(log)
+
+    assert sum(map(len, pages)) == 710
+    assert max(sum(len(record.body) for record in page) for page in pages) <= PAGE_BYTES
+
+
+async def test_small_records_before_large_ones_do_not_make_a_page_larger(log: Log) -> None:
+    await log.append("acme", events(PAGE_RECORDS) + large(300))
+
+    sizes = [sum(len(record.body) for record in page) for page in await pages_of(log)]
+
+    assert max(sizes) <= PAGE_BYTES
+
+
+async def test_a_reply_is_asked_for_by_the_size_of_the_records_before(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    await log.append("acme", large(900))
+    page, counts = log._page, []
+
+    async def counted(tenant: str, after: int, count: int) -> list[Record]:
+        counts.append(count)
+        return await page(tenant, after, count)
+
+    monkeypatch.setattr(log, "_page", counted)
+    await pages_of(log)
+
+    assert counts[0] == PAGE_RECORDS
+    assert max(counts[1:]) * len(LARGE) <= PAGE_BYTES

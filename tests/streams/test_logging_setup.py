@@ -1,0 +1,293 @@
+"""Logs are JSON for machines and text in a terminal; neither holds a key, a token, a password or what a client sent."""
+
+import base64
+import errno
+import gzip
+import json
+import logging
+import os
+import pty
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
+from projector import ApiKey, SqliteStore
+from projector.store.sqlite import api_keys
+from streams import keys_of, load_settings
+from streams.runtime.logging_setup import formatter, is_text
+from streams.runtime.settings import without_passwords
+from tests.support.events import body
+from tests.support.http import ROOT, environment, logged_in, process_of, running, wait_until
+from tests.support.servers import Server
+
+CANARY = "canary7f3a"
+SECRET = f"{CANARY} and more than thirty-two bytes"
+
+
+def in_terminal(command: list[str], until: Callable[[str], bool], *, folder: Path, **settings: Any) -> str:
+    """What a command says when it speaks to a terminal, until it has said that; it is ended then."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(command, cwd=folder, env=environment(**settings), stdout=follower, stderr=follower)
+    os.close(follower)
+    said = b""
+    try:
+        while not until(said.decode(errors="replace")):
+            try:
+                chunk = os.read(leader, 65_536)
+            except OSError as error:
+                assert error.errno == errno.EIO  # all that held the terminal have ended
+                break
+            said += chunk
+    finally:
+        process.terminate()
+        process.wait(10)
+        os.close(leader)
+    return said.decode(errors="replace")
+
+
+def are_json(said: str) -> list[bool]:
+    return [line.strip().startswith("{") for line in said.splitlines() if line.strip()]
+
+
+# -- which format ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "terminal", "text"),
+    [
+        *(("auto", True, True), ("auto", False, False), ("", True, True), ("", False, False), ("xml", False, False)),
+        *(("json", True, False), ("json", False, False), ("text", True, True), ("text", False, True)),
+    ],
+)
+def test_a_terminal_gets_text_and_the_setting_has_the_last_word(given: str, terminal: bool, text: bool) -> None:
+    assert is_text(given, terminal) == text
+
+
+@pytest.mark.parametrize(("given", "json_lines"), [({}, False), ({"LOG_FORMAT": "json"}, True)], ids=["auto", "json"])
+def test_in_a_terminal_lines_are_for_people_unless_json_is_set(
+    server: Server, tmp_path: Path, given: dict[str, str], json_lines: bool
+) -> None:
+    command = [sys.executable, "-m", "projector", "run"]
+    settings = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)} | given
+
+    said = in_terminal(command, lambda said: " applies " in said, folder=tmp_path, **settings)
+
+    assert " applies " in said
+    assert set(are_json(said)) == {json_lines}
+
+
+def test_a_format_in_the_file_counts_too(server: Server, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOG_FORMAT=text\n")
+    with process_of(("-m", "projector", "run"), tmp_path, "out", REDIS_URL=server.url, DATA_DIR=str(tmp_path)):
+        said = wait_until(lambda: " applies " in (text := (tmp_path / "out").read_text()) and text, "it applies")
+
+    assert set(are_json(said)) == {False}
+
+
+@pytest.mark.parametrize("command", ["api", "projector status", "streams settings"])
+def test_a_wrong_format_ends_a_command_with_one_plain_sentence(tmp_path: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=tmp_path, env=environment(LOG_FORMAT="xml"), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Setting LOG_FORMAT ") and done.stderr.count("\n") == 1
+
+
+def test_an_odd_line_in_the_file_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("an odd line\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "streams", "settings"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+    [line] = logged_in(done.stderr)
+
+    assert (line["level"], line["logger"]) == ("warning", "dotenv.main")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "given", "used"),
+    [(True, None, "text"), (True, "json", "json"), (False, None, "unset"), (False, "text", "text")],
+)
+def test_make_run_asks_for_text_in_a_terminal(tmp_path: Path, terminal: bool, given: str | None, used: str) -> None:
+    honcho, python = tmp_path / "honcho", tmp_path / "python"
+    honcho.write_text('#!/bin/sh\necho "LOG_FORMAT is ${LOG_FORMAT:-unset}."\n')
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    for file in (honcho, python):
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/run", "run", f"BIN={tmp_path}"]
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "run").touch()
+    (tmp_path / "pyproject.toml").touch()
+    settings = {"LOG_FORMAT": given} if given else {}
+
+    if terminal:
+        said = in_terminal(command, lambda said: "LOG_FORMAT is" in said and "\n" in said, folder=tmp_path, **settings)
+    else:
+        said = subprocess.run(
+            command, cwd=tmp_path, env=environment(**settings), capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+
+    assert f"LOG_FORMAT is {used}." in said
+
+
+# -- what is in a line -------------------------------------------------------------------------------------------------
+
+
+def record(message: str, *arguments: Any, failed: BaseException | None = None) -> logging.LogRecord:
+    exc_info = (type(failed), failed, failed.__traceback__) if failed else None
+    return logging.LogRecord("projector", logging.WARNING, "x.py", 1, message, arguments, exc_info)
+
+
+def test_a_line_says_when_who_what_and_how_bad() -> None:
+    line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "gone")))
+
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"level": "warning", "logger": "projector", "event": "acme: stopped:\ngone"}
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["json", "text"])
+def test_an_exception_is_there_without_values_of_variables(as_text: bool) -> None:
+    def fail(payload: str) -> None:
+        raise ValueError("it went wrong")
+
+    with pytest.raises(ValueError) as raised:
+        fail(CANARY * 2)
+    line = formatter(as_text=as_text).format(record("oh", failed=raised.value))
+
+    assert "Traceback (most recent call last)" in line and "it went wrong" in line and "in fail" in line
+    assert CANARY * 2 not in line
+    if not as_text:
+        assert "\n" not in line and "Traceback" in json.loads(line)["exception"]
+
+
+URLS = [
+    f"redis://:{CANARY}@localhost:6379/1",
+    f"rediss://user:{CANARY}@localhost",
+    f"redis://user:pass@{CANARY}@localhost",
+    f"redis://:{CANARY}/{CANARY}@localhost",
+    f"unix://user@/run/server.sock?db=0&password={CANARY}",
+    f"unix:///run/server.sock?password={CANARY}&db=0",
+    f"unix://user:{CANARY}@/run/server.sock",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("as_text", [False, True], ids=["json", "text"])
+def test_a_password_in_an_address_is_not_logged(url: str, as_text: bool) -> None:
+    lines = formatter(as_text=as_text).format(record("it applies %s to tables", url, failed=ValueError(f"{url!r} is no address")))
+
+    assert CANARY not in lines
+    assert "***" in lines and "to tables" in lines and "is no address" in lines
+
+
+def test_a_long_line_is_looked_through_quickly() -> None:
+    long = "//a" * 300_000
+
+    started = time.monotonic()
+
+    assert without_passwords(long) == long
+    assert time.monotonic() - started < 5
+
+
+def test_an_address_without_a_password_is_logged_as_it_is() -> None:
+    for url in ("redis://localhost:6379/0", "unix:///run/server.sock?db=1", "sqlite:////data/penstock.db"):
+        assert without_passwords(f"applies {url} as user@host") == f"applies {url} as user@host"
+
+
+@pytest.mark.parametrize("url", [*URLS, f"http://:{CANARY}@localhost", f"redis://:{CANARY}@localhost:port"])
+def test_a_process_that_cannot_use_an_address_does_not_say_its_password(tmp_path: Path, url: str) -> None:
+    with process_of(("-m", "projector", "run"), tmp_path, "out", REDIS_URL=url, DATA_DIR=str(tmp_path), LEASE_SECONDS=0.2):
+        said = wait_until(
+            lambda: any(word in (text := (tmp_path / "out").read_text()) for word in ("waiting: ", "Setting ")) and text,
+            "it says so",
+        )
+
+    assert CANARY not in said
+    assert "Traceback" not in said
+
+
+# -- nothing that a client sent ----------------------------------------------------------------------------------------
+
+
+def hostile(key: str, token: str) -> list[dict[str, Any]]:
+    """Requests that are refused in many ways, or accepted, each with the canary somewhere; as `httpx.request` takes them."""
+    good = {"Authorization": f"Bearer {key}"}
+    bodies = [
+        b"",
+        f'{{"session_id": "{CANARY}'.encode(),
+        f'["{CANARY}", 1, {{"{CANARY}": NaN}}]'.encode(),
+        CANARY.encode() + b"\xff\0",
+    ]
+    bodies += [
+        json.dumps({"payload": base64.b64encode(CANARY.encode()).decode() + "!"}).encode(),
+        body(session_id=CANARY, n="x" * 70_000),
+    ]
+    bodies += [body(session_id=CANARY), body(session_id=CANARY, more=CANARY), b"[" * 5_000 + CANARY.encode()]
+    posts: list[dict[str, Any]] = [{"method": "POST", "content": content, "headers": good} for content in bodies]
+    posts.append(
+        {"method": "POST", "content": gzip.compress(body(session_id=CANARY))[:-9], "headers": good | {"Content-Encoding": "gzip"}}
+    )
+    posts.append({"method": "POST", "content": b"x", "headers": good | {"Content-Encoding": CANARY, "Content-Type": CANARY}})
+    posts.append({"method": "POST", "content": b"x", "headers": good | {"X-Tenant-ID": CANARY}})
+    credentials_ = [
+        f"Bearer {CANARY}",
+        f"Bearer ps_w_{CANARY}",
+        f"Bearer a.{CANARY}.b",
+        f"Bearer {token}x",
+        f"Digest {CANARY}",
+        f"Basic {CANARY}!",
+    ]
+    reads: list[dict[str, Any]] = [{"method": "GET", "headers": {"Authorization": one}} for one in credentials_]
+    reads.append({"method": "GET", "headers": {"X-Write-Key": CANARY.encode() + b"\xe9"}})
+    reads += [{"method": "GET", "params": {name: CANARY}, "headers": {"Authorization": f"Bearer {token}"}}
+              for name in ("cursor", "limit", "since", "session_id", "event_type", "after", CANARY)]  # fmt: skip
+    return posts + reads
+
+
+RAW = [f"GET /{CANARY}", f"{CANARY} / HTTP/1.1\r\n\r\n", f"GET / HTTP/1.1\r\nAuthorization: {CANARY}\r\n{CANARY}\r\n\r\n",
+       f"GET /?{CANARY} HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: {CANARY}\r\n\r\n", f"GET / HTTP/1.1\r\nX: {CANARY * 5_000}\r\n\r\n"]  # fmt: skip
+
+
+def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Path) -> None:
+    key = new_key("admin")
+    with SqliteStore(load_settings({"DATA_DIR": str(tmp_path)}).tables_url.removeprefix("sqlite:///"), cache_mib=8) as store:
+        api_keys.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", CANARY, 0))
+    token = jwt.encode({"tenant": "globex", "role": "admin", "exp": 4_000_000_000, "canary": CANARY}, SECRET)
+    settings = {"AUTH": "keys", "JWT_SECRET": SECRET, "ACCESS_LOG": 1, "REQUEST_SECONDS": 1, "READ_WAIT_SECONDS": 0.2}
+    with running(server, tmp_path, projector=True, **settings) as api:
+        server.client.set(keys_of("globex").log, CANARY)
+        server.client.xadd(keys_of("acme").log, {"event": f'{{"{CANARY}'}, id="1-0")  # what no door let in
+        with httpx.Client(base_url=api.url) as client:
+            answers = [client.request(url="/api/events", **request) for request in hostile(key, token)]
+            answers.append(
+                client.post("/api/events", content=body(session_id=CANARY), headers={"Authorization": f"Bearer {token}"})
+            )
+        for raw in RAW:
+            with api.connect() as connection:
+                connection.sendall(raw.encode())
+                connection.recv(65_536)
+        read = {"Authorization": f"Bearer {key}"}
+        wait_until(lambda: httpx.get(f"{api.url}/api/events?after=2", headers=read).status_code == 200, "it is projected")
+        quarantined = httpx.get(f"{api.url}/api/receipts/1", headers=read).json()
+        said, projector = api.said, (tmp_path / "projector.out").read_text()
+
+    assert quarantined["status"] == "quarantined"
+    statuses = {answer.status_code for answer in answers}
+    assert statuses >= {202, 400, 401, 403, 415, 422, 500}, statuses
+    assert sum("milliseconds" in line for line in logged_in(said)) >= len(answers)
+    assert logged_in(projector)
+    for text in (said, projector, (tmp_path / "api.out").read_text(), (tmp_path / "projector.out").read_text()):
+        for secret in (CANARY, key, token):
+            assert secret not in text

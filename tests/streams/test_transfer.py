@@ -1,0 +1,699 @@
+"""A log moves to another installation as a file: every record at its position, every byte as it was, or a sentence that says why not."""
+
+import asyncio
+import base64
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import streams.transfer.import_log
+from projector import SqliteStore
+from projector.live.worker import Worker
+from projector.rebuild.verify import verify
+from streams import BadTenant, Hole, Log, LogFull, LogUnavailable, Record, TenantErased, Wire, keys_of, name_of
+from streams.erasure import tenant_deletion
+from streams.transfer.format import BadLine, export, line_of, lines_of
+from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
+from tests.streams.test_settings import clean, run
+from tests.support.events import body, event, events
+from tests.support.proxy import Proxy, until
+from tests.support.servers import BINARIES, Server
+
+pytestmark = pytest.mark.anyio
+
+WINDOW_SECONDS = 86_400.0
+LOG = keys_of("acme").log
+BY_HAND: list[dict[str, Any]] = [
+    {"foo": "bär"},
+    {"event": "", "received_at_us": "3", "version": "1"},
+    {"event": "no json", "received_at_us": "4", "version": "1"},
+    {"event": b"\xff\x00", "received_at_us": "5", "version": "1"},
+    {"event": '{"a":\n1}', "received_at_us": "6", "version": "1"},
+    {"event": ' {"a": 1} ', "received_at_us": "7", "version": "1"},
+    {"event": '{ "a":1.50, "a" : 2,"é":"\\u00e9\u2028" }', "received_at_us": "8", "version": "2"},
+    {"event": "[" * 400 + "]" * 400, "received_at_us": "9", "version": "1"},
+    {"event": '{"a":1}', "received_at_us": str(2**62), "version": "0"},
+    {"event": b"\xef\xbb\xbf{}", "received_at_us": "10", "version": "1"},
+]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few records are many batches."""
+    monkeypatch.setattr(streams.transfer.import_log, "CALL_LIMIT_EVENTS", 4)
+
+
+@pytest.fixture
+async def target(tmp_path: Path, server: Server) -> AsyncIterator[Log]:
+    """The log of another installation, on a server of the same version."""
+    other = Server(next(name for name, binary in BINARIES.items() if binary == server.binary), tmp_path / "target").start()
+    try:
+        async with Log(Wire(other.url)) as log:
+            yield log
+    finally:
+        other.stop()
+
+
+async def exported(log: Log, after: int = 0, tenant: str = "acme") -> bytes:
+    last = await log.last_position(tenant)
+    return b"".join([lines async for _, lines in export(log, tenant, after, last)])
+
+
+def restore_of(log: Log) -> Restore:
+    return Restore(log, window_seconds=WINDOW_SECONDS, wait_seconds=0.0)
+
+
+async def imported(log: Log, file: bytes) -> Restore:
+    restore = restore_of(log)
+    await restore.run(file.splitlines(keepends=True))
+    return restore
+
+
+async def records_of(log: Log, tenant: str = "acme") -> list[Record]:
+    return [record async for page in log.read(tenant, 0) for record in page]
+
+
+def by_hand(server: Server, after: int) -> None:
+    """Entries that the door did not write, behind a position."""
+    for position, fields in enumerate(BY_HAND, after + 1):
+        server.client.xadd(LOG, fields, id=f"{position}-0")
+
+
+def everything_in(server: Server) -> dict[bytes, Any]:
+    """Every key with its value; when claims end is not part of it."""
+    reads: dict[bytes, Any] = {
+        b"string": server.client.get,
+        b"set": server.client.smembers,
+        b"zset": lambda key: server.client.zrange(key, 0, -1),
+        b"hash": server.client.hgetall,
+        b"stream": server.client.xrange,
+    }
+    return {key: reads[server.client.type(key)](key) for key in server.client.scan_iter()}
+
+
+def file_of(*records: Record, after: int = 0, through: int | None = None, tenant: str = "acme") -> bytes:
+    """A file as an export writes it, of whatever records."""
+    last = through if through is not None else records[-1].position if records else after
+    header = {"format": "penstock-log", "version": 1, "tenant": tenant, "after": after, "through": last}
+    return json.dumps(header, separators=(",", ":")).encode() + b"\n" + b"".join(map(line_of, records))
+
+
+def numbered(count: int, received_at_us: int | None = None) -> list[Record]:
+    received = time.time_ns() // 1000 if received_at_us is None else received_at_us
+    return [Record(i, received, 1, one.body) for i, one in enumerate(events(count), 1)]
+
+
+# -- there and back ------------------------------------------------------------------------------------------------------
+
+
+async def test_every_record_comes_out_as_it_went_in(server: Server, log: Log, target: Log) -> None:
+    await log.append("acme", [*events(10), event(session_id="Ж\n\u2028", page='/é"\\')])
+    by_hand(server, after=11)
+    await log.append("acme", [event(session_id="last")])
+    file = await exported(log)
+
+    restore = await imported(target, file)
+
+    assert await records_of(target) == await records_of(log)
+    assert await exported(target) == file
+    assert (restore.tenant, restore.position, restore.written) == ("acme", 22, 22)
+
+
+async def test_a_line_is_json_with_the_event_as_it_is_in_the_log(server: Server, log: Log) -> None:
+    await log.append("acme", [event(page="/é")])
+    by_hand(server, after=1)
+
+    header, first, *others = (await exported(log)).splitlines()
+
+    assert json.loads(header) == {"format": "penstock-log", "version": 1, "tenant": "acme", "after": 0, "through": 11}
+    [(_, fields)] = server.client.xrange(LOG, count=1)
+    assert fields[b"event"] in first and json.loads(first)["event"]["properties"] == {"page": "/é"}
+    assert json.loads(first)["received_at_us"] == int(fields[b"received_at_us"])
+    assert [json.loads(line)["position"] for line in others] == list(range(2, 12))
+    told = [json.loads(line) for line in others]
+    assert [("base64" in one, "event" in one) for one in told] == [(position != 7, position == 7) for position in range(1, 11)]
+    assert base64.b64decode(told[3]["base64"]) == b"\xff\x00"
+
+
+async def test_the_server_knows_of_a_moved_tenant_all_that_the_first_one_knew(server: Server, log: Log) -> None:
+    await log.append("acme", [event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")])
+    await log.append("acme", [event(event_id="e1"), event(n=1, event_type="other"), *events(9)])
+    await log.append("globex", events(2))
+    before = everything_in(server)
+    file, other = await exported(log), await exported(log, tenant="globex")
+    server.client.flushall()
+
+    await imported(log, file)
+    await imported(log, other)
+
+    assert everything_in(server) == before
+
+
+async def test_a_retry_after_the_move_is_answered_duplicate(log: Log, target: Log) -> None:
+    sent = [*events(9), event(event_id="e1"), event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")]
+    await log.append("acme", sent)
+    await imported(target, await exported(log))
+
+    receipts = await target.append("acme", [*sent, event(event_id="e1", other=1), event(session_id="new")])
+
+    assert [(receipt.status, receipt.position) for receipt in receipts[:-2]] == [("duplicate", i) for i in range(1, 13)]
+    assert [(receipt.status, receipt.position) for receipt in receipts[-2:]] == [("conflict", 10), ("accepted", 13)]
+
+
+async def test_the_tables_of_the_other_installation_become_equal(
+    server: Server, log: Log, target: Log, worker: Worker, store: SqliteStore, tmp_path: Path
+) -> None:
+    await log.append("acme", [*events(40), event(event_id="e1"), event(event_id="e1", other=1)])
+    by_hand(server, after=41)
+    server.client.delete(*server.client.keys("*:seen:*"))
+    await log.append("acme", [event(event_id="e1"), event(session_id="new")])  # a late duplicate
+    await worker.run_to_end()
+
+    through = await log.last_position("acme")
+
+    with SqliteStore(str(tmp_path / "target.db"), cache_mib=8) as other:
+        stop = asyncio.Event()
+        running = asyncio.create_task(Worker(target, other, holder="test:2", lease_seconds=0.5).run(stop))
+        await asyncio.sleep(0.2)  # its first sweep is over; what comes now has to make itself known
+        await imported(target, await exported(log))
+        await until(lambda: other.tables().checkpoint("acme").position == through)
+        stop.set()
+        await running
+
+        for table in ("events", "event_sessions", "quarantine", "checkpoints"):
+            assert rows_of(other, table) == rows_of(store, table) != []
+        assert [difference async for difference in verify(target, other)] == []
+
+
+def rows_of(store: SqliteStore, table: str) -> list[tuple[Any, ...]]:
+    with store.reading() as connection:
+        return [tuple(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]
+
+
+async def test_projectors_are_woken_and_their_groups_begin_with_the_first_record(server: Server, log: Log) -> None:
+    keys = keys_of("acme")
+    server.client.sadd(keys.groups, "one", "two")
+    listening = server.client.pubsub(ignore_subscribe_messages=True)
+    listening.subscribe("penstock:ready")
+    listening.get_message(timeout=1)
+
+    await imported(log, file_of(*numbered(9)))
+
+    groups = server.client.xinfo_groups(LOG)
+    assert [(group["name"], group["last-delivered-id"]) for group in groups] == [(b"one", b"0-0"), (b"two", b"0-0")]
+    assert [server.client.zcard(f"{{{keys.partition}}}:ready:{group}") for group in ("one", "two")] == [1, 1]
+    message = listening.get_message(timeout=5)
+    assert message is not None and int(message["data"]) == keys.partition
+    assert server.client.smembers(keys.tenants) == {b"acme"}
+    listening.close()
+
+
+# -- claims --------------------------------------------------------------------------------------------------------------
+
+
+async def test_names_are_claimed_for_what_is_left_of_the_window(server: Server, log: Log) -> None:
+    now_us = time.time_ns() // 1000
+    ages = [WINDOW_SECONDS + 60, WINDOW_SECONDS - 60, WINDOW_SECONDS / 2, 0, -3_600]
+    some = [Record(i, now_us - int(age * 1e6), 1, one.body) for i, (age, one) in enumerate(zip(ages, events(5), strict=True), 1)]
+
+    await imported(log, file_of(*some))
+
+    left = [server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) / 1000 for one in events(5)]
+    assert left[0] < 0
+    assert left[1:] == pytest.approx([60, WINDOW_SECONDS / 2, WINDOW_SECONDS, WINDOW_SECONDS], abs=20)
+
+
+async def test_of_two_records_with_one_name_the_first_has_the_claim(log: Log) -> None:
+    now_us = time.time_ns() // 1000
+    some = [Record(1, now_us, 1, event(n=1).body), Record(2, now_us, 1, event(n=2).body)]
+
+    await imported(log, file_of(*some))
+
+    assert await log.named("acme", name_of("acme", event(n=1))[0]) == [1]
+    [receipt] = await log.append("acme", [event(n=1)])
+    assert (receipt.status, receipt.position) == ("duplicate", 1)
+
+
+async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_longer_lives(server: Server, log: Log) -> None:
+    now_us = time.time_ns() // 1000
+    one, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
+
+    await imported(log, file_of(Record(1, now_us, 1, one.body), Record(2, now_us - int(WINDOW_SECONDS * 9e5), 1, other.body)))
+
+    assert await log.named("acme", name_of("acme", one)[0]) == [1, 2]
+    assert server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) > WINDOW_SECONDS * 900
+    assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
+
+
+# -- again and again -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_import_twice_is_an_import_once(server: Server, log: Log) -> None:
+    file = file_of(*numbered(11))
+    await imported(log, file)
+    before = everything_in(server)
+
+    again = await imported(log, file)
+
+    assert (again.position, again.written, again.compared) == (11, 0, 11)
+    assert everything_in(server) == before
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
+async def test_an_import_cut_anywhere_and_begun_again_is_whole(server: Server, log: Log, cuts: list[float]) -> None:
+    server.client.flushall()
+    some = [*numbered(18), Record(19, 7, 0, b"\xff by hand")]
+    file = file_of(*some)
+    position = 0
+
+    for cut in sorted(cuts):
+        restore = restore_of(log)
+        with pytest.raises(BadLine) as refused:
+            await restore.run(file[: int(cut * (len(file) - 1))].splitlines(keepends=True))
+        assert str(refused.value).endswith("is cut") or "missing" in str(refused.value)
+        position = max(position, restore.position)
+        assert await records_of(log) == some[:position]
+    restore = await imported(log, file)
+
+    assert (restore.compared, restore.written) == (position, 19 - position)
+    assert await records_of(log) == some
+
+
+async def test_an_import_goes_on_where_the_answer_to_a_batch_was_lost(server: Server) -> None:
+    some = numbered(20)
+    async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=0.3)) as log:
+        await imported(log, file_of(*some[:4]))
+        restore = Restore(log, window_seconds=WINDOW_SECONDS, wait_seconds=10)
+        proxy.swallow_reply(7)  # after the position, four comparisons and a batch, that of another
+
+        await restore.run(file_of(*some).splitlines(keepends=True))
+
+        assert len(proxy.swallowed) == 1
+        assert (restore.position, restore.written, restore.compared) == (20, 12, 8)
+        assert await records_of(log) == some
+
+
+async def test_an_import_waits_for_a_server_that_is_away(own_server: Server) -> None:
+    some = numbered(10)
+    async with Log(Wire(own_server.url, budget_seconds=0.2)) as log:
+        await imported(log, file_of(*some[:5]))
+        own_server.kill()
+        restore = Restore(log, window_seconds=WINDOW_SECONDS, wait_seconds=20)
+        importing = asyncio.create_task(restore.run(file_of(*some).splitlines(keepends=True)))
+        await asyncio.sleep(0.5)
+        own_server.start()
+        await importing
+
+        assert await records_of(log) == some
+
+
+async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None:
+    own_server.kill()
+    async with Log(Wire(own_server.url, budget_seconds=0.1)) as log:
+        begun = time.monotonic()
+        with pytest.raises(LogUnavailable):
+            await Restore(log, window_seconds=1, wait_seconds=0.5).run(file_of(*numbered(1)).splitlines(keepends=True))
+        assert 0.3 < time.monotonic() - begun < 5
+
+
+async def test_a_full_server_takes_a_batch_whole_or_not_at_all(own_server: Server) -> None:
+    some = numbered(40)
+    async with Log(Wire(own_server.url)) as log:
+        await imported(log, file_of(*some[:6]))
+        own_server.client.config_set("maxmemory", 1)
+        before = everything_in(own_server)
+        restore = restore_of(log)
+        with pytest.raises(LogFull):
+            await restore.run(file_of(*some).splitlines(keepends=True))
+
+        assert everything_in(own_server) == before and restore.position == 6
+        own_server.client.config_set("maxmemory", 0)
+        assert (await imported(log, file_of(*some))).written == 34
+
+
+async def test_an_import_killed_in_its_midst_and_begun_again_is_whole(server: Server, log: Log, tmp_path: Path) -> None:
+    some = numbered(30_000)
+    (tmp_path / "t.ndjson").write_bytes(file_of(*some))
+    reached = [0]
+
+    while reached[-1] < 30_000:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streams", "import", "t.ndjson"],
+            cwd=tmp_path, env=clean() | {"REDIS_URL": server.url}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        goal = reached[-1] + 10_000
+        while process.poll() is None and await log.last_position("acme") < goal:
+            await asyncio.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        reached.append(await log.last_position("acme"))
+
+    assert len(reached) > 2
+    assert await records_of(log) == some
+    assert server.client.dbsize() == 30_000 + 2  # a claim for each, the log, the tenants
+
+
+# -- refused -------------------------------------------------------------------------------------------------------------
+
+
+async def test_another_log_is_refused_by_the_first_position_that_differs_and_nothing_is_written(server: Server, log: Log) -> None:
+    some = numbered(9)
+    await imported(log, file_of(*some))
+    before = everything_in(server)
+
+    for changed in (
+        Record(7, some[6].received_at_us, 1, body(other=1)),
+        Record(7, some[6].received_at_us + 1, 1, some[6].body),
+        Record(7, some[6].received_at_us, 2, some[6].body),
+    ):
+        restore = restore_of(log)
+        more = [Record(i, 5, 1, body(n=i)) for i in (8, 9, 10, 11)]
+        with pytest.raises(LogDiffers, match=r"another record than the file at position 7$"):
+            await restore.run(file_of(*some[:6], changed, *more).splitlines(keepends=True))
+        assert (restore.position, restore.written) == (6, 0)
+        assert everything_in(server) == before
+
+
+async def test_a_log_that_misses_a_record_is_not_mended(server: Server, log: Log) -> None:
+    some = numbered(6)
+    await imported(log, file_of(*some[:5]))
+    server.client.xdel(LOG, "5-0")
+
+    with pytest.raises(LogDiffers, match="holds no record at position 5"):
+        await imported(log, file_of(*some))
+    assert await records_of(log) == some[:4]
+
+
+async def test_somebody_who_appends_meanwhile_stops_the_import(server: Server, log: Log) -> None:
+    some = numbered(20)
+
+    def lines() -> Iterator[bytes]:
+        for number, line in enumerate(file_of(*some).splitlines(keepends=True)):
+            if number == 14:
+                server.client.xadd(LOG, {"event": body(), "received_at_us": "1", "version": "1"}, id="13-0")
+            yield line
+
+    restore = restore_of(log)
+    with pytest.raises(LogDiffers, match="at position 13; somebody else writes to it"):
+        await restore.run(lines())
+
+    assert (restore.position, restore.written) == (12, 12)
+    assert await log.last_position("acme") == 13
+
+
+async def test_a_log_that_is_lost_meanwhile_stops_the_import(server: Server, log: Log) -> None:
+    def lines() -> Iterator[bytes]:
+        for number, line in enumerate(file_of(*numbered(20)).splitlines(keepends=True)):
+            if number == 14:
+                server.client.flushall()
+            yield line
+
+    with pytest.raises(LogEndsBefore):
+        await restore_of(log).run(lines())
+    assert await log.last_position("acme") == 0
+
+
+def replaced(file: bytes, number: int, line: bytes) -> bytes:
+    lines = file.splitlines(keepends=True)
+    return b"".join([*lines[: number - 1], line, *lines[number:]])
+
+
+LINES = file_of(*numbered(9, received_at_us=1)).splitlines(keepends=True)
+SEVENTH = LINES[6]
+WRONG = {
+    "a gap": (b"", "line 7 has position 7, after 5 comes 6"),
+    "a line twice": (LINES[5], "line 7 has position 5, after 5 comes 6"),
+    "garbage": (b"\x00\x9f garbage\n", "line 7 is damaged: "),
+    "no object": (b"[]\n", "line 7 is damaged: "),
+    "blank": (b"\n", "line 7 is damaged: "),
+    "a member too many": (SEVENTH.replace(b"{", b'{"x":1,', 1), "line 7 is damaged: .*x"),
+    "another byte": (SEVENTH.replace(b"page_view", b"page_vieW"), "line 7 is damaged: its digest is another"),
+    "another time": (SEVENTH.replace(b'"received_at_us":1,', b'"received_at_us":2,'), "line 7 is damaged: its digest is another"),
+    "bytes that are no text": (SEVENTH.replace(b"page_view", b"page\xff"), "line 7 is damaged"),
+    "no event": (b'{"position":6,"received_at_us":1,"version":1}\n', "line 7 is damaged: it has no event, or two"),
+    "two events": (b'{"position":6,"received_at_us":1,"version":1,"event":{},"base64":"e30="}\n', "it has no event, or two"),
+    "no base64": (b'{"position":6,"received_at_us":1,"version":1,"base64":"e3="}\n', "line 7 is damaged: "),
+    "before all times": (b'{"position":6,"received_at_us":-1,"version":1,"event":{}}\n', "line 7 is damaged: "),
+    "no number": (b'{"position":"6","received_at_us":1,"version":1,"event":{}}\n', "line 7 is damaged: "),
+    "deep": (b'{"position":6,"received_at_us":1,"version":1,"event":' + b"[" * 9999 + b"]" * 9999 + b"}\n", "line 7 is damaged: "),
+    "another header": (file_of(tenant="globex", after=5), "line 7 begins the log of globex behind position 5; it must go on"),
+    "a header too late": (file_of(after=4), "line 7 begins the log of acme behind position 4; it must go on"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_what_stands_before_a_wrong_line_is_imported_and_the_line_is_named(log: Log, what: str) -> None:
+    line, said = WRONG[what]
+    some = numbered(9, received_at_us=1)
+    restore = restore_of(log)
+
+    with pytest.raises(BadLine, match=said):
+        await restore.run(replaced(file_of(*some), 7, line).splitlines(keepends=True))
+
+    assert restore.position == 5
+    assert await records_of(log) == some[:5]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (b"", "line 1 is missing: the file is empty"),
+        (LINES[1], "line 1 is not the header of an export"),
+        (b"\x1f\x8b\x08\x00\n", "line 1 is not the header of an export"),
+        (b"[1]\n", "line 1 is not the header of an export"),
+        (LINES[0].replace(b'"version":1', b'"version":2'), "line 1 says format 'penstock-log' version 2; what is read here is"),
+        (LINES[0].replace(b"penstock", b"other"), "line 1 says format 'other-log' version 1"),
+        (LINES[0].replace(b'"after":0', b'"after":-1'), "line 1 is not the header of an export"),
+        (LINES[0].rstrip(), "line 1 is cut"),
+        (b"".join(LINES[:4]), "line 5 is missing: the file ends at position 3, its header says 9"),
+        (b"".join(LINES)[:-1], "line 10 is cut"),
+    ],
+)
+async def test_a_file_that_is_none_is_refused(log: Log, file: bytes, said: str) -> None:
+    with pytest.raises(BadLine, match=said):
+        await imported(log, file)
+
+
+async def test_a_line_without_a_digest_is_taken(log: Log) -> None:
+    await imported(log, file_of(through=1) + b'{"position":1, "received_at_us":1, "version":1, "event": {"by":"hand"} }\n')
+
+    assert await records_of(log) == [Record(1, 1, 1, b'{"by":"hand"}')]
+
+
+async def test_a_line_longer_than_any_record_is_refused_without_being_read(log: Log, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("streams.transfer.format.LINE_LIMIT_BYTES", 1_000)
+    (tmp_path / "t").write_bytes(LINES[0] + b"x" * 5_000_000)
+
+    with (tmp_path / "t").open("rb") as file, pytest.raises(BadLine, match="line 2 is longer than 1000 bytes"):
+        await restore_of(log).run(lines_of(file, 1_000))
+
+
+async def test_a_log_cannot_become_anothers(log: Log) -> None:
+    restore = restore_of(log)
+    with pytest.raises(BadLine, match="the log of acme: events' names hold it"):
+        await restore.run(LINES, tenant="globex")
+    assert await log.last_position("acme") == await log.last_position("globex") == 0
+
+
+async def test_a_tenants_name_in_a_file_reaches_no_key_of_another(log: Log) -> None:
+    with pytest.raises(BadTenant):
+        await imported(log, file_of(*numbered(1), tenant="{1}:log:x"))
+
+
+async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: Server, log: Log) -> None:
+    await imported(log, file_of(*numbered(5)))
+    await tenant_deletion.erase(log.wire, "acme")
+    before = everything_in(server)
+
+    with pytest.raises(TenantErased):
+        await imported(log, file_of(*numbered(5)))
+    assert everything_in(server) == before
+    await tenant_deletion.create(log.wire, "acme")
+    assert (await imported(log, file_of(*numbered(5)))).written == 5
+
+
+async def test_a_part_that_begins_too_late_is_refused(log: Log) -> None:
+    some = numbered(9)
+    await imported(log, file_of(*some[:3]))
+
+    with pytest.raises(LogEndsBefore, match="ends at position 3, and the file goes on behind position 4"):
+        await imported(log, file_of(*some[4:], after=4))
+    assert (await imported(log, file_of(*some[2:], after=2))).written == 6
+    assert await records_of(log) == some
+
+
+async def test_parts_joined_are_one_log(log: Log) -> None:
+    some = numbered(9)
+
+    restore = await imported(log, file_of(*some[:5]) + file_of(after=5) + file_of(*some[5:], after=5))
+
+    assert restore.position == 9
+    assert await records_of(log) == some
+
+
+# -- commands ------------------------------------------------------------------------------------------------------------
+
+
+def command(server: Server, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("streams", *arguments, folder=folder, REDIS_URL=server.url, **environment)
+
+
+async def test_the_commands_move_a_log_and_say_what_they_did(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", events(1_200))
+    by_hand(server, after=1_200)
+    before = await records_of(log)
+
+    out = command(server, tmp_path, "export", "acme", "--out", "t.ndjson")
+    piped = command(server, tmp_path, "export", "acme")
+    server.client.flushall()
+    into = command(server, tmp_path, "import", "t.ndjson")
+
+    assert (out.returncode, piped.returncode, into.returncode) == (0, 0, 0), out.stderr + into.stderr
+    assert out.stdout == "" and "exporting: 1210 of 1210 records" in out.stderr
+    assert piped.stdout.encode() == (tmp_path / "t.ndjson").read_bytes()
+    assert "the log of acme up to position 1210, 1210 records" in out.stderr
+    assert "imported: the log of acme up to position 1210, 1210 records written, 0 were there" in into.stdout
+    assert await records_of(log) == before
+    assert os.listdir(tmp_path) == ["t.ndjson"]
+
+
+async def test_a_pipe_moves_a_log(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", events(700))
+    target = Server("valkey", tmp_path / "target").start()
+    try:
+        streams = f"{sys.executable} -m streams"
+        line = f"REDIS_URL={server.url} {streams} export acme | REDIS_URL={target.url} {streams} import"
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=clean(), capture_output=True, text=True, timeout=20)
+
+        assert done.returncode == 0, done.stderr
+        assert target.client.xrange(LOG) == server.client.xrange(LOG)
+    finally:
+        target.stop()
+
+
+async def test_a_hole_ends_an_export_and_leaves_no_file(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", events(9))
+    (tmp_path / "old.ndjson").write_text("old")
+    server.client.xdel(LOG, "7-0")
+
+    done = command(server, tmp_path, "export", "acme", "--out", "old.ndjson")
+    piped = command(server, tmp_path, "export", "acme")
+
+    assert (done.returncode, piped.returncode) == (1, 1)
+    assert done.stderr.splitlines()[-1] == "the log of acme misses the records at positions 7 to 7."
+    assert (tmp_path / "old.ndjson").read_text() == "old" and os.listdir(tmp_path) == ["old.ndjson"]
+    assert [json.loads(line)["position"] for line in piped.stdout.splitlines()[1:]] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(Hole):
+        await exported(log)
+
+
+async def test_an_export_goes_on_where_a_file_ends(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", events(5))
+    command(server, tmp_path, "export", "acme", "--out", "t.ndjson")
+    await log.append("acme", [event(session_id="more"), event(session_id="and more")])
+    file = tmp_path / "t.ndjson"
+    file.write_bytes(file.read_bytes() + b'{"position":6,"received_at')  # as an export that was cut leaves it
+
+    wrong = command(server, tmp_path, "export", "acme", "--after", "4", "--out", "t.ndjson")
+    done = command(server, tmp_path, "export", "acme", "--after", "5", "--out", "t.ndjson")
+
+    assert wrong.returncode == 1 and "t.ndjson ends at position 5 of the log of acme" in wrong.stderr
+    assert done.returncode == 0, done.stderr
+    before = await records_of(log)
+    server.client.flushall()
+    assert (await imported(log, file.read_bytes())).written == 7
+    assert await records_of(log) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["export", "nobody"], "There is no log of nobody."),
+        (["export", "acme", "--after", "6"], "The log of acme ends at position 5; there is nothing behind 6."),
+        (["export", "{acme}"], "A tenant's name is 1 to 64"),
+        (["export", "acme", "--out", "no/where"], "No such file or directory"),
+        (["import", "nothing"], "nothing: No such file or directory. Nothing was written."),
+        (["import", "garbage"], "line 1 is not the header of an export"),
+        (["import", "other"], "the log of acme holds another record than the file at position 3. Up to position 2 the log of acme "
+         "is as in the file; no records were written."),
+        (["import", "cut"], "line 7 is cut. Up to position 5 the log of acme is as in the file; no records were written."),
+        (["import", "--tenant", "globex", "cut"], "so it cannot become globex's"),
+    ],
+)  # fmt: skip
+async def test_a_command_that_cannot_go_on_says_why_in_a_sentence(
+    server: Server, log: Log, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    some = numbered(7)
+    await imported(log, file_of(*some[:5]))
+    (tmp_path / "garbage").write_bytes(random.Random(1).randbytes(100_000))
+    (tmp_path / "other").write_bytes(file_of(*some[:2], Record(3, 1, 1, b"{}"), *some[3:]))
+    (tmp_path / "cut").write_bytes(file_of(*some)[: -len(line_of(some[6])) - 20])
+
+    done = command(server, tmp_path, *arguments)
+
+    assert done.returncode == 1
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_without_a_server_says_so(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(file_of(*numbered(1)))
+
+    for arguments in (["export", "acme"], ["import", "--wait", "0.1", "t"]):
+        done = run("streams", *arguments, folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_SECONDS="0.2")
+        assert done.returncode == 1
+        assert "none" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+async def test_a_reader_that_goes_away_ends_an_export_without_a_word(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", events(5_000))
+
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m streams export acme 2>said | head -1"],
+        cwd=tmp_path, env=clean() | {"REDIS_URL": server.url}, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+
+    assert done.stdout.startswith('{"format"') and done.stdout.count("\n") == 1
+    assert "Traceback" not in (tmp_path / "said").read_text() and "Broken" not in (tmp_path / "said").read_text()
+
+
+async def test_a_large_log_moves_in_little_memory(server: Server, log: Log, tmp_path: Path) -> None:
+    for begin in range(0, 60_000, 500):
+        await log.append("acme", [event(event_id=f"e{begin + i}", filler="x" * 900) for i in range(500)])
+    environment = clean() | {"REDIS_URL": server.url}
+
+    out = peak_mib(["export", "acme", "--out", "t.ndjson"], tmp_path, environment)
+    server.client.flushall()
+    into = peak_mib(["import", "t.ndjson"], tmp_path, environment)
+
+    assert (tmp_path / "t.ndjson").stat().st_size > 60_000_000
+    assert await log.last_position("acme") == 60_000
+    assert max(out, into) < 100
+
+
+def peak_mib(arguments: list[str], folder: Path, environment: dict[str, str]) -> float:
+    """How much memory a command takes at most; it must end well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streams", *arguments],
+        cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    peak = 0  # not that of getrusage, which is at least this process's own
+    while process.poll() is None:
+        said = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        peak = int(said[1]) if said else peak
+        time.sleep(0.01)
+    assert process.returncode == 0
+    return peak / 1024

@@ -1,0 +1,155 @@
+"""The API for tests: in this process over ASGI, or the real `python -m api` with its projector, which leave nothing behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from api import create_app
+from projector import SqliteStore
+from projector.live.worker import Worker
+from streams import Log, load_settings
+from tests.support.servers import Server
+
+ROOT = Path(__file__).parents[2]
+TENANT = "acme"
+
+
+class Door:
+    """The application in this process; `project` is what a projector would do meanwhile."""
+
+    def __init__(self, client: httpx.AsyncClient, log: Log, store: SqliteStore, worker: Worker) -> None:
+        self.client, self.log, self.store, self._worker = client, log, store, worker
+
+    async def post(self, content: Any, *, tenant: str = TENANT, headers: dict[str, str] | None = None) -> httpx.Response:
+        """POST /api/events: bytes as they are, anything else as JSON."""
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return await self.client.post("/api/events", content=body, headers={"X-Tenant-ID": tenant, **(headers or {})})
+
+    async def get(self, path: str, *, tenant: str = TENANT, **parameters: Any) -> httpx.Response:
+        """GET a path as a tenant."""
+        return await self.client.get(path, params=parameters or None, headers={"X-Tenant-ID": tenant})
+
+    async def project(self) -> int:
+        """Apply what is in the log; how many records."""
+        return await self._worker.run_to_end()
+
+    async def lag(self) -> int:
+        """Records that are in no table yet, over all tenants."""
+        with self.store.reading() as connection:
+            checkpoints = self.store.tables_over(connection).checkpoints()
+        surveys = await self.log.survey()
+        return sum(one.last - (checkpoints[one.tenant].position if one.tenant in checkpoints else 0) for one in surveys)
+
+
+@asynccontextmanager
+async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator[Door]:
+    """The application on a server, with tables in a folder; settings by their upper-case names."""
+    many = {"NEW_TENANTS_PER_SECOND": "100000"}  # each test, and each example of a property, has tenants of its own
+    given = many | {"REDIS_URL": server.url, "DATA_DIR": str(folder)} | {name: str(value) for name, value in settings.items()}
+    app = create_app(load_settings(given))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        with SqliteStore(app.state.store.path, cache_mib=8) as store:
+            worker = Worker(app.state.log, store, holder="test:1", lease_seconds=0.5)
+            yield Door(client, app.state.log, store, worker)
+
+
+class Api:
+    """A running `python -m api`: where it listens and what it has said."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path) -> None:
+        self.process, self.port, self._output = process, port, output
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def said(self) -> str:
+        """Everything on its stdout and stderr."""
+        return self._output.read_text()
+
+    @property
+    def logged(self) -> list[dict[str, Any]]:
+        """What it has logged: every line but those that say what to try."""
+        return logged_in(self.said)
+
+    def connect(self, seconds: float = 10.0) -> socket.socket:
+        """A bare connection to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
+
+
+@contextmanager
+def running(server: Server, folder: Path, *, projector: bool = False, **settings: Any) -> Iterator[Api]:
+    """The real processes, from the moment the API answers; ended, and waited for, at the end."""
+    port = free_port()
+    given = {"REDIS_URL": server.url, "DATA_DIR": str(folder), "PORT": port} | settings
+    with ExitStack() as stack:
+        api = stack.enter_context(process_of(("-m", "api"), folder, "api.out", **given))
+        if projector:
+            stack.enter_context(process_of(("-m", "projector", "run"), folder, "projector.out", **given))
+        wait_until(lambda: api.poll() is not None or _answers(port), "the API answers")
+        assert api.poll() is None, (folder / "api.out").read_text()
+        yield Api(api, port, folder / "api.out")
+
+
+@contextmanager
+def process_of(arguments: tuple[str, ...], folder: Path, output: str, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """This Python with arguments, in a folder (so that no `.env` of a developer is read), with these settings and no others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / output, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=environment(**settings), stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def logged_in(said: str) -> list[dict[str, Any]]:
+    """Lines of JSON, parsed; what a command says to people is none."""
+    return [json.loads(line) for line in said.splitlines() if not line.startswith("Try it: ")]
+
+
+def environment(**settings: Any) -> dict[str, str]:
+    """What a process needs to find Python and our packages, and the settings."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | {k: str(v) for k, v in settings.items()}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+    """The first true value of a condition; fails, saying what was waited for, when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.02)
+    return value
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False

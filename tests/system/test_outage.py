@@ -1,0 +1,218 @@
+"""While the log's server is away, full or broken, senders are told so in time, readers go on, and nothing is half done."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from streams import keys_of
+from tests.support.events import body
+from tests.support.http import Api, Door, opened, process_of, running, wait_until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.anyio
+
+BUDGET_SECONDS = 0.6
+
+
+@pytest.fixture
+async def door(own_server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+    async with opened(own_server, tmp_path / "data", APPEND_SECONDS=BUDGET_SECONDS, READ_WAIT_SECONDS=0.3) as door:
+        await door.post(body(session_id="before"))
+        await door.project()
+        yield door
+
+
+def signalled(server: Server, number: signal.Signals) -> None:
+    assert server.process is not None
+    server.process.send_signal(number)
+
+
+def assert_come_again(answer: httpx.Response, code: str) -> None:
+    """A problem that says that sending the same again is safe and may help."""
+    problem = answer.json()
+    assert (answer.status_code, problem["status"], problem["code"]) == (503, 503, code), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert problem["detail"]
+
+
+async def timed(door: Door, content: Any) -> tuple[httpx.Response, float]:
+    """The answer to a post, and how long it took."""
+    started = time.monotonic()
+    return await door.post(content), time.monotonic() - started
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_a_post_is_answered_503_within_the_budget_and_accepted_when_the_server_is_back(
+    own_server: Server, door: Door, how: str
+) -> None:
+    own_server.kill() if how == "killed" else signalled(own_server, signal.SIGSTOP)
+    answer, seconds = await timed(door, body(session_id="meanwhile"))
+    own_server.start() if how == "killed" else signalled(own_server, signal.SIGCONT)
+
+    again = await door.post(body(session_id="meanwhile"))
+    await door.project()
+
+    assert_come_again(answer, "log-unavailable")
+    assert seconds < BUDGET_SECONDS + 0.3
+    assert again.status_code in ((202,) if how == "killed" else (200, 202))
+    assert again.json()["position"] == 2
+    assert [row["session_id"] for row in (await door.get("/api/events")).json()["events"]] == ["meanwhile", "before"]
+
+
+async def test_posts_that_wait_for_one_another_are_all_answered_within_the_budget(own_server: Server, door: Door) -> None:
+    signalled(own_server, signal.SIGSTOP)
+    posts = []
+    for i in range(5):
+        posts.append(asyncio.create_task(timed(door, body(session_id=f"S{i}"))))
+        await asyncio.sleep(0.05)
+
+    answers = await asyncio.gather(*posts)
+    signalled(own_server, signal.SIGCONT)
+
+    for answer, _ in answers:
+        assert_come_again(answer, "log-unavailable")
+    assert max(seconds for _, seconds in answers) < BUDGET_SECONDS + 0.3
+
+
+async def test_reads_of_the_tables_go_on_without_the_server(own_server: Server, door: Door) -> None:
+    own_server.kill()
+
+    answers = [await door.get(path) for path in ("/api/events", "/api/events?after=1", "/api/sessions/before", "/api/receipts/1")]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
+async def test_what_only_the_log_knows_is_answered_503_without_it(own_server: Server, door: Door) -> None:
+    name = (await door.post(body())).json()["event_hash"]
+    own_server.kill()
+
+    for answer in (await door.get("/api/receipts/2"), await door.get("/api/receipts", event_hash=name)):
+        assert_come_again(answer, "log-unavailable")
+
+
+async def test_what_is_wrong_with_a_request_is_said_without_the_server(own_server: Server, door: Door) -> None:
+    own_server.kill()
+
+    answers = [await door.post(content) for content in (b"no json", b"[1", b"[]")]
+
+    assert [answer.status_code for answer in answers] == [400, 400, 200]
+
+
+async def test_an_event_is_rejected_only_when_that_can_be_counted(own_server: Server, door: Door) -> None:
+    own_server.kill()
+    away = [await door.post(content) for content in (b"{}", b"[{}, 1]")]
+    own_server.start()
+    back = [await door.post(content) for content in (b"{}", b"[{}, 1]")]
+
+    assert [answer.status_code for answer in away] == [503, 503]
+    assert [answer.status_code for answer in back] == [422, 422]
+    [survey] = await door.log.survey()
+    assert survey.counts.rejected == 3
+
+
+async def test_a_server_whose_memory_is_full_is_answered_log_full_and_nothing_is_half_claimed(
+    own_server: Server, door: Door
+) -> None:
+    content = b"[" + b",".join(body(session_id=f"S{i}", fill="x" * 500) for i in range(900)) + b"]"
+    keys = own_server.client.dbsize()
+    own_server.client.config_set("maxmemory", "100kb")
+
+    refused, one = await door.post(content), await door.post(body(session_id="one"))
+    claimed = own_server.client.dbsize() - keys
+    await door.project()
+    own_server.client.config_set("maxmemory", "0")
+    accepted = await door.post(content)
+
+    assert_come_again(refused, "log-full")
+    assert_come_again(one, "log-full")
+    assert claimed == 0
+    assert accepted.status_code == 202
+    assert await door.project() == 900
+
+
+async def test_what_is_in_the_log_gets_into_the_tables_while_memory_is_full(own_server: Server, door: Door) -> None:
+    await door.post(body(session_id="queued"))
+    own_server.client.config_set("maxmemory", "100kb")
+
+    applied = await door.project()
+
+    assert applied == 1
+    assert (await door.get("/api/receipts/2")).json()["status"] == "projected"
+
+
+@pytest.mark.parametrize("broken", ["not a stream", "at the last id there is"])
+async def test_a_log_that_cannot_be_written_leaves_no_claim_behind(own_server: Server, door: Door, broken: str) -> None:
+    log = keys_of("broken").log
+    if broken == "not a stream":
+        own_server.client.set(log, "")
+    else:  # readable, so that only the append itself can fail
+        own_server.client.xadd(log, {"event": ""}, id=f"{2**64 - 1}-0")
+
+    refused = await door.post(body(), tenant="broken")
+    claimed = own_server.client.keys(f"{keys_of('broken').seen}*")
+    own_server.client.delete(log)
+    accepted = await door.post(body(), tenant="broken")
+
+    assert (refused.status_code, refused.json()["code"]) == (500, "log-refused")
+    assert claimed == []
+    assert (accepted.status_code, accepted.json()["position"]) == (202, 1)
+
+
+async def test_one_tenants_broken_log_does_not_touch_the_posts_that_go_out_with_it(own_server: Server, door: Door) -> None:
+    own_server.client.set(keys_of("broken").log, "not a stream")
+    tenants = [f"t{i}" for i in range(9)]
+
+    answers = await asyncio.gather(*(door.post(body(), tenant=tenant) for tenant in ("broken", *tenants)))
+
+    assert [answer.status_code for answer in answers[1:]] == [202] * 9
+    assert answers[0].status_code == 500
+
+
+def posted(api: Api) -> httpx.Response:
+    return httpx.post(f"{api.url}/api/events", content=body(), headers={"X-Tenant-ID": "acme"})
+
+
+def test_a_process_started_before_its_server_serves_once_it_is_there(tmp_path: Path) -> None:
+    server = Server("valkey", tmp_path / "server")
+    try:
+        with running(server, tmp_path / "api", projector=True, APPEND_SECONDS=BUDGET_SECONDS) as api:
+            before = posted(api)
+            greeted_before = "Try it" in api.said
+            server.start()
+            after = posted(api)
+            read = httpx.get(f"{api.url}/api/events?after=1", headers={"X-Tenant-ID": "acme"}, timeout=10)
+            server.restart()
+            resent = posted(api)
+
+            assert_come_again(before, "log-unavailable")
+            assert not greeted_before
+            assert after.status_code == 202
+            assert [row["position"] for row in read.json()["events"]] == [1]
+            assert resent.status_code == 200
+            wait_until(lambda: "Try it" in api.said, "the API says what to try")
+            assert "Traceback" not in api.said
+    finally:
+        server.stop()
+
+
+def test_a_projector_outlives_full_memory_and_goes_on_without_a_restart(tmp_path: Path) -> None:
+    server = Server("valkey", tmp_path / "server").start()
+    try:
+        with running(server, tmp_path / "api", APPEND_SECONDS=BUDGET_SECONDS) as api:
+            posted(api)
+            server.client.config_set("maxmemory", "100kb")
+            settings = {"REDIS_URL": server.url, "DATA_DIR": tmp_path / "api"}
+            with process_of(("-m", "projector", "run"), tmp_path / "projector", "out", **settings) as projector:
+                read = httpx.get(f"{api.url}/api/events?after=1", headers={"X-Tenant-ID": "acme"}, timeout=10)
+
+                assert projector.poll() is None, (tmp_path / "projector/out").read_text()
+                assert [row["position"] for row in read.json()["events"]] == [1]
+    finally:
+        server.stop()
