@@ -53,11 +53,11 @@ main.add_command(tenant)
 
 def refuse_open_to_all(settings: Settings) -> None:
     """Raises SettingError when anybody who reaches this address could speak for any tenant, and nobody said it is meant."""
-    if settings.auth == "open" and not settings.allow_open and not _is_loopback(settings.host):
+    if settings.auth == "open" and not settings.allow_open_access and not _is_loopback(settings.host):
         raise SettingError(
             "AUTH",
             f"is open and HOST is {settings.host!r}: whoever reaches this address could write and read as any tenant. "
-            "Set AUTH=keys, or ALLOW_OPEN=1 if that is meant.",
+            "Set AUTH=keys, or ALLOW_OPEN_ACCESS=1 if that is meant.",
         )
 
 

@@ -69,10 +69,10 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
+        wire = Wire(settings.log_url, budget_seconds=settings.append_timeout_seconds)
         gap_seconds = settings.session_gap_seconds
         with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS, session_gap_seconds=gap_seconds) as store:
-            async with Log(wire, window_seconds=settings.window_seconds, archive_url=settings.archive) as log:
+            async with Log(wire, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)
                 registry = app.state.registry = Registry(store, settings.limits)
@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> Starlette:
 
     app = App(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
     app.origins, app.access_log = settings.origins, settings.access_log
-    app.state.intake = Intake(settings.request_limit_bytes)
+    app.state.intake = Intake(settings.max_request_bytes)
     app.state.document = document_of(ROUTES, settings)
     return app
 

@@ -47,9 +47,9 @@ def disk_failures(settings: Settings) -> list[Failure]:
     if not os.path.isdir(settings.data_dir):
         return []
     free = shutil.disk_usage(settings.data_dir).free
-    if free >= settings.free_disk_bytes:
+    if free >= settings.min_free_disk_bytes:
         return []
-    return [Failure("disk-low", f"{free} bytes are free in {settings.data_dir}; the floor is {settings.free_disk_bytes}")]
+    return [Failure("disk-low", f"{free} bytes are free in {settings.data_dir}; the floor is {settings.min_free_disk_bytes}")]
 
 
 class Safety:
@@ -58,7 +58,7 @@ class Safety:
     def __init__(self, log: Log, settings: Settings) -> None:
         self._log = log
         self._durability = settings.durability
-        self._request_bytes = settings.request_limit_bytes
+        self._request_bytes = settings.max_request_bytes
         self._checked = float("-inf")
         self._configuration: list[Failure] = []
 

@@ -136,7 +136,7 @@ async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filter
 
 async def _wait(request: Request, tenant: str, position: int) -> None:
     """Until the tenant's checkpoint is at the position; a client reads its own writes."""
-    bound = request.app.state.settings.read_wait_seconds
+    bound = request.app.state.settings.read_wait_timeout_seconds
     deadline = time.monotonic() + bound
     pause = WAIT_PAUSE_SECONDS
     while (checkpoint := await run_in_threadpool(queries.checkpoint, _store(request), tenant)) < position:

@@ -37,10 +37,10 @@ class Recorder(Wire):
         return [ResponseError("kept, not sent") for _ in calls]
 
 
-async def prepare(made: Iterator[tuple[str, list[bytes]]], window_seconds: float) -> list[bytes]:
+async def prepare(made: Iterator[tuple[str, list[bytes]]], dedup_window_seconds: float) -> list[bytes]:
     """The packed script calls that appending these events would send."""
     recorder = Recorder()
-    async with Log(recorder, window_seconds=window_seconds) as log:
+    async with Log(recorder, dedup_window_seconds=dedup_window_seconds) as log:
         for tenant, bodies in made:
             with contextlib.suppress(LogRefused):
                 await log.append(tenant, [parse_event(body) for body in bodies])
@@ -101,7 +101,7 @@ async def act(plan: dict[str, Any]) -> dict[str, Any]:
     """Do what a plan says; what came of it."""
     tenants = tenant_names(plan["tenants"], prefix=plan.get("prefix", "tenant"))
     made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], after=plan["after"], kind=plan["kind"])
-    packed = await prepare(made, plan["window_seconds"])
+    packed = await prepare(made, plan["dedup_window_seconds"])
     seconds, accepted = await send_all(plan["socket"], packed, plan["connections"])
     return {"seconds": seconds, "accepted": accepted, "events": len(packed) * plan["size"]}
 

@@ -79,11 +79,11 @@ def send_bare(
     prefix: str = "tenant",
     after: int = 0,
     kind: Kind = "whole",
-    window_seconds: float = 86_400.0,
+    dedup_window_seconds: float = 86_400.0,
 ) -> float:
     """Events a second, appended by a client that does nothing else."""
     plan = {"socket": system.settings.socket_path, "tenants": tenants, "events": events, "size": size, "prefix": prefix}
-    plan |= {"after": after, "kind": kind, "window_seconds": window_seconds}
+    plan |= {"after": after, "kind": kind, "dedup_window_seconds": dedup_window_seconds}
     answer = system.ask("bench.bare_append", **plan, connections=BATCH_CONNECTIONS, seed=seed)
     return _checked(answer) / float(answer["seconds"])
 

@@ -31,7 +31,7 @@ def memory(say: Say, *, quick: bool) -> list[Figure]:
 
 def idle(say: Say, *, quick: bool) -> list[Figure]:
     """The share of a core that a projector takes while 5,000 tenants are level and nothing comes in."""
-    tenants, window_seconds, rounds = (500, 6.0, 2) if quick else (5_000, 20.0, 5)
+    tenants, dedup_window_seconds, rounds = (500, 6.0, 2) if quick else (5_000, 20.0, 5)
     shares, server_shares = [], []
     with System() as system:
         send_bare(system, tenants=tenants, events=tenants * 2, size=2, seed="idle")
@@ -40,12 +40,12 @@ def idle(say: Say, *, quick: bool) -> list[Figure]:
         register_group(system, database, tenants)
         projector = system.start_projector(database)
         server = int(system.redis.info("server")["process_id"])
-        time.sleep(window_seconds / 2)
+        time.sleep(dedup_window_seconds / 2)
         for _ in range(rounds):
             before, server_before = cpu_seconds(projector.pid), cpu_seconds(server)
-            time.sleep(window_seconds)
-            shares.append((cpu_seconds(projector.pid) - before) / window_seconds * 100)
-            server_shares.append((cpu_seconds(server) - server_before) / window_seconds * 100)
+            time.sleep(dedup_window_seconds)
+            shares.append((cpu_seconds(projector.pid) - before) / dedup_window_seconds * 100)
+            server_shares.append((cpu_seconds(server) - server_before) / dedup_window_seconds * 100)
             say(f"idle: {shares[-1]:.2f} % of a core, the server {server_shares[-1]:.2f} %")
     note = f"the server meanwhile: {median(server_shares):.2f} %"
     spread = (min(shares), max(shares))

@@ -27,11 +27,11 @@ def long(say: Say, *, quick: bool) -> list[Figure]:
     A tenth of each log is on the server, the rest in segments. A command's memory is its process's and its children's, added
     up, with what they share counted once. The server remembers names for a minute, and is looked at when that is over, beside one that holds 600,000 and no more.
     """
-    records, window_seconds = (200_000, 5.0) if quick else (5_000_000, 60.0)
-    before, _ = _peaks(say, records // 10, window_seconds)
-    after, kept_mib = _peaks(say, records, window_seconds)
+    records, dedup_window_seconds = (200_000, 5.0) if quick else (5_000_000, 60.0)
+    before, _ = _peaks(say, records // 10, dedup_window_seconds)
+    after, kept_mib = _peaks(say, records, dedup_window_seconds)
     with System() as system:
-        _fill(system, records * 12 // 100, window_seconds)
+        _fill(system, records * 12 // 100, dedup_window_seconds)
         hot_mib = _used_mib(system)
     what = f"server, MiB, {records // 10:,} hot of {records:,} beside {records * 12 // 100:,}"
     say(f"long: {what}: {kept_mib:.0f}, {hot_mib:.0f}")
@@ -46,14 +46,14 @@ def _figure(command: str, peak_mib: float, before_mib: float) -> Figure:
     return Figure(f"{command}, peak MiB", peak_mib, "at most", LIMIT_MIB, form="{:.0f}", note=note)
 
 
-def _peaks(say: Say, records: int, window_seconds: float) -> tuple[dict[str, float], float]:
+def _peaks(say: Say, records: int, dedup_window_seconds: float) -> tuple[dict[str, float], float]:
     """The peak memory of each command over so many records, and what the server uses when a tenth of them is left, in MiB."""
     peaks: dict[str, float] = {}
     with System() as system:
         tenants = tenant_names(TENANTS)
         hot = {"HOT_SECONDS": "86400", "HOT_RECORDS": str(records // 10 // TENANTS)}
         database = {"DATABASE_URL": f"sqlite:///{system.folder / 'long.db'}"}
-        _fill(system, records, window_seconds)
+        _fill(system, records, dedup_window_seconds)
         acknowledge(system, tenants)
 
         def measure(name: str, module: str, *arguments: str, **environment: str) -> None:
@@ -74,7 +74,7 @@ def _peaks(say: Say, records: int, window_seconds: float) -> tuple[dict[str, flo
     return peaks, kept_mib
 
 
-def _fill(system: System, records: int, window_seconds: float) -> None:
+def _fill(system: System, records: int, dedup_window_seconds: float) -> None:
     """So many records over all tenants, in pieces that fit a loader's memory."""
     each = PIECE_EVENTS // TENANTS
     for after in range(0, records // TENANTS, each):
@@ -86,7 +86,7 @@ def _fill(system: System, records: int, window_seconds: float) -> None:
             seed=f"long-{after}",
             after=after,
             kind="named",  # of millions of the others, two share a name
-            window_seconds=window_seconds,
+            dedup_window_seconds=dedup_window_seconds,
         )
 
 

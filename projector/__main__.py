@@ -218,7 +218,7 @@ async def _work(settings: Settings) -> int:
 
 async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
     """Run a worker over the database file that is there now. Raises StoreReplaced when it is another."""
-    async with opened(settings, settings.lease_seconds, cache_mib=settings.cache_mib) as (log, store):
+    async with opened(settings, settings.lease_seconds, cache_mib=settings.sqlite_cache_mib) as (log, store):
         if store.version_warning:
             log_of_projector.warning("%s", store.version_warning)
         if store.gap_us() != store.session_gap_us:
@@ -233,8 +233,8 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
             store,
             holder=holder,
             lease_seconds=settings.lease_seconds,
-            batch_records=settings.batch_records,
-            batch_bytes=settings.batch_bytes,
+            batch_records=settings.projector_batch_records,
+            batch_bytes=settings.projector_batch_bytes,
         )
         log_of_projector.info("%s applies %s to %s", holder, settings.log_url, store.path)
         await worker.run(stop)

@@ -84,7 +84,7 @@ def tail(tenant: str, after: int | None, follow: bool) -> None:
 
 
 async def _tail(settings: Settings, tenant: str, after: int | None, follow: bool) -> None:
-    async with Log(Wire(settings.log_url, budget_seconds=settings.append_seconds), archive_url=settings.archive) as log:
+    async with Log(Wire(settings.log_url, budget_seconds=settings.append_timeout_seconds), archive_url=settings.archive) as log:
         position = max(0, await log.last_position(tenant) - 10) if after is None else after
         while True:
             async for page in log.read(tenant, position):

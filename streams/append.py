@@ -89,9 +89,9 @@ class Appender:
     than goes out at once, the tenants take turns. A tenant that was over its limit is put off for a moment and goes with the
     flushes of others, so that they share them, each of which is on disk before the next, with little of its flood."""
 
-    def __init__(self, wire: Wire, *, window_seconds: float) -> None:
+    def __init__(self, wire: Wire, *, dedup_window_seconds: float) -> None:
         self._wire = wire
-        self._window_ms = int(window_seconds * 1000)
+        self._window_ms = int(dedup_window_seconds * 1000)
         self._waiting: dict[str, list[_Append]] = {}
         self._waiting_of: dict[str, int] = {}
         self._put_off: dict[str, _PutOff] = {}

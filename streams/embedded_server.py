@@ -68,7 +68,7 @@ def _version(path: str) -> tuple[int, ...]:
 
 def server_arguments(binary: str, settings: Settings) -> list[str]:
     """The command line of the embedded server. It enters DATA_DIR before it opens the socket there."""
-    memory = settings.server_memory_bytes or _physical_memory() * 6 // 10
+    memory = settings.embedded_server_memory_bytes or _physical_memory() * 6 // 10
     return [
         binary,
         "--port", "0",

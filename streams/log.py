@@ -62,10 +62,10 @@ class Survey(msgspec.Struct, frozen=True):
 class Log:
     """The logs of all tenants: their live part on one server, what has left it in an archive, if there is one."""
 
-    def __init__(self, wire: Wire, *, window_seconds: float = 86_400.0, archive_url: str = "") -> None:
+    def __init__(self, wire: Wire, *, dedup_window_seconds: float = 86_400.0, archive_url: str = "") -> None:
         self.wire = wire
         self.archive_url = archive_url
-        self._appender = Appender(wire, window_seconds=window_seconds)
+        self._appender = Appender(wire, dedup_window_seconds=dedup_window_seconds)
 
     async def __aenter__(self) -> Self:
         await self.wire.__aenter__()

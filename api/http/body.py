@@ -17,8 +17,8 @@ TRIM_BYTES = 16 * 1024 * 1024
 class Intake:
     """How many bytes of large bodies this process holds, of requests that were not answered yet; bounded."""
 
-    def __init__(self, request_limit_bytes: int) -> None:
-        self.limit_bytes = max(HELD_LIMIT_BYTES, 4 * request_limit_bytes)
+    def __init__(self, max_request_bytes: int) -> None:
+        self.limit_bytes = max(HELD_LIMIT_BYTES, 4 * max_request_bytes)
         self.held_bytes = self._peak_bytes = 0
         self._give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, which needs to be told
 

@@ -25,8 +25,8 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
     """The protocol class for these settings."""
 
     class Protocol(BoundedProtocol):
-        request_seconds = settings.request_seconds
-        address_limit_connections = settings.address_limit_connections
+        request_timeout_seconds = settings.request_timeout_seconds
+        max_connections_per_address = settings.max_connections_per_address
         proxies = settings.proxies
         connections_of: ClassVar[Counter[str]] = Counter()
         cors = CorsHeaders(settings.origins)
@@ -71,8 +71,8 @@ class OnePiece:
 class BoundedProtocol(HttpToolsProtocol):
     """One connection: armed on connect and on a request's first byte, disarmed when the request is complete."""
 
-    request_seconds: ClassVar[float]
-    address_limit_connections: ClassVar[int]
+    request_timeout_seconds: ClassVar[float]
+    max_connections_per_address: ClassVar[int]
     proxies: ClassVar[list[IPv4Network | IPv6Network]]
     connections_of: ClassVar[Counter[str]]
     cors: ClassVar[CorsHeaders]
@@ -88,8 +88,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
         self._address = self.client[0] if self.client else ""
         self.connections_of[self._address] += 1
-        if self.connections_of[self._address] > self.address_limit_connections and not self._is_proxy():
-            limit, value = self.address_limit_connections, self.connections_of[self._address]
+        if self.connections_of[self._address] > self.max_connections_per_address and not self._is_proxy():
+            limit, value = self.max_connections_per_address, self.connections_of[self._address]
             self._refuse(503, "too-many-connections", "connections of one address", limit=limit, value=value)
         else:
             self._arm()
@@ -190,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _arm(self) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(self.request_seconds, self._expire)
+        self._deadline = self.loop.call_later(self.request_timeout_seconds, self._expire)
 
     def _disarm(self) -> None:
         if self._deadline is not None:
@@ -198,7 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _expire(self) -> None:
-        self._refuse(408, "request-too-slow", "seconds to receive a request", limit=self.request_seconds)
+        self._refuse(408, "request-too-slow", "seconds to receive a request", limit=self.request_timeout_seconds)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Asking for another protocol is nothing to warn of: the answer comes in this one."""

@@ -44,7 +44,7 @@ class PostForeign:
         try:
             with Held(state.intake) as held:
                 headers = joined(scope["headers"])
-                body = await _body(receive, headers, state.settings.request_limit_bytes, held)
+                body = await _body(receive, headers, state.settings.max_request_bytes, held)
                 parts = Parts(scope.get("path_params", {}), scope["query_string"], headers, body, time.time_ns() // 1_000)
                 format = await _understood(state, scope["headers"], self._foreign.choose, parts)
                 envelope = await _understood(state, scope["headers"], format.open, parts)
@@ -89,7 +89,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
     is_open = state.settings.auth == "open"
     credential = credential_of(headers) or envelope.key or (envelope.name if is_open else None)
     tenant = await state.gate.admit_as(headers, "append", credential)
-    limit, limit_bytes = max(MESSAGES, state.settings.request_limit_events), state.settings.event_limit_bytes
+    limit, limit_bytes = max(MESSAGES, state.settings.max_request_events), state.settings.max_event_bytes
     if len(envelope.messages) > limit:
         raise Problem(413, "too-many-events", f"a request may hold {limit} messages", limit=limit, value=len(envelope.messages))
     keep = partial(_aside, format, limit_bytes, b"" if is_open else (envelope.key or "").encode())

@@ -48,15 +48,15 @@ class PostEvents:
         state: State = scope["app"].state
         settings: Settings = state.settings
         headers = joined(scope["headers"])
-        body = await read_body(receive, headers, settings.request_limit_bytes, held)
-        limit = settings.request_limit_events
+        body = await read_body(receive, headers, settings.max_request_bytes, held)
+        limit = settings.max_request_events
         raws = await split_body(body, headers.get(b"content-type", b""), limit + 1)
         if raws is None:
-            parsed = [parse(body, settings.event_limit_bytes, whole_body=True)]
+            parsed = [parse(body, settings.max_event_bytes, whole_body=True)]
         elif len(raws) > limit:
             raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
         else:
-            parsed = await parse_all(raws, settings.event_limit_bytes)
+            parsed = await parse_all(raws, settings.max_event_bytes)
         fault_point("after_parse_before_append")
         limits = state.registry.limits_of(tenant)
         appended = await append(state.log, tenant, parsed, limits)

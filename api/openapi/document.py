@@ -46,7 +46,7 @@ SCHEMES = {
     "writeKey": {"type": "apiKey", "in": "header", "name": "X-Write-Key", "description": "A key."},
 }
 EVENTS = (
-    "An event has {event_limit_bytes} bytes at most, a batch {request_limit_events} events, a request {request_limit_bytes} "
+    "An event has {max_event_bytes} bytes at most, a batch {max_request_events} events, a request {max_request_bytes} "
     "bytes, unpacked."
 )
 
@@ -112,7 +112,7 @@ def _parameter(parameter: Parameter, limits: dict[str, Any]) -> dict[str, Any]:
 def _events(limits: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     """What a request that appends has as its body. Its Content-Type matters for lines only."""
     one = [_schema(Event, schemas), _schema(WrappedEvent, schemas)]
-    batch = {"type": "array", "items": {"anyOf": one}, "maxItems": limits["request_limit_events"]}
+    batch = {"type": "array", "items": {"anyOf": one}, "maxItems": limits["max_request_events"]}
     lines = {"type": "string", "format": "ndjson", "description": "An event, or a wrapped one, a line; blank lines are skipped."}
     return {
         "description": EVENTS.format_map(limits),

@@ -103,7 +103,7 @@ ENCODING = Parameter(
 AFTER = Parameter(
     name="after",
     kind=Annotated[int, Meta(ge=0, le=2**53)],
-    description="Answer once the tables hold this position, {read_wait_seconds} s later at most.",
+    description="Answer once the tables hold this position, {read_wait_timeout_seconds} s later at most.",
 )
 PAGE = (
     Parameter(
@@ -133,7 +133,7 @@ Batch = schemas.Receipts
 OPERATIONS: dict[str, Operation] = {
     "POST /api/events": Operation(
         name="postEvents",
-        summary="Append one event, or a batch of at most {request_limit_events}; a receipt for each.",
+        summary="Append one event, or a batch of at most {max_request_events}; a receipt for each.",
         act="append",
         parameters=(ENCODING,),
         takes_events=True,

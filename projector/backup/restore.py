@@ -41,12 +41,12 @@ class Found(msgspec.Struct, frozen=True):
 class Recovery:
     """One backup that is stood up again. Its methods are called in this order."""
 
-    def __init__(self, log: Log, folder: Folder, *, window_seconds: float, wait_seconds: float = 60.0) -> None:
+    def __init__(self, log: Log, folder: Folder, *, dedup_window_seconds: float, wait_seconds: float = 60.0) -> None:
         self._log = log
         self._folder = folder
         self._kept = folder.archive()
         self._archive = Archive(log.archive_url) if log.archive_url else None
-        self._window_seconds = window_seconds
+        self._window_seconds = dedup_window_seconds
         self._wait_seconds = wait_seconds
         self._tables = ""
         self._found: dict[str, Found] = {}
@@ -112,14 +112,14 @@ class Recovery:
             missing = pages_of(self._kept, one.tenant, after=found.archived, through=one.last)
             _, added = await carry(missing, self._archive, one.tenant)
             fault_point("between_archive_and_server")
-            await reclaim(self._log, one.tenant, window_seconds=self._window_seconds)
+            await reclaim(self._log, one.tenant, dedup_window_seconds=self._window_seconds)
             return added
         if found.last < one.last:
-            restore = Restore(self._log, window_seconds=self._window_seconds, wait_seconds=self._wait_seconds)
+            restore = Restore(self._log, dedup_window_seconds=self._window_seconds, wait_seconds=self._wait_seconds)
             await restore.take(self._items(one.tenant, found.last, one.last))
             return restore.written
         if self._archive:
-            await reclaim(self._log, one.tenant, window_seconds=self._window_seconds)  # which may have been interrupted
+            await reclaim(self._log, one.tenant, dedup_window_seconds=self._window_seconds)  # which may have been interrupted
         return 0
 
     def _items(self, tenant: str, after: int, through: int) -> Iterator[Header | Record]:

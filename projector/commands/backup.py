@@ -75,7 +75,7 @@ def restore(directory: str) -> None:
 
     All of DIR is checked first, and then what is there: logs of the same tenants must have the same records, and tables no
     rows but those of DIR. Records go to ARCHIVE_URL, or to the server if that is `none`; names are claimed again for what
-    is left of WINDOW_SECONDS. Interrupt it at any moment and start it again.
+    is left of DEDUP_WINDOW_SECONDS. Interrupt it at any moment and start it again.
     """
     _ended_by(_restore(settings_or_exit(), directory))
 
@@ -92,7 +92,7 @@ async def _restore(settings: Settings, directory: str) -> None:
         await _tables("adopt", path)
 
     async with _log_of(settings) as log:
-        recovery = Recovery(log, folder, window_seconds=settings.window_seconds)
+        recovery = Recovery(log, folder, dedup_window_seconds=settings.dedup_window_seconds)
         with Progress() as bars:
             await recovery.check(backup, bars.stage("checking the backup"))
             await recovery.compare(backup, bars.stage("comparing what is there"))
@@ -107,7 +107,7 @@ async def _restore(settings: Settings, directory: str) -> None:
 
 def _log_of(settings: Settings) -> Log:
     wire = Wire(settings.log_url, budget_seconds=COMMAND_SECONDS)
-    return Log(wire, window_seconds=settings.window_seconds, archive_url=settings.archive)
+    return Log(wire, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
 
 
 async def _tables(*arguments: str, lock: Sequence[int] = ()) -> None:

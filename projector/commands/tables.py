@@ -26,7 +26,7 @@ def copy_command(file: str) -> None:
 
     async def act(settings: Settings) -> int:
         gap_seconds = settings.session_gap_seconds
-        with open_store(settings.tables_url, cache_mib=settings.cache_mib, session_gap_seconds=gap_seconds) as store:
+        with open_store(settings.tables_url, cache_mib=settings.sqlite_cache_mib, session_gap_seconds=gap_seconds) as store:
             size = await _copy(store, file)
         print(f"copied: the tables, {size:,} bytes", file=sys.stderr)
         return 0

@@ -89,7 +89,7 @@ async def _verify(settings: Settings, tenants: Sequence[str]) -> int:
 @click.command()
 @click.option("--tenant", "tenants", multiple=True, help="Only this tenant; may be repeated.")
 def reclaim(tenants: tuple[str, ...]) -> None:
-    """Give a server back from the archive where each log ends, and which names were claimed within WINDOW_SECONDS.
+    """Give a server back from the archive where each log ends, and which names were claimed within DEDUP_WINDOW_SECONDS.
 
     For a server that lost everything, or its `seen` keys: logs go on at the next position, and what is sent again is answered
     `duplicate`. Run it before the API accepts anything; a log that has begun anew meanwhile is left alone and named.
@@ -113,7 +113,7 @@ async def _reclaim(settings: Settings, tenants: Sequence[str]) -> int:
     async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         for tenant in tenants or await asyncio.to_thread(Archive(settings.archive).tenants):
             try:
-                done = await reclaim_tenant(log, tenant, window_seconds=settings.window_seconds)
+                done = await reclaim_tenant(log, tenant, dedup_window_seconds=settings.dedup_window_seconds)
                 print(f"{tenant}: ends at position {done.last}; {done.claims} names claimed again")
             except (HistoryDiffers, Hole, TenantErased) as error:
                 print(f"{tenant}: {error}")

@@ -104,7 +104,7 @@ def import_command(file: str, kind: str, tenant: str | None, rejects: str | None
 async def _restore(settings: Settings, path: str, tenant: str | None, wait_seconds: float) -> None:
     begun = time.monotonic()
     async with _log_of(settings) as log:
-        restore = Restore(log, window_seconds=settings.window_seconds, wait_seconds=wait_seconds)
+        restore = Restore(log, dedup_window_seconds=settings.dedup_window_seconds, wait_seconds=wait_seconds)
         try:
             with _opened_to_read(path) as file, Progress("importing") as show:
                 await restore.run(lines_of(file, LINE_LIMIT_BYTES), tenant=tenant, show=show)
@@ -121,7 +121,7 @@ async def _bring_in(settings: Settings, path: str, kind: str, tenant: str, rejec
             history = History(log, tenant, refuse=refused, wait_seconds=wait_seconds)
             size = os.fstat(file.fileno()).st_size if file.seekable() else None
             try:
-                lines = READERS[kind](file, settings.event_limit_bytes)
+                lines = READERS[kind](file, settings.max_event_bytes)
                 await history.run(lines, show=lambda line: show(line if size is None else file.tell(), size))
             except ENDS as error:
                 sys.exit(f"{_said(error)}. Up to line {history.line} all is done: {_counts(history)}. Start it again to go on.")
@@ -138,8 +138,8 @@ def _so_far(restore: Restore) -> str:
 
 
 def _log_of(settings: Settings) -> Log:
-    wire = Wire(settings.log_url, budget_seconds=settings.append_seconds)
-    return Log(wire, window_seconds=settings.window_seconds, archive_url=settings.archive)
+    wire = Wire(settings.log_url, budget_seconds=settings.append_timeout_seconds)
+    return Log(wire, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
 
 
 def _opened_to_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     redis_url: str = ""
     database_url: str = ""
     auth: Literal["open", "keys"] = "open"
-    allow_open: bool = False
+    allow_open_access: bool = False
     new_tenants_per_second: Positive = 50
     events_per_second: Count = 0
     bytes_per_second: Count = 0
@@ -63,24 +63,24 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
     cors_origins: str = ""
     trusted_proxies: str = ""
     durability: Literal["always", "everysec", "none"] = "always"
-    server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
-    free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
-    window_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
-    event_limit_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] = 64 * 1024
-    request_limit_events: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
-    request_limit_bytes: Annotated[int, Meta(ge=1024, le=256 * 1024 * 1024)] = 5 * 1024 * 1024
+    embedded_server_memory_bytes: Annotated[int, Meta(ge=0)] = 0
+    min_free_disk_bytes: Annotated[int, Meta(ge=0)] = 256 * 1024 * 1024
+    dedup_window_seconds: Annotated[float, Meta(ge=1, le=31_536_000)] = 86_400.0
+    max_event_bytes: Annotated[int, Meta(ge=256, le=1024 * 1024)] = 64 * 1024
+    max_request_events: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    max_request_bytes: Annotated[int, Meta(ge=1024, le=256 * 1024 * 1024)] = 5 * 1024 * 1024
     archive_url: str = ""
     hot_seconds: Annotated[float, Meta(ge=0)] = 86_400.0
     hot_records: Positive = 1_000_000
-    append_seconds: Seconds = 2.0
-    request_seconds: Seconds = 30.0
-    read_wait_seconds: Annotated[float, Meta(ge=0, le=60)] = 5.0
-    address_limit_connections: Positive = 1_024
-    batch_records: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
-    batch_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
+    append_timeout_seconds: Seconds = 2.0
+    request_timeout_seconds: Seconds = 30.0
+    read_wait_timeout_seconds: Annotated[float, Meta(ge=0, le=60)] = 5.0
+    max_connections_per_address: Positive = 1_024
+    projector_batch_records: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    projector_batch_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024 * 1024
     lease_seconds: Annotated[float, Meta(ge=0.2, le=60)] = 5.0
     session_gap_seconds: Annotated[float, Meta(ge=1, le=604_800)] = 1_800.0
-    cache_mib: Annotated[int, Meta(ge=1)] = 256
+    sqlite_cache_mib: Annotated[int, Meta(ge=1)] = 256
     log_format: Literal["auto", "json", "text"] = "auto"
     access_log: bool = False
 

@@ -35,7 +35,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
     claims: int
 
 
-async def reclaim(log: Log, tenant: str, *, window_seconds: float) -> Reclaimed:
+async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reclaimed:
     """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Hole, LogFull,
     LogUnavailable."""
     through = Archive(log.archive_url).manifest(tenant).through
@@ -43,7 +43,7 @@ async def reclaim(log: Log, tenant: str, *, window_seconds: float) -> Reclaimed:
     last = await _run(log, tenant, newest, [], []) if newest else await log.last_position(tenant)
     if last < through:
         raise HistoryDiffers(tenant, last, through)
-    window_us, now_us = int(window_seconds * 1_000_000), time.time_ns() // 1_000
+    window_us, now_us = int(dedup_window_seconds * 1_000_000), time.time_ns() // 1_000
     claims = 0
     async for page in log.read(tenant, 0, through=last):
         await remember_noted(log.wire, tenant, page)

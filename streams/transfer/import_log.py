@@ -52,9 +52,9 @@ class LogEndsBefore(Exception):
 class Restore:
     """One import: what it has come to so far, also when it ended with an error."""
 
-    def __init__(self, log: Log, *, window_seconds: float, wait_seconds: float = 60.0) -> None:
+    def __init__(self, log: Log, *, dedup_window_seconds: float, wait_seconds: float = 60.0) -> None:
         self._log = log
-        self._window_us = int(window_seconds * 1_000_000)
+        self._window_us = int(dedup_window_seconds * 1_000_000)
         self._wait_seconds = wait_seconds
         self._last = 0
         self.tenant = ""

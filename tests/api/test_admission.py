@@ -367,10 +367,10 @@ def test_open_to_everybody_is_not_started_unless_it_is_meant(tmp_path: Path, hos
 
     assert done.returncode > 0
     [sentence] = done.stderr.strip().splitlines()
-    assert "AUTH" in sentence and "ALLOW_OPEN" in sentence and host in sentence
+    assert "AUTH" in sentence and "ALLOW_OPEN_ACCESS" in sentence and host in sentence
 
 
-@pytest.mark.parametrize("settings", [{"ALLOW_OPEN": "1"}, {"AUTH": "keys"}], ids=str)
+@pytest.mark.parametrize("settings", [{"ALLOW_OPEN_ACCESS": "1"}, {"AUTH": "keys"}], ids=str)
 def test_it_is_started_for_everybody_when_that_is_meant_or_keys_are_needed(
     own_server: Server, tmp_path: Path, settings: dict[str, str]
 ) -> None:

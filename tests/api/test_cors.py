@@ -147,7 +147,7 @@ def refused(api: Api, raw: str) -> tuple[int, httpx.Headers]:
 
 
 def test_what_is_refused_before_it_is_a_request_says_to_the_page_what_every_answer_says(server: Server, tmp_path: Path) -> None:
-    with running(server, tmp_path, CORS_ORIGINS=f"{SHOP}, http://localhost:3000", REQUEST_SECONDS=0.5) as api:
+    with running(server, tmp_path, CORS_ORIGINS=f"{SHOP}, http://localhost:3000", REQUEST_TIMEOUT_SECONDS=0.5) as api:
         for origin in (SHOP, OTHER, None):
             given = f"Origin: {origin}\r\n" if origin else ""
             usual = httpx.get(f"{api.url}/healthz", headers={"Origin": origin} if origin else {}).headers
@@ -180,7 +180,7 @@ def test_what_is_refused_is_not_taken_for_the_request_before_it(server: Server, 
 def test_a_trusted_proxy_is_many_clients_and_nobody_else_says_who_he_is(
     server: Server, tmp_path: Path, proxies: str, served: int
 ) -> None:
-    with running(server, tmp_path, ADDRESS_LIMIT_CONNECTIONS=3, TRUSTED_PROXIES=proxies) as api:
+    with running(server, tmp_path, MAX_CONNECTIONS_PER_ADDRESS=3, TRUSTED_PROXIES=proxies) as api:
         connections = [api.connect() for _ in range(6)]
         try:
             for number, connection in enumerate(connections):

@@ -172,7 +172,7 @@ PLACES = pytest.mark.parametrize(("method", "path"), PATHS, ids=str)
 
 @PLACES
 async def test_a_page_may_send_there_and_read_why_it_was_refused(server: Server, tmp_path: Path, method: str, path: str) -> None:
-    async with opened(server, tmp_path, CORS_ORIGINS=SHOP, REQUEST_LIMIT_BYTES=100_000, EVENT_LIMIT_BYTES=1_000) as door:
+    async with opened(server, tmp_path, CORS_ORIGINS=SHOP, MAX_REQUEST_BYTES=100_000, MAX_EVENT_BYTES=1_000) as door:
         asked = {"Origin": SHOP, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": ASKED}
         preflight = await door.client.options(path, headers=asked)
         keyless = await door.client.request(method, path, content=b"{}", headers={"Origin": SHOP})

@@ -13,7 +13,7 @@ from tests.support.servers import BINARIES, Server
 
 pytestmark = pytest.mark.anyio
 
-QUICK = {"APPEND_SECONDS": 0.3}
+QUICK = {"APPEND_TIMEOUT_SECONDS": 0.3}
 
 
 async def failures(door: Door) -> dict[str, str]:
@@ -155,7 +155,7 @@ async def test_where_config_is_hidden_the_servers_information_tells(
 async def test_too_little_free_disk_is_named_with_what_is_free_and_the_floor(own_server: Server, tmp_path: Path) -> None:
     floor = 10**18
 
-    found = await ready_with(own_server, tmp_path, FREE_DISK_BYTES=floor)
+    found = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=floor)
 
     assert list(found) == ["disk-low"]
     assert str(floor) in found["disk-low"]
@@ -188,7 +188,7 @@ async def test_all_that_is_wrong_is_named_at_once(own_server: Server, tmp_path: 
     own_server.client.config_set("maxmemory-policy", "allkeys-lru")
     own_server.client.config_set("appendonly", "no")
 
-    found = await ready_with(own_server, tmp_path, FREE_DISK_BYTES=10**18)
+    found = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=10**18)
 
     assert set(found) == {"server-evicts", "server-not-durable", "disk-low"}
 

@@ -21,7 +21,7 @@ from tests.support.sockets import GET, POST, answers_in, assert_refused, everyth
 from tests.support.vitals import MIB, at_most, healthy, others_served
 
 EVENT_LIMIT, REQUEST_LIMIT = 65_536, 5 * MIB
-REQUEST_SECONDS = 0.7
+REQUEST_TIMEOUT_SECONDS = 0.7
 GZIP = b"Content-Encoding: gzip"
 numbers = count()
 
@@ -29,7 +29,9 @@ numbers = count()
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One process for all of it; at the end it must be as well as before, and its projector level with nothing quarantined."""
-    with healthy(tmp_path_factory.mktemp("bodies"), REQUEST_SECONDS=REQUEST_SECONDS, NEW_TENANTS_PER_SECOND=100_000) as api:
+    with healthy(
+        tmp_path_factory.mktemp("bodies"), REQUEST_TIMEOUT_SECONDS=REQUEST_TIMEOUT_SECONDS, NEW_TENANTS_PER_SECOND=100_000
+    ) as api:
         yield api
 
 
@@ -324,7 +326,7 @@ def test_a_tenth_of_a_request_each_on_many_connections_is_refused_at_the_deadlin
 
 def test_large_bodies_of_many_connections_are_bounded_together_and_keep_no_small_one_out(tmp_path: Path) -> None:
     half = POST + b"Content-Length: 5000000\r\n\r\n" + b" " * 4_900_000
-    with healthy(tmp_path, REQUEST_SECONDS=20) as api, others_served(api), at_most(api, 240), ExitStack() as stack:
+    with healthy(tmp_path, REQUEST_TIMEOUT_SECONDS=20) as api, others_served(api), at_most(api, 240), ExitStack() as stack:
         connections = [stack.enter_context(api.connect(20)) for _ in range(60)]  # 280 MiB, of which 128 may be held
         refused = []
         for connection in connections:

@@ -98,7 +98,7 @@ async def test_who_asks_often_gets_the_same_page(door: Door, monkeypatch: pytest
 
 
 async def test_without_the_server_there_is_no_page(own_server: Server, tmp_path: Path) -> None:
-    async with opened(own_server, tmp_path, APPEND_SECONDS=0.3) as door:
+    async with opened(own_server, tmp_path, APPEND_TIMEOUT_SECONDS=0.3) as door:
         own_server.kill()
 
         answer = await door.client.get("/metrics")

@@ -104,7 +104,7 @@ def test_every_problem_that_an_operation_may_answer_is_named() -> None:
 
 
 def test_the_limits_in_the_document_are_those_in_force() -> None:
-    made = document("open", REQUEST_LIMIT_EVENTS="77", EVENT_LIMIT_BYTES="7777", READ_WAIT_SECONDS="0.7")
+    made = document("open", MAX_REQUEST_EVENTS="77", MAX_EVENT_BYTES="7777", READ_WAIT_TIMEOUT_SECONDS="0.7")
 
     post = made["paths"]["/api/events"]["post"]
     assert post["requestBody"]["content"]["application/json"]["schema"]["anyOf"][2]["maxItems"] == 77
@@ -145,7 +145,7 @@ def assert_documented(path: str, answer: httpx.Response) -> None:
 
 @pytest.fixture
 async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, READ_WAIT_SECONDS=0.1) as door:
+    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=0.1) as door:
         yield door
 
 
@@ -255,7 +255,7 @@ def scene_of(auth: str, server: Server, folder: Path) -> Iterator[Scene]:
     with SqliteStore(str(folder / "penstock.db"), cache_mib=8) as store:
         api_keys.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", "", 0))
     headers = {"Authorization": f"Bearer {key}"} if auth == "keys" else {}
-    with running(server, folder, projector=True, AUTH=auth, READ_WAIT_SECONDS="0.02") as api:
+    with running(server, folder, projector=True, AUTH=auth, READ_WAIT_TIMEOUT_SECONDS="0.02") as api:
         asking: Any = {"headers": headers | {"X-Tenant-ID": "acme"}, "timeout": 5}
         assert httpx.post(f"{api.url}/api/events", json=SENT, **asking).status_code == 202
         wait_until(lambda: httpx.get(f"{api.url}/api/events?after={len(SENT)}", **asking).status_code == 200, "it is read")
@@ -341,4 +341,4 @@ def test_nobody_needs_a_credential_for_the_document(keys_scene: Scene) -> None:
     answer = httpx.get(f"{keys_scene.api.url}/openapi.json")
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.json()["paths"] == {**document("keys", READ_WAIT_SECONDS="0.02")["paths"]}
+    assert answer.json()["paths"] == {**document("keys", READ_WAIT_TIMEOUT_SECONDS="0.02")["paths"]}

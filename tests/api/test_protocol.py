@@ -16,7 +16,7 @@ from tests.support.http import Api, running, wait_until
 from tests.support.servers import Server
 from tests.support.sockets import GET, POST, answers_in, assert_refused, everything, one_answer, post_of
 
-REQUEST_SECONDS = 0.7
+REQUEST_TIMEOUT_SECONDS = 0.7
 ADDRESS_LIMIT = 20
 
 
@@ -29,9 +29,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         with running(
             server,
             folder / "api",
-            REQUEST_SECONDS=REQUEST_SECONDS,
-            ADDRESS_LIMIT_CONNECTIONS=ADDRESS_LIMIT,
-            READ_WAIT_SECONDS=1.2,
+            REQUEST_TIMEOUT_SECONDS=REQUEST_TIMEOUT_SECONDS,
+            MAX_CONNECTIONS_PER_ADDRESS=ADDRESS_LIMIT,
+            READ_WAIT_TIMEOUT_SECONDS=1.2,
         ) as api:
             yield api
     finally:
@@ -70,7 +70,7 @@ def test_a_request_that_stops_half_way_is_answered_408_and_closed_at_the_deadlin
 
     for name in BEGINNINGS:
         assert_refused(received[name], 408, "request-too-slow")
-    assert REQUEST_SECONDS * 0.9 < time.monotonic() - started < REQUEST_SECONDS + 1
+    assert REQUEST_TIMEOUT_SECONDS * 0.9 < time.monotonic() - started < REQUEST_TIMEOUT_SECONDS + 1
 
 
 @pytest.mark.parametrize("more", [b"", b"x" * 300_000, b"5\r\nhello\r\nno length\r\n"], ids=["nothing more", "more", "no chunk"])
@@ -100,7 +100,7 @@ def test_a_byte_now_and_then_does_not_move_the_deadline(api: Api, beginning: byt
                 continue
 
     assert_refused(received, 408, "request-too-slow")
-    assert time.monotonic() - started < REQUEST_SECONDS + 1
+    assert time.monotonic() - started < REQUEST_TIMEOUT_SECONDS + 1
 
 
 def test_the_deadline_is_of_a_request_and_not_of_a_connection(api: Api) -> None:
@@ -108,7 +108,7 @@ def test_the_deadline_is_of_a_request_and_not_of_a_connection(api: Api) -> None:
         for _ in range(3):
             connection.sendall(GET)
             assert b"200 OK" in one_answer(connection)
-            time.sleep(REQUEST_SECONDS * 0.6)
+            time.sleep(REQUEST_TIMEOUT_SECONDS * 0.6)
 
 
 def test_the_second_request_of_a_connection_has_a_deadline_too(api: Api) -> None:
@@ -381,7 +381,7 @@ def test_idle_connections_up_to_the_limit_lock_nobody_out_for_longer_than_the_de
         for _ in range(ADDRESS_LIMIT * 2):
             stack.enter_context(api.connect())
 
-        wait_until(lambda: _status(api) == 200, "there is room again", REQUEST_SECONDS + 3)
+        wait_until(lambda: _status(api) == 200, "there is room again", REQUEST_TIMEOUT_SECONDS + 3)
 
 
 def _status(api: Api) -> int:
@@ -485,7 +485,7 @@ def test_a_slow_client_does_not_keep_the_process_from_ending(tmp_path: Path) -> 
 
 
 def test_a_read_that_waits_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
-    with own_api(tmp_path, READ_WAIT_SECONDS=30) as api, api.connect() as waiting:
+    with own_api(tmp_path, READ_WAIT_TIMEOUT_SECONDS=30) as api, api.connect() as waiting:
         waiting.sendall(b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n")
         time.sleep(0.2)
         api.process.terminate()
@@ -494,7 +494,7 @@ def test_a_read_that_waits_does_not_keep_the_process_from_ending(tmp_path: Path)
 
 
 def test_a_request_in_hand_is_answered_before_the_process_ends(tmp_path: Path) -> None:
-    with own_api(tmp_path, READ_WAIT_SECONDS=1) as api, api.connect() as connection:
+    with own_api(tmp_path, READ_WAIT_TIMEOUT_SECONDS=1) as api, api.connect() as connection:
         connection.sendall(b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n")
         time.sleep(0.2)
         api.process.terminate()

@@ -23,7 +23,7 @@ MOST_PAGES = 50
 
 @pytest.fixture
 async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, READ_WAIT_SECONDS=0.3) as door:
+    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=0.3) as door:
         yield door
 
 
@@ -282,7 +282,7 @@ async def test_a_parameter_that_stands_twice_is_answered_400(door: Door) -> None
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/sessions", "/api/sessions/S1", "/api/receipts/1"])
 async def test_a_read_after_a_position_waits_until_it_is_there(server: Server, tmp_path: Path, path: str) -> None:
-    async with opened(server, tmp_path, READ_WAIT_SECONDS=10) as door:
+    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=10) as door:
         position = (await door.post(body())).json()["position"]
 
         reading = asyncio.create_task(door.get(path, after=position))
@@ -422,7 +422,7 @@ async def test_two_events_of_one_hash_are_both_found_by_it(door: Door) -> None:
 
 
 async def test_a_receipt_is_found_by_name_within_the_window_and_by_position_for_ever(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, WINDOW_SECONDS=1) as door:
+    async with opened(server, tmp_path, DEDUP_WINDOW_SECONDS=1) as door:
         name = (await door.post(body())).json()["event_hash"]
         await door.project()
         within = await door.get("/api/receipts", event_hash=name)

@@ -45,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def api(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with running(server, tmp_path_factory.mktemp("api"), REQUEST_SECONDS=0.5) as api:
+    with running(server, tmp_path_factory.mktemp("api"), REQUEST_TIMEOUT_SECONDS=0.5) as api:
         yield api
 
 

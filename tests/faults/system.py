@@ -44,10 +44,10 @@ class System:
             "DATA_DIR": str(self.data),
             "PORT": str(self.port),
             "LEASE_SECONDS": str(LEASE_SECONDS),
-            "APPEND_SECONDS": "1",
-            "CACHE_MIB": "16",
-            "BATCH_RECORDS": "40",  # so that a backlog spans several batches, and a turn several transactions
-            "FREE_DISK_BYTES": "0",
+            "APPEND_TIMEOUT_SECONDS": "1",
+            "SQLITE_CACHE_MIB": "16",
+            "PROJECTOR_BATCH_RECORDS": "40",  # so that a backlog spans several batches, and a turn several transactions
+            "MIN_FREE_DISK_BYTES": "0",
             "HOT_SECONDS": "0",  # so that an archiver leaves nothing but the newest
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

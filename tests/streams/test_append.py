@@ -134,7 +134,7 @@ async def test_a_bad_tenant_is_refused_before_anything_is_sent(log: Log, server:
 
 
 async def test_a_claim_lasts_for_the_window(server: Server) -> None:
-    async with Log(Wire(server.url), window_seconds=90.0) as log:
+    async with Log(Wire(server.url), dedup_window_seconds=90.0) as log:
         await log.append("acme", [event()])
 
     [claim] = seen_keys(server)

@@ -448,7 +448,7 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
     assert exported.returncode == 0 and len(kept) > 30
 
     server.client.delete(keys_of("acme").forgotten)
-    await reclaim(log, "acme", window_seconds=3_600)
+    await reclaim(log, "acme", dedup_window_seconds=3_600)
     assert server.client.hgetall(keys_of("acme").forgotten) == kept
     server.client.flushall()
     imported = command(server, folder, "streams", "import", "acme.ndjson", ARCHIVE_URL="none")

@@ -266,7 +266,7 @@ async def test_a_command_that_cannot_go_on_says_why(server: Server, log: Log, tm
         assert "Traceback" not in done.stderr
         return done.returncode, done.stderr.splitlines()[-1]
 
-    away = {"REDIS_URL": f"unix://{tmp_path}/none", "APPEND_SECONDS": "0.2"}
+    away = {"REDIS_URL": f"unix://{tmp_path}/none", "APPEND_TIMEOUT_SECONDS": "0.2"}
     assert last_line("h.csv") == (1, "Say whose events these are: --format csv --tenant TENANT.")
     assert last_line("--tenant", "{x}", "h.csv")[1].startswith("A tenant's name is 1 to 64")
     assert last_line("--tenant", "acme", "nothing") == (1, "nothing: No such file or directory.")

@@ -265,7 +265,13 @@ def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Pa
     with SqliteStore(load_settings({"DATA_DIR": str(tmp_path)}).tables_url.removeprefix("sqlite:///"), cache_mib=8) as store:
         api_keys.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", CANARY, 0))
     token = jwt.encode({"tenant": "globex", "role": "admin", "exp": 4_000_000_000, "canary": CANARY}, SECRET)
-    settings = {"AUTH": "keys", "JWT_SECRET": SECRET, "ACCESS_LOG": 1, "REQUEST_SECONDS": 1, "READ_WAIT_SECONDS": 0.2}
+    settings = {
+        "AUTH": "keys",
+        "JWT_SECRET": SECRET,
+        "ACCESS_LOG": 1,
+        "REQUEST_TIMEOUT_SECONDS": 1,
+        "READ_WAIT_TIMEOUT_SECONDS": 0.2,
+    }
     with running(server, tmp_path, projector=True, **settings) as api:
         server.client.set(keys_of("globex").log, CANARY)
         server.client.xadd(keys_of("acme").log, {"event": f'{{"{CANARY}'}, id="1-0")  # what no door let in

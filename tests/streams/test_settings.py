@@ -24,7 +24,7 @@ WRONG = [
     ("DATA_DIR", "d" * 120),
     ("AUTH", "key"),
     ("AUTH", "OPEN"),
-    ("ALLOW_OPEN", "maybe"),
+    ("ALLOW_OPEN_ACCESS", "maybe"),
     ("NEW_TENANTS_PER_SECOND", "0"),
     ("EVENTS_PER_SECOND", "-1"),
     ("BYTES_PER_SECOND", "1MB"),
@@ -43,21 +43,21 @@ WRONG = [
     ("JWT_LEEWAY_SECONDS", "301"),
     ("DURABILITY", "sometimes"),
     ("DURABILITY", "ALWAYS"),
-    ("SERVER_MEMORY_BYTES", "-1"),
-    ("FREE_DISK_BYTES", "1GB"),
-    ("WINDOW_SECONDS", "0"),
-    ("WINDOW_SECONDS", "-5"),
-    ("WINDOW_SECONDS", "nan"),
-    ("WINDOW_SECONDS", "inf"),
-    ("WINDOW_SECONDS", "a day"),
-    ("EVENT_LIMIT_BYTES", "0"),
-    ("EVENT_LIMIT_BYTES", "64KiB"),
-    ("REQUEST_LIMIT_EVENTS", "0"),
-    ("REQUEST_LIMIT_BYTES", "10"),
-    ("APPEND_SECONDS", "0"),
-    ("REQUEST_SECONDS", "nan"),
-    ("READ_WAIT_SECONDS", "61"),
-    ("ADDRESS_LIMIT_CONNECTIONS", "0"),
+    ("EMBEDDED_SERVER_MEMORY_BYTES", "-1"),
+    ("MIN_FREE_DISK_BYTES", "1GB"),
+    ("DEDUP_WINDOW_SECONDS", "0"),
+    ("DEDUP_WINDOW_SECONDS", "-5"),
+    ("DEDUP_WINDOW_SECONDS", "nan"),
+    ("DEDUP_WINDOW_SECONDS", "inf"),
+    ("DEDUP_WINDOW_SECONDS", "a day"),
+    ("MAX_EVENT_BYTES", "0"),
+    ("MAX_EVENT_BYTES", "64KiB"),
+    ("MAX_REQUEST_EVENTS", "0"),
+    ("MAX_REQUEST_BYTES", "10"),
+    ("APPEND_TIMEOUT_SECONDS", "0"),
+    ("REQUEST_TIMEOUT_SECONDS", "nan"),
+    ("READ_WAIT_TIMEOUT_SECONDS", "61"),
+    ("MAX_CONNECTIONS_PER_ADDRESS", "0"),
     ("BATCH_RECORDS", "0"),
     ("BATCH_BYTES", "1"),
     ("LEASE_SECONDS", "0.1"),
@@ -72,7 +72,7 @@ HALF_CHECKED = [
     ("DATABASE_URL", "sqlite:///:memory:"),
     ("REDIS_URL", "redis://localhost:port"),
     ("REDIS_URL", "unix://"),
-    ("WINDOW_SECONDS", "0.0001"),
+    ("DEDUP_WINDOW_SECONDS", "0.0001"),
 ]
 
 
@@ -95,9 +95,9 @@ def test_without_any_setting_all_have_defaults() -> None:
 
     assert settings == Settings()
     assert (settings.host, settings.port, settings.durability) == ("127.0.0.1", 8000, "always")
-    assert (settings.event_limit_bytes, settings.request_limit_events) == (64 * 1024, 1_000)
-    assert settings.request_limit_bytes == 5 * 1024 * 1024
-    assert settings.window_seconds == 86_400
+    assert (settings.max_event_bytes, settings.max_request_events) == (64 * 1024, 1_000)
+    assert settings.max_request_bytes == 5 * 1024 * 1024
+    assert settings.dedup_window_seconds == 86_400
     assert settings.embedded
 
 
@@ -116,9 +116,9 @@ def test_a_server_and_tables_of_ones_own_are_used() -> None:
 
 
 def test_values_are_parsed_to_their_types() -> None:
-    settings = load_settings({"PORT": "9000", "LEASE_SECONDS": "2.5", "WINDOW_SECONDS": "60", "DURABILITY": "everysec"})
+    settings = load_settings({"PORT": "9000", "LEASE_SECONDS": "2.5", "DEDUP_WINDOW_SECONDS": "60", "DURABILITY": "everysec"})
 
-    assert (settings.port, settings.lease_seconds, settings.window_seconds) == (9000, 2.5, 60.0)
+    assert (settings.port, settings.lease_seconds, settings.dedup_window_seconds) == (9000, 2.5, 60.0)
     assert settings.durability == "everysec"
 
 

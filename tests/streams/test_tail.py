@@ -89,14 +89,14 @@ async def test_a_tail_over_a_hole_names_it(server: Server, log: Log, tmp_path: P
 
 
 def test_a_tail_without_a_server_says_so(tmp_path: Path) -> None:
-    done = run("streams", "tail", "acme", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_SECONDS="0.2")
+    done = run("streams", "tail", "acme", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "none" in done.stderr
 
 
 def test_a_tail_of_a_bad_name_says_what_a_name_is(tmp_path: Path) -> None:
-    done = run("streams", "tail", "{acme}", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_SECONDS="0.2")
+    done = run("streams", "tail", "{acme}", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "A-Z" in done.stderr

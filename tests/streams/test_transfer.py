@@ -33,7 +33,7 @@ from tests.support.servers import BINARIES, Server
 
 pytestmark = pytest.mark.anyio
 
-WINDOW_SECONDS = 86_400.0
+DEDUP_WINDOW_SECONDS = 86_400.0
 LOG = keys_of("acme").log
 BY_HAND: list[dict[str, Any]] = [
     {"foo": "bär"},
@@ -72,7 +72,7 @@ async def exported(log: Log, after: int = 0, tenant: str = "acme") -> bytes:
 
 
 def restore_of(log: Log) -> Restore:
-    return Restore(log, window_seconds=WINDOW_SECONDS, wait_seconds=0.0)
+    return Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=0.0)
 
 
 async def imported(log: Log, file: bytes) -> Restore:
@@ -225,14 +225,14 @@ async def test_projectors_are_woken_and_their_groups_begin_with_the_first_record
 
 async def test_names_are_claimed_for_what_is_left_of_the_window(server: Server, log: Log) -> None:
     now_us = time.time_ns() // 1000
-    ages = [WINDOW_SECONDS + 60, WINDOW_SECONDS - 60, WINDOW_SECONDS / 2, 0, -3_600]
+    ages = [DEDUP_WINDOW_SECONDS + 60, DEDUP_WINDOW_SECONDS - 60, DEDUP_WINDOW_SECONDS / 2, 0, -3_600]
     some = [Record(i, now_us - int(age * 1e6), 1, one.body) for i, (age, one) in enumerate(zip(ages, events(5), strict=True), 1)]
 
     await imported(log, file_of(*some))
 
     left = [server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) / 1000 for one in events(5)]
     assert left[0] < 0
-    assert left[1:] == pytest.approx([60, WINDOW_SECONDS / 2, WINDOW_SECONDS, WINDOW_SECONDS], abs=20)
+    assert left[1:] == pytest.approx([60, DEDUP_WINDOW_SECONDS / 2, DEDUP_WINDOW_SECONDS, DEDUP_WINDOW_SECONDS], abs=20)
 
 
 async def test_of_two_records_with_one_name_the_first_has_the_claim(log: Log) -> None:
@@ -250,10 +250,12 @@ async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_lon
     now_us = time.time_ns() // 1000
     one, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
 
-    await imported(log, file_of(Record(1, now_us, 1, one.body), Record(2, now_us - int(WINDOW_SECONDS * 9e5), 1, other.body)))
+    await imported(
+        log, file_of(Record(1, now_us, 1, one.body), Record(2, now_us - int(DEDUP_WINDOW_SECONDS * 9e5), 1, other.body))
+    )
 
     assert await log.named("acme", name_of("acme", one)[0]) == [1, 2]
-    assert server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) > WINDOW_SECONDS * 900
+    assert server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
     assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
 
 
@@ -296,7 +298,7 @@ async def test_an_import_goes_on_where_the_answer_to_a_batch_was_lost(server: Se
     some = numbered(20)
     async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=0.3)) as log:
         await imported(log, file_of(*some[:4]))
-        restore = Restore(log, window_seconds=WINDOW_SECONDS, wait_seconds=10)
+        restore = Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=10)
         proxy.swallow_reply(7)  # after the position, four comparisons and a batch, that of another
 
         await restore.run(file_of(*some).splitlines(keepends=True))
@@ -311,7 +313,7 @@ async def test_an_import_waits_for_a_server_that_is_away(own_server: Server) -> 
     async with Log(Wire(own_server.url, budget_seconds=0.2)) as log:
         await imported(log, file_of(*some[:5]))
         own_server.kill()
-        restore = Restore(log, window_seconds=WINDOW_SECONDS, wait_seconds=20)
+        restore = Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=20)
         importing = asyncio.create_task(restore.run(file_of(*some).splitlines(keepends=True)))
         await asyncio.sleep(0.5)
         own_server.start()
@@ -325,7 +327,7 @@ async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None
     async with Log(Wire(own_server.url, budget_seconds=0.1)) as log:
         begun = time.monotonic()
         with pytest.raises(LogUnavailable):
-            await Restore(log, window_seconds=1, wait_seconds=0.5).run(file_of(*numbered(1)).splitlines(keepends=True))
+            await Restore(log, dedup_window_seconds=1, wait_seconds=0.5).run(file_of(*numbered(1)).splitlines(keepends=True))
         assert 0.3 < time.monotonic() - begun < 5
 
 
@@ -653,7 +655,7 @@ def test_a_command_without_a_server_says_so(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(file_of(*numbered(1)))
 
     for arguments in (["export", "acme"], ["import", "--wait", "0.1", "t"]):
-        done = run("streams", *arguments, folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_SECONDS="0.2")
+        done = run("streams", *arguments, folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
         assert done.returncode == 1
         assert "none" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 

@@ -111,7 +111,7 @@ def standing(folder: Path, **settings: Any) -> Iterator[Stack]:
     with ExitStack() as stack:
         server = Server("valkey", folder / "server").start()
         stack.callback(server.stop)
-        given = {"AUTH": "keys", "LOG_FORMAT": "json", "APPEND_SECONDS": 0.5} | settings
+        given = {"AUTH": "keys", "LOG_FORMAT": "json", "APPEND_TIMEOUT_SECONDS": 0.5} | settings
         key = _key(server, folder)  # before the API, which else would learn of it within two seconds only
         api = stack.enter_context(running(server, folder, projector=True, **given))
         yield Stack(api, server, folder, key)

@@ -22,7 +22,9 @@ BUDGET_SECONDS = 0.6
 
 @pytest.fixture
 async def door(own_server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(own_server, tmp_path / "data", APPEND_SECONDS=BUDGET_SECONDS, READ_WAIT_SECONDS=0.3) as door:
+    async with opened(
+        own_server, tmp_path / "data", APPEND_TIMEOUT_SECONDS=BUDGET_SECONDS, READ_WAIT_TIMEOUT_SECONDS=0.3
+    ) as door:
         await door.post(body(session_id="before"))
         await door.project()
         yield door
@@ -182,7 +184,7 @@ def posted(api: Api) -> httpx.Response:
 def test_a_process_started_before_its_server_serves_once_it_is_there(tmp_path: Path) -> None:
     server = Server("valkey", tmp_path / "server")
     try:
-        with running(server, tmp_path / "api", projector=True, APPEND_SECONDS=BUDGET_SECONDS) as api:
+        with running(server, tmp_path / "api", projector=True, APPEND_TIMEOUT_SECONDS=BUDGET_SECONDS) as api:
             before = posted(api)
             greeted_before = "Try it" in api.said
             server.start()
@@ -205,7 +207,7 @@ def test_a_process_started_before_its_server_serves_once_it_is_there(tmp_path: P
 def test_a_projector_outlives_full_memory_and_goes_on_without_a_restart(tmp_path: Path) -> None:
     server = Server("valkey", tmp_path / "server").start()
     try:
-        with running(server, tmp_path / "api", APPEND_SECONDS=BUDGET_SECONDS) as api:
+        with running(server, tmp_path / "api", APPEND_TIMEOUT_SECONDS=BUDGET_SECONDS) as api:
             posted(api)
             server.client.config_set("maxmemory", "100kb")
             settings = {"REDIS_URL": server.url, "DATA_DIR": tmp_path / "api"}

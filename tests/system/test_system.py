@@ -281,8 +281,8 @@ def test_every_command_has_help_that_says_what_it_is_for(checkout: Path, command
     [
         ("api", "PORT", "0"),
         ("api", "PORT", "http"),
-        ("api", "WINDOW_SECONDS", "-1"),
-        ("api", "WINDOW_SECONDS", "nan"),
+        ("api", "DEDUP_WINDOW_SECONDS", "-1"),
+        ("api", "DEDUP_WINDOW_SECONDS", "nan"),
         ("api", "REDIS_URL", "localhost:6379"),
         ("api", "DATABASE_URL", "postgres://x"),
         ("api", "DATA_DIR", "x" * 101),
@@ -306,7 +306,9 @@ def test_a_setting_in_the_env_file_is_used_and_the_environment_comes_first(check
     env_file = checkout / ".env"
     env_file.write_text("PORT=1234\nWINDOW_SECONDS=60\n")
     try:
-        port, window = (python_m(checkout, "streams", "settings", name, PORT=4321).stdout for name in ("PORT", "WINDOW_SECONDS"))
+        port, window = (
+            python_m(checkout, "streams", "settings", name, PORT=4321).stdout for name in ("PORT", "DEDUP_WINDOW_SECONDS")
+        )
     finally:
         env_file.unlink()
 
