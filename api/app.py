@@ -24,7 +24,7 @@ from api.metrics import Metrics, get_metrics
 from api.openapi.document import document_of, openapi
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
 from projector import open_store
-from streams import Log, Settings, Wire
+from streams import Connection, Log, Settings
 
 log_of_api = logging.getLogger("api")
 
@@ -69,10 +69,10 @@ def create_app(settings: Settings) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        wire = Wire(settings.log_url, budget_seconds=settings.append_timeout_seconds)
+        connection = Connection(settings.log_url, budget_seconds=settings.append_timeout_seconds)
         gap_seconds = settings.session_gap_seconds
         with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS, session_gap_seconds=gap_seconds) as store:
-            async with Log(wire, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive) as log:
+            async with Log(connection, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)
                 registry = app.state.registry = Registry(store, settings.limits)

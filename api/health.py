@@ -65,7 +65,7 @@ class Safety:
     async def failures(self) -> list[Failure]:
         """What is wrong with the server now."""
         try:
-            information = parse_info(await self._log.wire.call("INFO"))
+            information = parse_info(await self._log.connection.call("INFO"))
             if time.monotonic() - self._checked > SERVER_CHECK_SECONDS or self._configuration:
                 self._configuration = unsafe(await self._settings(information), self._durability)
                 self._checked = time.monotonic()
@@ -78,7 +78,7 @@ class Safety:
         settings = {"maxmemory-policy": information.get("maxmemory_policy", "")}
         settings["appendonly"] = "yes" if information.get("aof_enabled") == "1" else "no"
         for name in ("maxmemory-policy", "appendonly", "appendfsync"):
-            [reply] = await self._log.wire.calls([("CONFIG", "GET", name)])
+            [reply] = await self._log.connection.calls([("CONFIG", "GET", name)])
             if isinstance(reply, list) and len(reply) == 2:
                 settings[name] = reply[1].decode()
         return settings

@@ -51,7 +51,7 @@ class Metrics:
         async with self._making:
             if time.monotonic() - self._made > FRESH_SECONDS:
                 tenants = await status(self._log, self._store, with_sessions=False)
-                server = parse_info(await self._log.wire.call("INFO"))
+                server = parse_info(await self._log.connection.call("INFO"))
                 wal = f"{self._store.path}-wal"
                 wal_bytes = os.path.getsize(wal) if os.path.exists(wal) else 0
                 figures = Figures(tenants, server, wal_bytes, self._log.waiting_bytes)

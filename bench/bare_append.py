@@ -16,13 +16,13 @@ import uvloop
 from redis.exceptions import ResponseError
 
 from bench.workload import calls, tenant_names
-from streams import Log, LogRefused, Wire, parse_event
+from streams import Connection, Log, LogRefused, parse_event
 from streams.connection import script
 
 LIMIT_SECONDS = 300.0
 
 
-class Recorder(Wire):
+class Recorder(Connection):
     """A wire that keeps what it shall send and answers with an error."""
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[
     """Send all calls; the seconds from the first to the last reply, how many events were accepted."""
     loop = asyncio.get_running_loop()
     waiting = iter(packed)
-    async with Wire(f"unix://{socket}") as wire:
-        await wire.call("SCRIPT", "LOAD", script("append").text)
+    async with Connection(f"unix://{socket}") as connection:
+        await connection.call("SCRIPT", "LOAD", script("append").text)
     opened, finished = [], []
     for _ in range(min(connections, len(packed))):
         finished.append(loop.create_future())

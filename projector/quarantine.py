@@ -205,7 +205,7 @@ async def drop(log: Log, store: SqliteStore, selection: Selection) -> tuple[int,
     store.check_version("")
     dropped = last = 0
     for page in _pages(store, "tenant_id, position", selection):
-        last = await control.append(log.wire, selection.tenant, control.Drop([position for _, position in page]))
+        last = await control.append(log.connection, selection.tenant, control.Drop([position for _, position in page]))
         dropped += len(page)
         fault_point("between_note_and_apply")
     return dropped, last

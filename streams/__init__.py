@@ -3,7 +3,7 @@
 from streams import control, dead_letter
 from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
 from streams.archive.manifest import ArchiveUnavailable
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.erasure import tenant_deletion
 from streams.event import (
@@ -45,6 +45,7 @@ __all__ = [
     "WAKE_CHANNEL",
     "ArchiveUnavailable",
     "BadTenant",
+    "Connection",
     "Consumer",
     "Counts",
     "Delivery",
@@ -68,7 +69,6 @@ __all__ = [
     "Taken",
     "TenantErased",
     "Wanted",
-    "Wire",
     "check_event",
     "configure_logging",
     "control",

@@ -11,7 +11,7 @@ from streams.commands.archive import archive, reclaim, verify
 from streams.commands.erase import erase
 from streams.commands.group import group
 from streams.commands.transfer import export_command, import_command
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.embedded_server import BrokenLog, ServerMissing, ServerStarted, serve
 from streams.event import Record
 from streams.keys import BadTenant
@@ -84,7 +84,9 @@ def tail(tenant: str, after: int | None, follow: bool) -> None:
 
 
 async def _tail(settings: Settings, tenant: str, after: int | None, follow: bool) -> None:
-    async with Log(Wire(settings.log_url, budget_seconds=settings.append_timeout_seconds), archive_url=settings.archive) as log:
+    async with Log(
+        Connection(settings.log_url, budget_seconds=settings.append_timeout_seconds), archive_url=settings.archive
+    ) as log:
         position = max(0, await log.last_position(tenant) - 10) if after is None else after
         while True:
             async for page in log.read(tenant, position):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from streams.connection import LogUnavailable, Reply, Wire
+from streams.connection import Connection, LogUnavailable, Reply
 from streams.event import Event, content_digest, name_of
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.limits import LIMIT_NAMES, Limits
@@ -89,8 +89,8 @@ class Appender:
     than goes out at once, the tenants take turns. A tenant that was over its limit is put off for a moment and goes with the
     flushes of others, so that they share them, each of which is on disk before the next, with little of its flood."""
 
-    def __init__(self, wire: Wire, *, dedup_window_seconds: float) -> None:
-        self._wire = wire
+    def __init__(self, connection: Connection, *, dedup_window_seconds: float) -> None:
+        self._connection = connection
         self._window_ms = int(dedup_window_seconds * 1000)
         self._waiting: dict[str, list[_Append]] = {}
         self._waiting_of: dict[str, int] = {}
@@ -135,7 +135,7 @@ class Appender:
         self.waiting_bytes += size
         self._waiting_of[tenant] = self._waiting_of.get(tenant, 0) + size
         names = [name_of(tenant, event) for event in events]
-        deadline = loop.time() + self._wire.budget_seconds
+        deadline = loop.time() + self._connection.budget_seconds
         append = _Append(tenant, events, names, limits, rejected, size, deadline, receipts)
         put_off = self._put_off.get(tenant)
         (self._waiting.setdefault(tenant, []) if put_off is None else put_off.appends).append(append)
@@ -214,7 +214,9 @@ class Appender:
             return
         budget_seconds = min(append.deadline for call in calls for append in call) - asyncio.get_running_loop().time()
         try:
-            replies = await self._wire.run("append", [self._script_call(call) for call in calls], budget_seconds=budget_seconds)
+            replies = await self._connection.run(
+                "append", [self._script_call(call) for call in calls], budget_seconds=budget_seconds
+            )
         except Exception as error:
             for call in calls:
                 _fail(call, error)

@@ -47,7 +47,7 @@ class Script:
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
-class Wire:
+class Connection:
     """Pipelines of raw commands over a pool of connections. Every call has a time budget in seconds."""
 
     def __init__(self, url: str, *, budget_seconds: float = 2.0) -> None:

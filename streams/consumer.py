@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.append import ENTRY_OVERHEAD_BYTES
-from streams.connection import LogUnavailable, Reply, Wire
+from streams.connection import Connection, LogUnavailable, Reply
 from streams.event import Record
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix, ready_key
 from streams.log import record_of, records_of
@@ -71,8 +71,8 @@ class Release(msgspec.Struct, frozen=True):
 class Consumer:
     """One process's part in a group."""
 
-    def __init__(self, wire: Wire, *, group: str, holder: str, lease_seconds: float) -> None:
-        self._wire = wire
+    def __init__(self, connection: Connection, *, group: str, holder: str, lease_seconds: float) -> None:
+        self._connection = connection
         self._group = group
         self._holder = holder
         self._lease_ms = int(lease_seconds * 1000)
@@ -88,7 +88,7 @@ class Consumer:
             for partition in partitions
         ]
         taken: dict[int, list[Taken]] = {}
-        for partition, reply in zip(partitions, await self._wire.run("take", calls), strict=True):
+        for partition, reply in zip(partitions, await self._connection.run("take", calls), strict=True):
             taken[partition] = [
                 Taken(tenant.decode(), int(since_ms), int(last), int(delivered), pending, newest_bytes + ENTRY_OVERHEAD_BYTES)
                 for tenant, since_ms, last, delivered, pending, newest_bytes in _value(reply)
@@ -98,7 +98,7 @@ class Consumer:
     async def read(self, wanted: Sequence[Wanted]) -> dict[str, Delivery]:
         """What the group gives of each tenant. A group that is gone is made again at the checkpoint."""
         commands = [self._commands(want) for want in wanted]
-        replies = iter(await self._wire.calls([command for some in commands for command in some.values()]))
+        replies = iter(await self._connection.calls([command for some in commands for command in some.values()]))
         return {
             want.taken.tenant: _delivery(want, {name: next(replies) for name in some})
             for want, some in zip(wanted, commands, strict=True)
@@ -122,7 +122,7 @@ class Consumer:
 
     async def acknowledge(self, done: Sequence[tuple[str, Sequence[bytes]]]) -> None:
         """Acknowledge pending ids of tenants, whoever they were delivered to. Only after what they stand for is committed."""
-        for reply in await self._wire.calls([("XACK", keys_of(tenant).log, self._group, *ids) for tenant, ids in done]):
+        for reply in await self._connection.calls([("XACK", keys_of(tenant).log, self._group, *ids) for tenant, ids in done]):
             _value(reply)
 
     async def release(self, releases: Sequence[Release]) -> None:
@@ -133,7 +133,7 @@ class Consumer:
             names = [keys.log, ready_key(keys.partition, self._group), leases_key(keys.partition, self._group)]
             delay_ms = int(release.delay_seconds * 1000)
             calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms, release.since_ms]))
-        for reply in await self._wire.run("release", calls):
+        for reply in await self._connection.run("release", calls):
             _value(reply)
 
     async def repair(self, checkpoints: Sequence[tuple[str, int]]) -> int:
@@ -143,7 +143,7 @@ class Consumer:
             keys = keys_of(tenant)
             arguments[keys.partition] += (keys.log, tenant, checkpoint)
         calls = [([groups_key(p), ready_key(p, self._group)], arguments[p]) for p in range(PARTITIONS)]
-        return sum(_value(reply) for reply in await self._wire.run("repair", calls))
+        return sum(_value(reply) for reply in await self._connection.run("repair", calls))
 
 
 def _value(reply: Reply) -> Reply:

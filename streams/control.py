@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from streams.append import LogFull, TenantErased
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.event import Record, Rejected
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 
@@ -87,7 +87,7 @@ def salted_name(salt: str, event_hash: str, split: str) -> str:
     return hashlib.sha1(f"{salt}{event_hash}{split}".encode(), usedforsecurity=False).hexdigest()
 
 
-async def append(wire: Wire, tenant: str, note: Note) -> int:
+async def append(connection: Connection, tenant: str, note: Note) -> int:
     """Put a note at the end of a tenant's log; its position. Raises LogMissing, TenantErased, LogFull, LogUnavailable (it may
     have been written: whoever asks again looks at the tables first)."""
     keys = keys_of(tenant)
@@ -95,7 +95,7 @@ async def append(wire: Wire, tenant: str, note: Note) -> int:
     arguments = [
         tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, time.time_ns() // 1000, _encode(note)
     ]  # fmt: skip
-    [reply] = await wire.run("note", [(names, arguments)])
+    [reply] = await connection.run("note", [(names, arguments)])
     if isinstance(reply, Exception):
         raise _refusal(tenant, str(reply))
     return int(reply)

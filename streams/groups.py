@@ -9,7 +9,7 @@ from collections import Counter
 
 import msgspec
 
-from streams.connection import LogUnavailable, Reply, Wire
+from streams.connection import Connection, LogUnavailable, Reply
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, ready_key
 from streams.log import Log
 
@@ -34,8 +34,8 @@ class Group(msgspec.Struct, frozen=True):
 async def groups(log: Log) -> list[Group]:
     """Every group, by name. Raises LogUnavailable."""
     surveys = await log.survey()
-    replies = await log.wire.run("behind", [([keys_of(survey.tenant).log], []) for survey in surveys])
-    registered = [{name.decode() for name in names} for names in await _each(log.wire, "SMEMBERS")]
+    replies = await log.connection.run("behind", [([keys_of(survey.tenant).log], []) for survey in surveys])
+    registered = [{name.decode() for name in names} for names in await _each(log.connection, "SMEMBERS")]
     records: Counter[str] = Counter({name: 0 for names in registered for name in names})
     logs: Counter[str] = Counter()
     for survey, reply in zip(surveys, map(_value, replies), strict=True):
@@ -51,22 +51,22 @@ async def groups(log: Log) -> list[Group]:
 async def forget(log: Log, name: str) -> int:
     """Remove a group from every log and from what is registered; of how many logs. Whoever uses it registers it again: it is
     taken out, and waited for. Interrupt it at any moment and start it again. Raises GroupAlive, LogUnavailable."""
-    await _each(log.wire, "SREM", name)
+    await _each(log.connection, "SREM", name)
     await asyncio.sleep(ALIVE_SECONDS)
-    if any(await _each(log.wire, "SISMEMBER", name)):
+    if any(await _each(log.connection, "SISMEMBER", name)):
         raise GroupAlive(name)
     destroyed = 0
     for survey in await log.survey():
-        [reply] = await log.wire.calls([("XGROUP", "DESTROY", keys_of(survey.tenant).log, name)])
+        [reply] = await log.connection.calls([("XGROUP", "DESTROY", keys_of(survey.tenant).log, name)])
         destroyed += 0 if isinstance(reply, Exception) else int(reply)  # a tenant without a log has no groups
     for partition in range(PARTITIONS):
-        await log.wire.call("UNLINK", ready_key(partition, name), leases_key(partition, name))
+        await log.connection.call("UNLINK", ready_key(partition, name), leases_key(partition, name))
     return destroyed
 
 
-async def _each(wire: Wire, command: str, *arguments: str) -> list[Reply]:
+async def _each(connection: Connection, command: str, *arguments: str) -> list[Reply]:
     """What a command says of the registered groups of each partition."""
-    return [_value(reply) for reply in await wire.calls([(command, groups_key(p), *arguments) for p in range(PARTITIONS)])]
+    return [_value(reply) for reply in await connection.calls([(command, groups_key(p), *arguments) for p in range(PARTITIONS)])]
 
 
 def _value(reply: Reply) -> Reply:

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
 from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key, usage_prefix
 from streams.limits import NO_LIMITS, Limits
@@ -62,18 +62,18 @@ class Survey(msgspec.Struct, frozen=True):
 class Log:
     """The logs of all tenants: their live part on one server, what has left it in an archive, if there is one."""
 
-    def __init__(self, wire: Wire, *, dedup_window_seconds: float = 86_400.0, archive_url: str = "") -> None:
-        self.wire = wire
+    def __init__(self, connection: Connection, *, dedup_window_seconds: float = 86_400.0, archive_url: str = "") -> None:
+        self.connection = connection
         self.archive_url = archive_url
-        self._appender = Appender(wire, dedup_window_seconds=dedup_window_seconds)
+        self._appender = Appender(connection, dedup_window_seconds=dedup_window_seconds)
 
     async def __aenter__(self) -> Self:
-        await self.wire.__aenter__()
+        await self.connection.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._appender.drain()
-        await self.wire.__aexit__()
+        await self.connection.__aexit__()
 
     async def append(
         self, tenant: str, events: Sequence[Event], *, limits: Limits = NO_LIMITS, rejected: int = 0
@@ -155,7 +155,7 @@ class Log:
         for begin in range(0, len(places), PAGE_RECORDS):
             some = places[begin : begin + PAGE_RECORDS]
             calls = [("XRANGE", keys_of(tenant).log, f"{position}-0", f"{position}-0") for tenant, position in some]
-            for reply in await self.wire.calls(calls):
+            for reply in await self.connection.calls(calls):
                 if isinstance(reply, ResponseError):
                     raise LogUnavailable(str(reply)) from reply
                 found.append(record_of(reply[0]) if reply else None)
@@ -170,30 +170,30 @@ class Log:
 
     async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
         try:
-            entries = await self.wire.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
+            entries = await self.connection.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
         except ResponseError as error:
             raise LogUnavailable(str(error)) from error
         return records_of(entries)
 
     async def named(self, tenant: str, event_hash: str) -> list[int]:
         """The positions of the events of that hash within the window; more than one when their splits differ."""
-        value: bytes | None = await self.wire.call("GET", keys_of(tenant).seen + event_hash)
+        value: bytes | None = await self.connection.call("GET", keys_of(tenant).seen + event_hash)
         return [int(claim.split(b"/")[0]) for claim in (value or b"").split()]
 
     async def last_position(self, tenant: str) -> int:
         """The position of a tenant's newest record, 0 when it has none."""
-        newest = await self.wire.call("XREVRANGE", keys_of(tenant).log, "+", "-", "COUNT", 1)
+        newest = await self.connection.call("XREVRANGE", keys_of(tenant).log, "+", "-", "COUNT", 1)
         return int(newest[0][0].split(b"-")[0]) if newest else 0
 
     async def holds(self, tenant: str) -> bool:
         """Whether a tenant has a log. Raises LogUnavailable."""
-        return bool(await self.wire.call("EXISTS", keys_of(tenant).log))
+        return bool(await self.connection.call("EXISTS", keys_of(tenant).log))
 
     async def survey(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[Survey]:
         """Every tenant that the door has heard of, by name, with what its log says of itself."""
         calls = [([tenants_key(partition)], [log_prefix(partition), usage_prefix(partition)]) for partition in partitions]
         found = []
-        for reply in await self.wire.run("survey", calls):
+        for reply in await self.connection.run("survey", calls):
             if isinstance(reply, Exception):
                 raise LogUnavailable(str(reply))
             for tenant, last, held, archived, *counts in reply:

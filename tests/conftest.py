@@ -8,7 +8,7 @@ import pytest
 
 from projector import SqliteStore
 from projector.live.worker import Worker
-from streams import Log, Wire
+from streams import Connection, Log
 from tests.support.sdks import Stack, standing
 from tests.support.servers import BINARIES, Server
 
@@ -54,7 +54,7 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve
 
 @pytest.fixture
 async def log(server: Server) -> AsyncIterator[Log]:
-    async with Log(Wire(server.url)) as log:
+    async with Log(Connection(server.url)) as log:
         yield log
 
 

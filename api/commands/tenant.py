@@ -14,7 +14,7 @@ from rich.table import Table
 from api.commands.cli import opened, tenant_or_exit
 from projector import SqliteStore, TenantLimits
 from projector.store.sqlite import tenant_deletion, tenant_limits
-from streams import INTEGER_LIMIT, LIMIT_NAMES, Settings, Wire
+from streams import INTEGER_LIMIT, LIMIT_NAMES, Connection, Settings
 from streams.erasure import tenant_deletion as log_erasure
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def create(name: str) -> None:
     tenant_or_exit(name)
     with opened() as (settings, store):
         was_erased = tenant_deletion.create(store, name)
-        if not _ask(settings, lambda wire: log_erasure.create(wire, name)) and not was_erased:
+        if not _ask(settings, lambda connection: log_erasure.create(connection, name)) and not was_erased:
             sys.exit(f"{name} was not erased; there is nothing to do.")
     print(f"{name} may begin again. Keys that it had are gone: python -m api key create {name}")
 
@@ -113,18 +113,18 @@ def erase(name: str, yes: bool) -> None:
 
 def _erase(settings: Settings, store: SqliteStore, name: str) -> dict[str, int]:
     """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
-    log = _ask(settings, lambda wire: log_erasure.erase(wire, name, settings.archive))
+    log = _ask(settings, lambda connection: log_erasure.erase(connection, name, settings.archive))
     rows = tenant_deletion.erase(store, name)
     return {"records of the log": log.records, "claims on names": log.claims, "files of the archive": log.files} | {
         f"rows of {table}": count for table, count in sorted(rows.items())
     }
 
 
-def _ask(settings: Settings, act: Callable[[Wire], Coroutine[Any, Any, T]]) -> T:
+def _ask(settings: Settings, act: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
     """What an act over the wire gives."""
 
     async def asked() -> T:
-        async with Wire(settings.log_url, budget_seconds=COMMAND_SECONDS) as wire:
-            return await act(wire)
+        async with Connection(settings.log_url, budget_seconds=COMMAND_SECONDS) as connection:
+            return await act(connection)
 
     return asyncio.run(asked())

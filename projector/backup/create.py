@@ -15,7 +15,7 @@ import msgspec
 
 from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, ErasedTenant, Folder, KeptLog, digest_of_file
 from projector.backup.incremental_copy import RecordsDiffer, carry
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.keys import PARTITIONS, erased_key, keys_of
 from streams.log import Hole, Log, Survey
 from streams.runtime.failpoints import fault_point
@@ -46,16 +46,16 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
     ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
     """
     while True:
-        erased = await erased_tenants(log.wire)
+        erased = await erased_tenants(log.connection)
         await copy_tables(folder.next_tables)
         fault_point("after_tables_before_log")
         try:
             tenants, added = await _copy_logs(log, folder, erased, show)
         except (RecordsDiffer, LogLost, Hole):
-            if await erased_tenants(log.wire) == erased:
+            if await erased_tenants(log.connection) == erased:
                 raise
         else:
-            if await erased_tenants(log.wire) == erased:
+            if await erased_tenants(log.connection) == erased:
                 break
         os.unlink(folder.next_tables)  # a tenant was erased meanwhile, and these tables may have it
     size, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
@@ -71,7 +71,7 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
 async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], show: Show) -> tuple[list[KeptLog], int]:
     """Every log into the folder; what it has then, and how many records were added."""
     surveys = await log.survey()
-    usages = await _usages(log.wire, surveys)
+    usages = await _usages(log.connection, surveys)
     archive = folder.archive()
     there = {survey.tenant for survey in surveys}
     for tenant in sorted(set(folder.tenants()) - there - set(_of_erased(folder.tenants(), erased))):
@@ -103,9 +103,9 @@ def _of_erased(tenants: Sequence[str], erased: Sequence[ErasedTenant]) -> list[s
     return [tenant for tenant in tenants if keys_of(tenant).digest in digests]
 
 
-async def _usages(wire: Wire, surveys: Sequence[Survey]) -> dict[str, dict[str, str]]:
+async def _usages(connection: Connection, surveys: Sequence[Survey]) -> dict[str, dict[str, str]]:
     """What the door counted of each tenant, and what is left of its limits."""
-    replies = await wire.calls([("HGETALL", keys_of(survey.tenant).usage) for survey in surveys])
+    replies = await connection.calls([("HGETALL", keys_of(survey.tenant).usage) for survey in surveys])
     found = {}
     for survey, reply in zip(surveys, replies, strict=True):
         if isinstance(reply, Exception):
@@ -115,10 +115,10 @@ async def _usages(wire: Wire, surveys: Sequence[Survey]) -> dict[str, dict[str, 
     return found
 
 
-async def erased_tenants(wire: Wire) -> list[ErasedTenant]:
+async def erased_tenants(connection: Connection) -> list[ErasedTenant]:
     """Every tenant that was erased. Raises LogUnavailable."""
     found = []
-    for partition, reply in enumerate(await wire.calls([("SMEMBERS", erased_key(p)) for p in range(PARTITIONS)])):
+    for partition, reply in enumerate(await connection.calls([("SMEMBERS", erased_key(p)) for p in range(PARTITIONS)])):
         if isinstance(reply, Exception):
             raise LogUnavailable(str(reply))
         found += [ErasedTenant(partition, digest.decode()) for digest in sorted(reply)]

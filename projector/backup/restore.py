@@ -68,7 +68,7 @@ class Recovery:
         """Look at what is there of its logs. Raises RecordsDiffer, ErasedThere, Hole, DamagedArchive, ArchiveUnavailable,
         LogUnavailable."""
         surveys = {survey.tenant: survey.last for survey in await self._log.survey()}
-        erased = {one.digest for one in await erased_tenants(self._log.wire)}
+        erased = {one.digest for one in await erased_tenants(self._log.connection)}
         done = 0
         for one in backup.tenants:
             if keys_of(one.tenant).digest in erased:
@@ -135,6 +135,6 @@ class Recovery:
         await self._calls([("SADD", keys.tenants, one.tenant), *counts])
 
     async def _calls(self, commands: list[tuple[str, ...]]) -> None:
-        for reply in await self._log.wire.calls(commands):
+        for reply in await self._log.connection.calls(commands):
             if isinstance(reply, Exception):
                 raise LogUnavailable(str(reply))

@@ -15,7 +15,7 @@ from projector.backup.folder import BackupRunning, DamagedBackup, Folder, NoBack
 from projector.backup.incremental_copy import RecordsDiffer
 from streams.append import LogFull, LogRefused, TenantErased
 from streams.archive.manifest import ArchiveMoved
-from streams.connection import Wire
+from streams.connection import Connection
 from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
 from streams.runtime.progress import Progress
@@ -106,8 +106,8 @@ async def _restore(settings: Settings, directory: str) -> None:
 
 
 def _log_of(settings: Settings) -> Log:
-    wire = Wire(settings.log_url, budget_seconds=COMMAND_SECONDS)
-    return Log(wire, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
+    connection = Connection(settings.log_url, budget_seconds=COMMAND_SECONDS)
+    return Log(connection, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
 
 
 async def _tables(*arguments: str, lock: Sequence[int] = ()) -> None:

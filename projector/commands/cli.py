@@ -19,6 +19,7 @@ from projector.store.sqlite.copy import NoTables, TablesThere
 from projector.store.sqlite.store import SqliteStore
 from streams import (
     BadTenant,
+    Connection,
     Hole,
     Log,
     LogFull,
@@ -26,7 +27,6 @@ from streams import (
     SettingError,
     Settings,
     TenantErased,
-    Wire,
     control,
     load_settings,
 )
@@ -81,7 +81,7 @@ async def opened(
     """The log and the tables that settings name."""
     gap_seconds = settings.session_gap_seconds
     with open_store(settings.tables_url, cache_mib=cache_mib, session_gap_seconds=gap_seconds) as store:
-        async with Log(Wire(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
+        async with Log(Connection(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
             yield log, store
 
 

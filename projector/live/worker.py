@@ -51,7 +51,7 @@ class Worker:
         self._store = store
         self._batch_records = batch_records
         self._batch_bytes = batch_bytes
-        self._consumer = Consumer(log.wire, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
+        self._consumer = Consumer(log.connection, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
         self._ready = set(range(PARTITIONS))
         self._woken = asyncio.Event()
         self._sizes: dict[str, int] = {}
@@ -275,7 +275,7 @@ class Worker:
         """Hear which partitions have something ready. Only a hint: what is missed is found by the next poll."""
         while True:
             try:
-                async for partition in self._log.wire.listen(WAKE_CHANNEL):
+                async for partition in self._log.connection.listen(WAKE_CHANNEL):
                     self._ready.add(int(partition))
                     self._woken.set()
             except LogUnavailable:

@@ -21,7 +21,7 @@ from projector.projection.project import Batch, project
 from projector.store.open import StoreUnavailable
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.staging import Chunk, store_rows
-from streams import Hole, Log, LogUnavailable, Record, Wire
+from streams import Connection, Hole, Log, LogUnavailable, Record
 
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
 PROCESSES = 2
@@ -131,7 +131,7 @@ async def _by_processes(log: Log, shares: Sequence[list[Span]], folder: str, acc
     try:
         for number, share in enumerate(shares):
             place = str(Path(folder, str(number)))
-            order = Order(log.wire.url, log.archive_url, log.wire.budget_seconds, share, accept_loss, place)
+            order = Order(log.connection.url, log.archive_url, log.connection.budget_seconds, share, accept_loss, place)
             with store_errors():
                 os.makedirs(order.folder)
             receiving.append(asyncio.create_task(_receive(order, chunks)))
@@ -261,7 +261,7 @@ async def _serve() -> None:
                 await asyncio.sleep(PAUSE_SECONDS)
         await asyncio.gather(*sending)
 
-    async with Log(Wire(order.url, budget_seconds=order.budget_seconds), archive_url=order.archive_url) as log:
+    async with Log(Connection(order.url, budget_seconds=order.budget_seconds), archive_url=order.archive_url) as log:
         try:
             await store_and_send()
         except Hole as hole:

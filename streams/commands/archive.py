@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from streams.append import TenantErased
-from streams.connection import Wire
+from streams.connection import Connection
 from streams.log import Hole, Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit, stopping, wait_for_signal
 from streams.runtime.settings import Settings
@@ -43,7 +43,7 @@ async def _archive(settings: Settings, once: bool) -> int:
 
     os.nice(10)  # whoever waits for an answer comes first
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+    async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         archiver = Archiver(
             log,
             Archive(settings.archive),
@@ -78,7 +78,7 @@ def verify(tenants: tuple[str, ...]) -> None:
 
 async def _verify(settings: Settings, tenants: Sequence[str]) -> int:
     wrong = 0
-    async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+    async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         async for problem in problems(log, tenants):
             wrong += 1
             print(problem)
@@ -110,7 +110,7 @@ async def _reclaim(settings: Settings, tenants: Sequence[str]) -> int:
     from streams.tiering.recover import reclaim as reclaim_tenant
 
     status = 0
-    async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+    async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         for tenant in tenants or await asyncio.to_thread(Archive(settings.archive).tenants):
             try:
                 done = await reclaim_tenant(log, tenant, dedup_window_seconds=settings.dedup_window_seconds)

@@ -8,7 +8,7 @@ import click
 
 from streams.append import LogFull, TenantErased
 from streams.archive.manifest import ArchiveMoved
-from streams.connection import Wire
+from streams.connection import Connection
 from streams.control import LogMissing
 from streams.erasure.erase import Cleaned, Forgetting, LeaseLost, NoRoom
 from streams.erasure.subject import Subject
@@ -63,7 +63,7 @@ def erase(tenant: str, session: str | None, where: Subject | None, yes: bool) ->
 
 
 async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -> int:
-    async with Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+    async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         if not await log.holds(tenant):
             raise LogMissing(tenant)
         forgetting = Forgetting(log, tenant, subject)

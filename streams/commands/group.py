@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from streams.connection import Wire
+from streams.connection import Connection
 from streams.groups import GroupAlive, forget, groups
 from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
@@ -54,7 +54,7 @@ async def _forget(settings: Settings, name: str, yes: bool) -> None:
 
 
 def _log_of(settings: Settings) -> Log:
-    return Log(Wire(settings.log_url, budget_seconds=COMMAND_SECONDS))
+    return Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS))
 
 
 def _ended_by(act: Coroutine[Any, Any, None]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from streams.append import LogBusy, LogFull, LogRefused, TenantErased
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.keys import BadTenant, keys_of
 from streams.log import Hole, Log
 from streams.runtime.cli import settings_or_exit
@@ -138,8 +138,8 @@ def _so_far(restore: Restore) -> str:
 
 
 def _log_of(settings: Settings) -> Log:
-    wire = Wire(settings.log_url, budget_seconds=settings.append_timeout_seconds)
-    return Log(wire, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
+    connection = Connection(settings.log_url, budget_seconds=settings.append_timeout_seconds)
+    return Log(connection, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
 
 
 def _opened_to_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:

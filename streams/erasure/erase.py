@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from streams import control
 from streams.append import LogFull, refusal_of
 from streams.archive.manifest import Erasure
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.erasure.subject import Search, Subject
 from streams.erasure.suppression import remember
 from streams.event import Record
@@ -82,8 +82,8 @@ class Forgetting:
         finally:
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
-            if await self._log.wire.call("GET", self._keys.archiving) == self._holder.encode():
-                await self._log.wire.call("DEL", self._keys.archiving)
+            if await self._log.connection.call("GET", self._keys.archiving) == self._holder.encode():
+                await self._log.connection.call("DEL", self._keys.archiving)
 
     async def insist(self) -> None:
         """Go on after a while in which nothing was done, such as a question. Raises LeaseLost."""
@@ -92,7 +92,7 @@ class Forgetting:
 
     async def _hold(self) -> bool:
         names = [self._keys.log, self._keys.groups, self._keys.archiving]
-        [reply] = await self._log.wire.run("cold", [(names, [self._holder, int(LEASE_SECONDS * 1000)])])
+        [reply] = await self._log.connection.run("cold", [(names, [self._holder, int(LEASE_SECONDS * 1000)])])
         if isinstance(reply, Exception):
             raise refusal_of(reply)
         if reply:
@@ -111,7 +111,7 @@ class Forgetting:
         """Find what is about the subject, or was noted and is there still. Raises Hole, LogUnavailable."""
         self._through = await self._log.last_position(self._tenant)
         await self._read(0, self.search.look, lambda done: show(done, 2 * self._through))
-        held = await self._log.wire.call("HGET", self._keys.forgotten, "salt")
+        held = await self._log.connection.call("HGET", self._keys.forgotten, "salt")
         self.search.salt = self.search.salt or (held.decode() if held else secrets.token_hex(16))
         await self._read(0, self.search.look_again, lambda done: show(self._through + done, 2 * self._through))
 
@@ -129,10 +129,10 @@ class Forgetting:
 
         What came by one of the names while the log was read is erased, too; after it, nothing comes by them. Of a person with
         many events the newest are noted first: a session loses its first event, by which it is called, once, at last."""
-        search, wire = self.search, self._log.wire
+        search, connection = self.search, self._log.connection
         names = search.kept_out | {name: at for name, (at, _) in search.claims.items()}
         if names:
-            await remember(wire, self._tenant, search.salt, names, search.claims)
+            await remember(connection, self._tenant, search.salt, names, search.claims)
         fault_point("between_names_and_notes")
         through, self._through = self._through, await self._log.last_position(self._tenant)
         await self._read(through, search.look_again, lambda done: None)
@@ -141,7 +141,7 @@ class Forgetting:
             some, left = left[-control.LIMIT_POSITIONS :], left[: -control.LIMIT_POSITIONS]
             names_of_some = [search.to_erase[position] for position in some]
             note = control.Forget(search.salt, self._subject.digest(search.salt), through, some, names_of_some)
-            last = await control.append(wire, self._tenant, note)
+            last = await control.append(connection, self._tenant, note)
             fault_point("between_forgetting_notes")
         return last
 
@@ -170,12 +170,12 @@ class Forgetting:
         if self._log.archive_url:
             erasure = Erasure(self._subject.digest(self.search.salt), self._through, len(positions), time.time_ns() // 1_000)
             segments = await asyncio.to_thread(_clean_archive, self._log.archive_url, self._tenant, positions, erasure)
-        return Cleaned(entries, segments, await rewrite_append_only_file(self._log.wire))
+        return Cleaned(entries, segments, await rewrite_append_only_file(self._log.connection))
 
     async def _clean_log(self, positions: Sequence[int], show: Show) -> int:
         """Put a copy of the stream, without what is erased, in its place; how many of its entries those were. Also when it holds
         none of them: a server only marks an entry that it trims, and keeps its bytes until those beside it are gone, too."""
-        held = await self._log.wire.call("XRANGE", self._keys.log, "-", "+", "COUNT", 1)
+        held = await self._log.connection.call("XRANGE", self._keys.log, "-", "+", "COUNT", 1)
         first = int(held[0][0].partition(b"-")[0]) if held else 1
         wanted = positions[bisect_left(positions, first) :]
         for _ in range(COPY_TRIES):
@@ -192,9 +192,9 @@ class Forgetting:
             through += COPY_RECORDS
             some = wanted[bisect_right(wanted, reached) : bisect_right(wanted, through)]
             arguments = [self._holder, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *some]
-            [reply] = await self._log.wire.run("rewrite", [([keys.log, keys.copy, keys.archiving], arguments)])
+            [reply] = await self._log.connection.run("rewrite", [([keys.log, keys.copy, keys.archiving], arguments)])
             if isinstance(reply, Exception):
-                await self._log.wire.call("UNLINK", keys.copy)
+                await self._log.connection.call("UNLINK", keys.copy)
                 error = refusal_of(reply)
                 raise NoRoom from None if isinstance(error, LogFull) else error
             if reply == b"taken":
@@ -214,18 +214,18 @@ def _clean_archive(url: str, tenant: str, positions: Sequence[int], erasure: Era
     return Archive(url).erase(tenant, positions, erasure)
 
 
-async def rewrite_append_only_file(wire: Wire) -> bool | None:
+async def rewrite_append_only_file(connection: Connection) -> bool | None:
     """Have the server write its append-only file anew, and wait until it has; None when it has none, or does not allow it."""
 
     async def persistence() -> dict[bytes, bytes]:
-        lines = (await wire.call("INFO", "persistence")).splitlines()
+        lines = (await connection.call("INFO", "persistence")).splitlines()
         return dict(line.split(b":", 1) for line in lines if b":" in line)
 
     if (await persistence()).get(b"aof_enabled") != b"1":
         return None
     await _idle(persistence)
     try:
-        await wire.call("BGREWRITEAOF")
+        await connection.call("BGREWRITEAOF")
     except ResponseError:
         return None
     return (await _idle(persistence)).get(b"aof_last_bgrewrite_status") == b"ok"

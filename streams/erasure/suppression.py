@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from streams import control
 from streams.append import CALL_LIMIT_EVENTS, refusal_of
-from streams.connection import Wire
+from streams.connection import Connection
 from streams.erasure.subject import Name, names_in
 from streams.event import Record, Rejected
 from streams.keys import keys_of
 
 
 async def remember(
-    wire: Wire, tenant: str, salt: str, names: Mapping[str, int], claims: Mapping[str, tuple[int, Name]] | None = None
+    connection: Connection, tenant: str, salt: str, names: Mapping[str, int], claims: Mapping[str, tuple[int, Name]] | None = None
 ) -> None:
     """Have the door answer `duplicate` for salted names, with their positions; of `claims` the names are known, and what the door
     remembered of them goes. Names with another salt are replaced. Raises LogFull, LogUnavailable."""
@@ -25,19 +25,19 @@ async def remember(
         part = known[begin : begin + CALL_LIMIT_EVENTS]
         seen = [keys.seen + event_hash for _, (_, (event_hash, _)) in part]
         words = [word for name, (at, (_, split)) in part for word in (name, at, split)]
-        await _run(wire, [keys.forgotten, *seen], [salt, *words])
+        await _run(connection, [keys.forgotten, *seen], [salt, *words])
     for begin in range(0, len(unknown), CALL_LIMIT_EVENTS):
         words = [word for name, at in unknown[begin : begin + CALL_LIMIT_EVENTS] for word in (name, at, "")]
-        await _run(wire, [keys.forgotten], [salt, *words])
+        await _run(connection, [keys.forgotten], [salt, *words])
 
 
-async def _run(wire: Wire, names: Sequence[str], arguments: Sequence[object]) -> None:
-    [reply] = await wire.run("forget", [(names, arguments)])
+async def _run(connection: Connection, names: Sequence[str], arguments: Sequence[object]) -> None:
+    [reply] = await connection.run("forget", [(names, arguments)])
     if isinstance(reply, Exception):
         raise refusal_of(reply)
 
 
-async def remember_noted(wire: Wire, tenant: str, records: Sequence[Record]) -> None:
+async def remember_noted(connection: Connection, tenant: str, records: Sequence[Record]) -> None:
     """The same for the names in those of some records that are control. Raises LogFull, LogUnavailable."""
     for record in records:
         if record.version == control.VERSION:
@@ -46,4 +46,4 @@ async def remember_noted(wire: Wire, tenant: str, records: Sequence[Record]) -> 
             except Rejected:
                 continue
             if isinstance(note, control.Forget):
-                await remember(wire, tenant, note.salt, names_in(note))
+                await remember(connection, tenant, note.salt, names_in(note))

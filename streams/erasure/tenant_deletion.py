@@ -9,7 +9,7 @@ import contextlib
 import msgspec
 from redis.exceptions import ResponseError
 
-from streams.connection import LogUnavailable, Wire
+from streams.connection import Connection, LogUnavailable
 from streams.keys import keys_of, leases_prefix, ready_prefix
 
 SCAN_KEYS = 1_000
@@ -24,29 +24,29 @@ class ErasedLog(msgspec.Struct, frozen=True):
     files: int
 
 
-async def erase(wire: Wire, tenant: str, archive_url: str = "") -> ErasedLog:
+async def erase(connection: Connection, tenant: str, archive_url: str = "") -> ErasedLog:
     """Remove a tenant's log, claims, counts, archive and whatever names it. Interrupt it at any moment and start it again;
     other tenants wait for nothing. Waits for an archiver that has the tenant. Raises LogUnavailable, ArchiveUnavailable."""
     keys = keys_of(tenant)
     if archive_url:
-        await _take(wire, keys.archiving)
+        await _take(connection, keys.archiving)
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.forgotten, keys.copy]
     arguments = [tenant, keys.digest, ready_prefix(keys.partition), leases_prefix(keys.partition)]
-    [held] = await wire.run("erase", [(names, arguments)])
+    [held] = await connection.run("erase", [(names, arguments)])
     if isinstance(held, Exception):
         raise LogUnavailable(str(held))
     files = await asyncio.to_thread(_remove_archive, archive_url, tenant) if archive_url else 0
-    erased = ErasedLog(held, await _forget_claims(wire, keys.seen), files)
-    await wire.call("DEL", keys.archiving)
+    erased = ErasedLog(held, await _forget_claims(connection, keys.seen), files)
+    await connection.call("DEL", keys.archiving)
     with contextlib.suppress(ResponseError):  # one is under way, or the server's owner does not allow it
-        await wire.call("BGREWRITEAOF")  # the append-only file forgets, too
+        await connection.call("BGREWRITEAOF")  # the append-only file forgets, too
     return erased
 
 
-async def _take(wire: Wire, archiving: str) -> None:
+async def _take(connection: Connection, archiving: str) -> None:
     """Keep archivers away: who has the tenant now gives it back, or its lease ends."""
-    while await wire.call("SET", archiving, HOLDER, "NX", "PX", LEASE_MS) is None:
-        if await wire.call("GET", archiving) == HOLDER.encode():
+    while await connection.call("SET", archiving, HOLDER, "NX", "PX", LEASE_MS) is None:
+        if await connection.call("GET", archiving) == HOLDER.encode():
             return
         await asyncio.sleep(PAUSE_SECONDS)
 
@@ -57,18 +57,18 @@ def _remove_archive(url: str, tenant: str) -> int:
     return Archive(url).remove(tenant)
 
 
-async def _forget_claims(wire: Wire, prefix: str) -> int:
+async def _forget_claims(connection: Connection, prefix: str) -> int:
     """Remove every key that begins so. They are found by walking over all keys: a record that is gone tells no name."""
     cursor, removed = b"0", 0
     while True:
-        cursor, found = await wire.call("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", SCAN_KEYS)
+        cursor, found = await connection.call("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", SCAN_KEYS)
         if found:
-            removed += await wire.call("UNLINK", *found)
+            removed += await connection.call("UNLINK", *found)
         if cursor == b"0":
             return removed
 
 
-async def create(wire: Wire, tenant: str) -> bool:
+async def create(connection: Connection, tenant: str) -> bool:
     """Let a tenant that was erased begin again; whether it was. Raises LogUnavailable."""
     keys = keys_of(tenant)
-    return bool(await wire.call("SREM", keys.erased, keys.digest))
+    return bool(await connection.call("SREM", keys.erased, keys.digest))

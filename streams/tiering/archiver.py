@@ -98,7 +98,7 @@ class Archiver:
             cold = min(acknowledged, last - 1)
             records = await self._cold(tenant, manifest.through, cold, last) if manifest.through < cold else []
             if not records or not (eager or _are_enough(records, time.time_ns() // 1_000 - self._hot_us)):
-                await self._log.wire.call("DEL", keys.archiving)
+                await self._log.connection.call("DEL", keys.archiving)
                 return
             await asyncio.to_thread(self._archive.tidy, tenant)
             await asyncio.to_thread(self._archive.add, tenant, records)
@@ -139,7 +139,7 @@ class Archiver:
         return trimmed
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        [reply] = await self._log.wire.run(script, [(keys, arguments)])
+        [reply] = await self._log.connection.run(script, [(keys, arguments)])
         if isinstance(reply, Exception):
             raise LogUnavailable(str(reply))
         return reply

@@ -46,7 +46,7 @@ async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recl
     window_us, now_us = int(dedup_window_seconds * 1_000_000), time.time_ns() // 1_000
     claims = 0
     async for page in log.read(tenant, 0, through=last):
-        await remember_noted(log.wire, tenant, page)
+        await remember_noted(log.connection, tenant, page)
         for begin in range(0, len(page), CALL_LIMIT_EVENTS):
             seen, arguments = claims_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
             if seen:
@@ -60,7 +60,7 @@ async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claim
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, *seen]
     place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL]
     arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *claims]
-    [reply] = await log.wire.run("reclaim", [(names, arguments)])
+    [reply] = await log.connection.run("reclaim", [(names, arguments)])
     if isinstance(reply, Exception):
         raise refusal_of(reply)
     return int(reply)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import Counts, Event, Limits, Log, LogBusy, Wire, keys_of, name_of
+from streams import Connection, Counts, Event, Limits, Log, LogBusy, keys_of, name_of
 from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
 from streams.limits import LIMIT_NAMES
 from tests.support.events import body, event, events
@@ -163,7 +163,7 @@ async def test_a_limited_event_claims_no_name(log: Log) -> None:
 
 async def test_a_limit_is_one_for_all_processes_and_of_its_tenant_only(server: Server) -> None:
     limits = Limits(events_per_second=20)
-    async with Log(Wire(server.url)) as one, Log(Wire(server.url)) as other:
+    async with Log(Connection(server.url)) as one, Log(Connection(server.url)) as other:
         answers = await asyncio.gather(
             *(statuses(log, "acme", 15, limits, begin=begin) for begin, log in ((0, one), (100, other))),
             statuses(one, "globex", 15, limits),
@@ -201,7 +201,7 @@ async def test_a_rejection_beside_many_script_calls_is_counted_once(log: Log) ->
 
 async def test_refusals_are_counted_and_answered_when_the_memory_is_full(own_server: Server) -> None:
     limits = Limits(events_per_day=2)
-    async with Log(Wire(own_server.url)) as log:
+    async with Log(Connection(own_server.url)) as log:
         await statuses(log, "acme", 3, limits)
         own_server.client.config_set("maxmemory", 1_000_000)
         answers = await statuses(log, "acme", 3, limits)
@@ -339,7 +339,7 @@ def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path, arguments: tup
 # -- one who floods ----------------------------------------------------------------------------------------------------------
 
 
-class Sent(Wire):
+class Sent(Connection):
     """A wire that notes which tenants' calls go out together, and accepts everything."""
 
     def __init__(self) -> None:
@@ -359,7 +359,7 @@ async def test_tenants_take_turns_in_what_goes_out() -> None:
         await asyncio.sleep(0)
         others = [asyncio.create_task(log.append(f"other-{number}", many(1))) for number in range(5)]
         await asyncio.gather(flood, *others)
-        flushes = log.wire.flushes  # type: ignore[attr-defined]
+        flushes = log.connection.flushes  # type: ignore[attr-defined]
 
     first = next(number for number, flush in enumerate(flushes) if "other-0" in flush)
     assert first <= 1 and len(flushes) >= 3
@@ -397,7 +397,7 @@ async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_an
 
 async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_to_others(server: Server) -> None:
     large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(90)]  # 5.4 MB
-    async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=1.0)) as log:
+    async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=1.0)) as log:
         await log.append("warm", [event()])
         proxy.black_hole = True
         waiting = [asyncio.create_task(log.append("flood", large)) for _ in range(3)]

@@ -59,7 +59,7 @@ async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server:
     await door.project()
     after = values_of(await door.client.get("/metrics"))
     server.client.delete(keys_of("globex").log)
-    await control.append(door.log.wire, "acme", control.Drop([3]))
+    await control.append(door.log.connection, "acme", control.Drop([3]))
     await door.project()
     lost = values_of(await door.client.get("/metrics"))
 

@@ -190,7 +190,7 @@ async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(serv
         name = (await door.post(body(**members))).json()["event_hash"]
 
     outcomes = [await door.get(f"/api/receipts/{position}") for position in range(1, 11)]
-    await control.append(door.log.wire, "acme", control.Drop([7]))
+    await control.append(door.log.connection, "acme", control.Drop([7]))
     await door.project()
     outcomes.append(await door.get("/api/receipts/7"))
     found = await door.get("/api/receipts", event_hash=name)

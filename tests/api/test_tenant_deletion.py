@@ -22,7 +22,7 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import api_keys, tenant_deletion, tenant_limits
-from streams import Log, TenantErased, Wire, keys_of
+from streams import Connection, Log, TenantErased, keys_of
 from streams.erasure import tenant_deletion as log_erasure
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
@@ -104,7 +104,7 @@ async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
     before = digest_of_tenant(server, store, STAYS)
     assert any(GONE.encode() in found for found in everything_in(server))
 
-    erased = await log_erasure.erase(log.wire, GONE)
+    erased = await log_erasure.erase(log.connection, GONE)
     removed = tenant_deletion.erase(store, GONE)
 
     assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
@@ -118,10 +118,10 @@ async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
 
 
 async def test_the_append_only_file_forgets_too(own_server: Server, tmp_path: Path) -> None:
-    async with Log(Wire(own_server.url)) as log:
+    async with Log(Connection(own_server.url)) as log:
         await log.append(GONE, [event(canary="c4n4ry")])
         await log.append(STAYS, [event(canary="stays here")])
-        await log_erasure.erase(log.wire, GONE)
+        await log_erasure.erase(log.connection, GONE)
     wait_until(lambda: not own_server.client.info("persistence")["aof_rewrite_in_progress"], "the file is written anew")
 
     written = b"".join(file.read_bytes() for file in own_server.folder.rglob("*aof*") if file.is_file())
@@ -211,7 +211,7 @@ async def test_a_running_rebuild_is_not_disturbed(server: Server, log: Log, tmp_
 
 async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server, log: Log) -> None:
     await log.append(GONE, events(2))
-    await log_erasure.erase(log.wire, GONE)
+    await log_erasure.erase(log.connection, GONE)
     before = sorted(server.client.keys())
 
     for sent, rejected in ((events(1), 0), ([], 3), (events(600), 1)):
@@ -225,7 +225,7 @@ async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server,
 async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append(GONE, events(5))
     records = [record async for page in log.read(GONE, 0) for record in page]
-    await log_erasure.erase(log.wire, GONE)
+    await log_erasure.erase(log.connection, GONE)
     tenant_deletion.erase(store, GONE)
 
     assert store.apply([project(GONE, 0, records, 5)]) == [False]
@@ -242,7 +242,7 @@ async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
     read = worker._consumer.read
 
     async def erased_before(*wanted: Any) -> Any:
-        await log_erasure.erase(log.wire, GONE)
+        await log_erasure.erase(log.connection, GONE)
         tenant_deletion.erase(store, GONE)
         return await read(*wanted)
 

@@ -19,7 +19,7 @@ from projector import SqliteStore
 from projector.backup import create
 from projector.backup.folder import Folder
 from projector.live.worker import Worker
-from streams import Log, LogUnavailable, Record, Wire, keys_of
+from streams import Connection, Log, LogUnavailable, Record, keys_of
 from streams.erasure import tenant_deletion as log_erasure
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
@@ -99,7 +99,7 @@ def rows_of(path: Path) -> dict[str, list[Any]]:
 async def records_of(house: House, *tenants: str) -> dict[str, list[Record]]:
     """Every record of some tenants, or of all."""
     url = "" if house.settings.get("ARCHIVE_URL") == "none" else f"file://{house.folder}/archive"
-    async with Log(Wire(house.server.url), archive_url=url) as log:
+    async with Log(Connection(house.server.url), archive_url=url) as log:
         tenants = tenants or tuple(survey.tenant for survey in await log.survey())
         return {tenant: [record async for page in log.read(tenant, 0) for record in page] for tenant in tenants}
 
@@ -205,7 +205,7 @@ async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothin
 
 @pytest.fixture
 async def log(house: House) -> Any:
-    async with Log(Wire(house.server.url), archive_url=f"file://{house.folder}/archive") as log:
+    async with Log(Connection(house.server.url), archive_url=f"file://{house.folder}/archive") as log:
         yield log
 
 
@@ -415,7 +415,7 @@ async def test_other_logs_and_other_tables_are_not_written_over(house: House, lo
     await written(log, worker, 20, "a")
     house.command("projector", "backup", kept)
     house.destroy()
-    async with Log(Wire(house.server.url)) as other:
+    async with Log(Connection(house.server.url)) as other:
         await other.append("globex", events(3))
     before = {key: house.server.client.dump(key) for key in house.server.client.scan_iter()}
 
@@ -437,8 +437,8 @@ async def test_who_was_erased_here_does_not_come_back(house: House, log: Log, wo
     await written(log, worker, 20, "a")
     house.command("projector", "backup", kept)
     house.destroy()
-    async with Wire(house.server.url) as wire:
-        await log_erasure.erase(wire, "acme")
+    async with Connection(house.server.url) as connection:
+        await log_erasure.erase(connection, "acme")
 
     assert "acme was erased on this server" in house.command("projector", "restore", kept, status=1)
 
@@ -485,7 +485,7 @@ async def test_a_server_that_is_away_makes_no_backup(house: House, kept: Path) -
         house.command("projector", "copy", path)
 
     folder = Folder(str(kept))
-    async with Log(Wire(f"unix://{kept}/nobody", budget_seconds=0.1)) as log:
+    async with Log(Connection(f"unix://{kept}/nobody", budget_seconds=0.1)) as log:
         with folder.making(), pytest.raises(LogUnavailable):
             await create.make(log, folder, copy_tables, lambda done, total: None)
 

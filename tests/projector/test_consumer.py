@@ -19,7 +19,20 @@ from projector.projection.project import Batch
 from projector.rebuild.rebuild import RebuildRefused, rebuild
 from projector.rebuild.verify import verify
 from projector.store.sqlite.table_set import NOTHING
-from streams import PARTITIONS, Consumer, Delivery, Event, Log, LogUnavailable, Release, Taken, Wanted, Wire, keys_of, leases_key
+from streams import (
+    PARTITIONS,
+    Connection,
+    Consumer,
+    Delivery,
+    Event,
+    Log,
+    LogUnavailable,
+    Release,
+    Taken,
+    Wanted,
+    keys_of,
+    leases_key,
+)
 from streams.consumer import _delivery
 from streams.keys import ready_key
 from streams.log import PAGE_BYTES
@@ -42,7 +55,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def own_log(own_server: Server) -> AsyncIterator[Log]:
-    async with Log(Wire(own_server.url)) as log:
+    async with Log(Connection(own_server.url)) as log:
         yield log
 
 
@@ -53,7 +66,7 @@ def dead(log: Log, store: SqliteStore) -> Consumer:
 
 
 def consumer_of(log: Log, store: SqliteStore, holder: str, lease_seconds: float = LEASE_SECONDS) -> Consumer:
-    return Consumer(log.wire, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
+    return Consumer(log.connection, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
 
 
 def worker_of(log: Log, store: SqliteStore, holder: str = "test:2", **options: Any) -> Worker:
@@ -606,7 +619,7 @@ async def test_one_that_gives_back_late_does_not_end_the_lease_of_another(
 async def test_a_read_that_ran_out_of_time_loses_nothing(
     server: Server, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=0.2)) as log:
+    async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=0.2)) as log:
         worker = worker_of(log, store)
         await worker.sweep()
         await log.append("acme", events(5))
@@ -863,7 +876,7 @@ async def test_a_log_that_comes_back_goes_on(own_server: Server, own_log: Log, s
 
 
 async def test_a_server_that_is_away_for_a_while_is_waited_for(own_server: Server, own_log: Log, store: SqliteStore) -> None:
-    async with Log(Wire(own_server.url, budget_seconds=0.1)) as short:
+    async with Log(Connection(own_server.url, budget_seconds=0.1)) as short:
         async with running(worker_of(short, store)) as task:
             await own_log.append("acme", numbered(0, 5))
             await until(lambda: checkpoint_of(store) == 5)

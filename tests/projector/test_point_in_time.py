@@ -86,7 +86,7 @@ async def test_what_live_tables_were_at_a_position_is_made_again_notes_included(
     await spoiled(server, log)
     await worker.run_to_end()
     before = dump(store)
-    await control.append(log.wire, "acme", control.Drop([6, 9]))
+    await control.append(log.connection, "acme", control.Drop([6, 9]))
     await worker.run_to_end()
     after = dump(store)
     await log.append("acme", [event(session_id="later")])

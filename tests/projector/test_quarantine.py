@@ -257,7 +257,7 @@ async def test_tables_that_are_behind_are_brought_level_first(server: Server, lo
     assert await level(log, store, "acme", seconds=10)
 
     assert quarantined(store) == [6, 7, 8, 9]
-    await control.append(log.wire, "acme", control.Drop([6]))
+    await control.append(log.connection, "acme", control.Drop([6]))
     assert not await level(log, store, "acme", seconds=0)
     assert await level(log, store, "acme", seconds=10)
     assert quarantined(store) == [7, 8, 9]

@@ -86,7 +86,7 @@ async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log
 async def test_a_replaying_process_that_is_killed_is_said(log: Log, folder: str) -> None:
     for _ in range(4):
         await log.append("acme", events(1_000))
-        await log.wire.call("DEL", *await log.wire.call("KEYS", "*seen*"))
+        await log.connection.call("DEL", *await log.connection.call("KEYS", "*seen*"))
 
     with pytest.raises(LogUnavailable, match="replaying process"):
         async for _ in replay.replay(log, [Span("acme", 0, 4_000)], folder):

@@ -126,7 +126,7 @@ async def test_how_far_it_is_is_said_and_ends_at_all(
     assert all(steps == sorted(steps) for steps in said.values()) and len(said["comparing"]) == 2
     printed = subprocess.run(
         [sys.executable, "-m", "projector", "verify"], cwd=Path(store.path).parent, capture_output=True, text=True,
-        env=environment(REDIS_URL=log.wire.url, DATABASE_URL=f"sqlite:///{store.path}"), timeout=60,
+        env=environment(REDIS_URL=log.connection.url, DATABASE_URL=f"sqlite:///{store.path}"), timeout=60,
     )  # fmt: skip
     assert printed.stdout == "the tables are what the log says\n"
     assert "replaying: 110 of 110 records" in printed.stderr and "comparing: 110 of 110 records" in printed.stderr

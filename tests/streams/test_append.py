@@ -16,7 +16,7 @@ from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
-from streams import BadTenant, Event, Log, LogBusy, LogFull, LogRefused, LogUnavailable, Wire, digest_of, keys_of, name_of
+from streams import BadTenant, Connection, Event, Log, LogBusy, LogFull, LogRefused, LogUnavailable, digest_of, keys_of, name_of
 from tests.support.events import event, events
 from tests.support.proxy import Proxy, until
 from tests.support.servers import Server
@@ -35,14 +35,14 @@ async def proxy(server: Server) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def far_log(proxy: Proxy) -> AsyncIterator[Log]:
     """The log as seen through the proxy, with a short budget."""
-    async with Log(Wire(proxy.url, budget_seconds=BUDGET_SECONDS)) as log:
+    async with Log(Connection(proxy.url, budget_seconds=BUDGET_SECONDS)) as log:
         await log.append("warm", [event()])  # the server knows the script from here on
         yield log
 
 
 @pytest.fixture
 async def own_log(own_server: Server) -> AsyncIterator[Log]:
-    async with Log(Wire(own_server.url)) as log:
+    async with Log(Connection(own_server.url)) as log:
         yield log
 
 
@@ -134,7 +134,7 @@ async def test_a_bad_tenant_is_refused_before_anything_is_sent(log: Log, server:
 
 
 async def test_a_claim_lasts_for_the_window(server: Server) -> None:
-    async with Log(Wire(server.url), dedup_window_seconds=90.0) as log:
+    async with Log(Connection(server.url), dedup_window_seconds=90.0) as log:
         await log.append("acme", [event()])
 
     [claim] = seen_keys(server)
@@ -245,9 +245,9 @@ async def test_a_server_that_forgot_the_script_takes_each_event_once(own_server:
 
 
 async def test_only_the_calls_that_did_not_run_are_run_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Log(Wire(server.url)) as log:
+    async with Log(Connection(server.url)) as log:
         await log.append("warm", [event()])
-        calls, sent = log.wire.calls, []
+        calls, sent = log.connection.calls, []
 
         async def one_unknown(commands: Sequence[Any], **options: Any) -> list[Any]:
             sent.append(len(commands))
@@ -255,7 +255,7 @@ async def test_only_the_calls_that_did_not_run_are_run_again(server: Server, mon
                 commands = [command if i != 1 else ("EVALSHA", "0" * 40, *command[2:]) for i, command in enumerate(commands)]
             return await calls(commands, **options)
 
-        monkeypatch.setattr(log.wire, "calls", one_unknown)
+        monkeypatch.setattr(log.connection, "calls", one_unknown)
         answers = await asyncio.gather(*(log.append(f"tenant-{i}", [event()]) for i in range(3)))
 
     assert sent == [3, 1]
@@ -332,7 +332,7 @@ async def test_a_connection_that_is_cut_after_the_append_was_sent_is_not_tried_a
 
 
 async def test_a_server_that_is_away_is_said_within_the_budget(own_server: Server) -> None:
-    async with Log(Wire(own_server.url, budget_seconds=BUDGET_SECONDS)) as log:
+    async with Log(Connection(own_server.url, budget_seconds=BUDGET_SECONDS)) as log:
         await log.append("acme", [event()])
         own_server.kill()
         started = time.monotonic()
@@ -466,12 +466,12 @@ async def test_a_caller_that_goes_away_disturbs_no_other(server: Server, proxy: 
 
 
 async def test_twenty_callers_that_go_away_leave_no_reply_to_another(proxy: Proxy) -> None:
-    async with Wire(proxy.url, budget_seconds=2.0) as wire:
-        await wire.call("PING")
+    async with Connection(proxy.url, budget_seconds=2.0) as connection:
+        await connection.call("PING")
         proxy.delay_seconds = 0.01
 
         async def echo(word: str) -> None:
-            replies = await wire.calls([("ECHO", f"{word}-{i}") for i in range(3)])
+            replies = await connection.calls([("ECHO", f"{word}-{i}") for i in range(3)])
             assert replies == [f"{word}-{i}".encode() for i in range(3)]
 
         wrong = 0
@@ -484,21 +484,21 @@ async def test_twenty_callers_that_go_away_leave_no_reply_to_another(proxy: Prox
             wrong += sum(isinstance(answer, AssertionError) for answer in answers)
 
         assert wrong == 0
-        assert await wire.call("ECHO", "last") == b"last"
+        assert await connection.call("ECHO", "last") == b"last"
 
 
 async def test_a_call_that_ran_out_of_time_leaves_no_reply_to_the_next(proxy: Proxy) -> None:
-    async with Wire(proxy.url, budget_seconds=0.1) as wire:
-        await wire.call("PING")
+    async with Connection(proxy.url, budget_seconds=0.1) as connection:
+        await connection.call("PING")
         proxy.delay_seconds = 0.15
-        await answered(wire.call("ECHO", "late"), LogUnavailable)
+        await answered(connection.call("ECHO", "late"), LogUnavailable)
         proxy.delay_seconds = 0.0
 
-        assert [await wire.call("ECHO", f"next-{i}") for i in range(5)] == [f"next-{i}".encode() for i in range(5)]
+        assert [await connection.call("ECHO", f"next-{i}") for i in range(5)] == [f"next-{i}".encode() for i in range(5)]
 
 
 async def test_a_log_that_is_left_has_sent_what_waited(server: Server) -> None:
-    async with Log(Wire(server.url)) as log:
+    async with Log(Connection(server.url)) as log:
         appending = [asyncio.create_task(log.append("acme", [event(session_id=f"S{i}")])) for i in range(5)]
         await asyncio.sleep(0)
 

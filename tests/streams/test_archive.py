@@ -19,7 +19,7 @@ from projector.live.worker import Worker
 from projector.rebuild.rebuild import RebuildRefused, rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
-from streams import Hole, Log, Record, Wire, keys_of
+from streams import Connection, Hole, Log, Record, keys_of
 from streams.archive.manifest import ArchiveMoved, DamagedArchive, Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
@@ -43,7 +43,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def log(server: Server, url: str) -> object:
-    async with Log(Wire(server.url), archive_url=url) as log:
+    async with Log(Connection(server.url), archive_url=url) as log:
         yield log
 
 
@@ -553,7 +553,7 @@ async def test_an_erased_tenant_has_no_archive(log: Log, worker: Worker, url: st
     await archiver(log).run_once()
     assert Archive(url).tenants() == [TENANT, "globex"]
 
-    erased = await log_erasure.erase(log.wire, TENANT, url)
+    erased = await log_erasure.erase(log.connection, TENANT, url)
 
     assert erased.files == 2
     assert Archive(url).tenants() == ["globex"]

@@ -16,7 +16,7 @@ from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
-from streams import Log, Wire, keys_of
+from streams import Connection, Log, keys_of
 from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_erasure
@@ -120,7 +120,7 @@ class Gate:
 async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
     server: Server, s3: int, client: Any, store: SqliteStore, tmp_path: Path
 ) -> None:
-    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+    async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
         worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
         for tenant in ("acme", "globex"):
             await log.append(tenant, events(300))
@@ -139,7 +139,7 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
         assert [problem async for problem in problems(log)] == []
         keys = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert "logs/tenant=acme/manifest.json" in keys
-        assert await log_erasure.erase(log.wire, "acme", log.archive_url)
+        assert await log_erasure.erase(log.connection, "acme", log.archive_url)
         assert Archive(log.archive_url).tenants() == ["globex"]
 
 
@@ -151,7 +151,7 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
 ) -> None:
     gate = Gate(s3)
     try:
-        async with Log(Wire(server.url), archive_url=url_of(gate.port)) as log:
+        async with Log(Connection(server.url), archive_url=url_of(gate.port)) as log:
             worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
             await log.append("acme", events(200))
             await worker.run_to_end()
@@ -180,7 +180,7 @@ async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
 ) -> None:
     put = Archive._put
     monkeypatch.setattr(Archive, "_put", lambda self, path, content: put(self, path, content[: len(content) // 2]))
-    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+    async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
         worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
         await log.append("acme", events(200))
         await worker.run_to_end()
@@ -203,7 +203,7 @@ async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: Sqlite
 
 
 async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
-    async with Log(Wire(server.url), archive_url=url_of(s3)) as log:
+    async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
         await log.append("acme", [*events(30), event(session_id="ann", note="c4n4ry"), event(session_id="last")])
         await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
         await archiver(log).run_once()

@@ -14,7 +14,7 @@ from projector.rebuild import replay
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
-from streams import Log, LogUnavailable, TenantErased, Wire, control, keys_of
+from streams import Connection, Log, LogUnavailable, TenantErased, control, keys_of
 from streams.append import LogFull
 from streams.erasure import tenant_deletion
 from streams.keys import ready_key
@@ -48,7 +48,7 @@ def quarantined(store: SqliteStore) -> list[int]:
 async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(server: Server, log: Log) -> None:
     await log.append("acme", events(2))
 
-    assert await control.append(log.wire, "acme", control.Drop([1, 2])) == 3
+    assert await control.append(log.connection, "acme", control.Drop([1, 2])) == 3
 
     assert await log.append("acme", [event(session_id="next")]) != []
     records = [record async for page in log.read("acme", 0) for record in page]
@@ -62,7 +62,7 @@ async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(serve
 async def test_the_same_note_at_once_again_is_written_once(log: Log) -> None:
     await log.append("acme", events(2))
 
-    found = [await control.append(log.wire, "acme", control.Drop([at])) for at in (1, 1, 2, 1)]
+    found = [await control.append(log.connection, "acme", control.Drop([at])) for at in (1, 1, 2, 1)]
 
     assert found == [3, 3, 4, 5]
     assert await log.last_position("acme") == 5
@@ -84,7 +84,7 @@ async def test_a_note_makes_its_tenant_ready_for_every_group_and_wakes_it(
         listening.subscribe("penstock:ready")
         listening.get_message(timeout=1)
 
-        await control.append(log.wire, "acme", control.Drop([1]))
+        await control.append(log.connection, "acme", control.Drop([1]))
 
         assert [server.client.zrange(key, 0, -1) for key in ready] == [[b"acme"], [b"acme"]]
         heard = listening.get_message(timeout=5)
@@ -95,32 +95,32 @@ async def test_a_note_makes_its_tenant_ready_for_every_group_and_wakes_it(
 
 async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(server: Server, log: Log) -> None:
     with pytest.raises(control.LogMissing, match="acme has no log"):
-        await control.append(log.wire, "acme", control.Drop([1]))
+        await control.append(log.connection, "acme", control.Drop([1]))
     await log.append("acme", events(2))
-    await tenant_deletion.erase(log.wire, "acme")
+    await tenant_deletion.erase(log.connection, "acme")
 
     with pytest.raises(TenantErased):
-        await control.append(log.wire, "acme", control.Drop([1]))
+        await control.append(log.connection, "acme", control.Drop([1]))
 
     assert not await log.holds("acme")
 
 
 async def test_a_full_or_broken_server_refuses_a_note_whole(own_server: Server) -> None:
-    async with Log(Wire(own_server.url)) as log:
+    async with Log(Connection(own_server.url)) as log:
         await log.append("acme", events(2))
         own_server.client.config_set("maxmemory", 1)
         with pytest.raises(LogFull):
-            await control.append(log.wire, "acme", control.Drop([1]))
+            await control.append(log.connection, "acme", control.Drop([1]))
         own_server.client.config_set("maxmemory", 0)
         own_server.client.set(keys_of("beta").log, "no stream")
         with pytest.raises(control.LogMissing):
-            await control.append(log.wire, "beta", control.Drop([1]))
+            await control.append(log.connection, "beta", control.Drop([1]))
 
         assert await log.last_position("acme") == 2
     own_server.kill()
-    async with Log(Wire(own_server.url, budget_seconds=0.2)) as log:
+    async with Log(Connection(own_server.url, budget_seconds=0.2)) as log:
         with pytest.raises(LogUnavailable):
-            await control.append(log.wire, "acme", control.Drop([1]))
+            await control.append(log.connection, "acme", control.Drop([1]))
 
 
 async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
@@ -131,7 +131,7 @@ async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
     await rebuild(log, store)
     assert quarantined(store) == [6, 7, 8, 9]
 
-    await control.append(log.wire, "acme", control.Drop([7, 9, 1]))
+    await control.append(log.connection, "acme", control.Drop([7, 9, 1]))
     await worker.run_to_end()
     after = dump(store)
 
@@ -156,7 +156,7 @@ async def test_tables_rebuilt_by_processes_have_carried_notes_out(
     monkeypatch.setattr(replay, "PROCESS_RECORDS", 1)
     for tenant in ("acme", "beta"):
         await spoiled(server, log, tenant)
-        await control.append(log.wire, tenant, control.Drop([6, 9]))
+        await control.append(log.connection, tenant, control.Drop([6, 9]))
     await worker.run_to_end()
     before = dump(store)
 
@@ -175,7 +175,7 @@ async def test_yesterdays_database_hears_of_a_drop_again(server: Server, log: Lo
         await worker.run_to_end()
         with contextlib.closing(pysqlite3.connect(path)) as connection:
             connection.execute("VACUUM INTO ?", (str(yesterday),))
-        await control.append(log.wire, "acme", control.Drop([6, 7]))
+        await control.append(log.connection, "acme", control.Drop([6, 7]))
         await worker.run_to_end()
         after = dump(store)
     for file in tmp_path.glob("tables.db*"):
@@ -235,7 +235,7 @@ async def test_a_receipt_says_that_a_record_was_dropped_and_none_is_of_a_note(se
     server.client.delete(*server.client.keys("*:seen:acme:*"))
     await door.log.append("acme", [event(event_id="a", n=1)])
     await door.project()
-    await control.append(door.log.wire, "acme", control.Drop([6, 9]))
+    await control.append(door.log.connection, "acme", control.Drop([6, 9]))
     queued = await door.get("/api/receipts/11")
     await door.project()
 

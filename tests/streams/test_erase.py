@@ -19,7 +19,7 @@ from projector.projection.project import project
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.store.sqlite.store import SqliteStore
-from streams import Event, Log, Record, Wire, control, keys_of, make_event, name_of
+from streams import Connection, Event, Log, Record, control, keys_of, make_event, name_of
 from streams.erasure import tenant_deletion as log_erasure
 from streams.erasure.erase import Forgetting
 from streams.erasure.subject import Search, Subject
@@ -269,7 +269,7 @@ async def life(own_server: Server, tmp_path: Path) -> AsyncIterator[Life]:
     """A tenant that has lived, on a server of its own."""
     folder = tmp_path / "data"
     folder.mkdir()
-    async with Log(Wire(own_server.url), archive_url=f"file://{folder}/archive") as log:
+    async with Log(Connection(own_server.url), archive_url=f"file://{folder}/archive") as log:
         with SqliteStore(str(folder / "penstock.db"), cache_mib=8) as store:
             worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
             await lived(own_server, log, store, worker, folder)
@@ -304,7 +304,7 @@ async def test_the_bytes_of_who_is_forgotten_are_nowhere(life: Life) -> None:
 
 async def test_what_the_server_had_trimmed_leaves_its_files_too(own_server: Server, tmp_path: Path) -> None:
     """A trimmed entry is only marked: its bytes stay beside the entries that are left, in memory and in what is written of it."""
-    async with Log(Wire(own_server.url), archive_url=f"file://{tmp_path}/archive") as log:
+    async with Log(Connection(own_server.url), archive_url=f"file://{tmp_path}/archive") as log:
         with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
             await log.append("acme", [*about_ann(6), *events(3)])
             await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
@@ -390,7 +390,7 @@ async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: 
     stop = asyncio.Event()
     given = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)}
     path = str(tmp_path / "penstock.db")
-    async with Log(Wire(server.url), archive_url=f"file://{tmp_path}/archive") as log:
+    async with Log(Connection(server.url), archive_url=f"file://{tmp_path}/archive") as log:
         await log.append("acme", [*events(500), *about_ann(60)])
 
         async def write(number: int) -> int:
@@ -456,7 +456,7 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
     assert imported.returncode == 0, imported.stderr
     assert server.client.hgetall(keys_of("acme").forgotten) == kept
     assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
-    await log_erasure.erase(log.wire, "acme")
+    await log_erasure.erase(log.connection, "acme")
     assert not server.client.exists(keys_of("acme").forgotten)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import Log, LogUnavailable, Wire, keys_of, parse_event
+from streams import Connection, Log, LogUnavailable, keys_of, parse_event
 from streams.erasure import tenant_deletion
 from streams.transfer.csv_rows import BadColumns, csv_lines
 from streams.transfer.import_events import History, Line, Refusal, ndjson_lines
@@ -121,7 +121,7 @@ async def test_the_lines_that_are_done_when_the_server_goes_away_are_known(own_s
                 own_server.kill()
             yield Line(number, b"", event(event_id=f"e{number}"))
 
-    async with Log(Wire(own_server.url, budget_seconds=0.2)) as log:
+    async with Log(Connection(own_server.url, budget_seconds=0.2)) as log:
         history = History(log, "acme", refuse=print, wait_seconds=0.3)
         with pytest.raises(LogUnavailable):
             await history.run(lines())
@@ -259,7 +259,7 @@ async def test_a_pipe_brings_in_events(server: Server, log: Log, tmp_path: Path)
 async def test_a_command_that_cannot_go_on_says_why(server: Server, log: Log, tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_bytes(HEAD + ROW)
     (tmp_path / "x.csv").write_bytes(ROW)
-    await tenant_deletion.erase(log.wire, "gone")
+    await tenant_deletion.erase(log.connection, "gone")
 
     def last_line(*arguments: str, **environment: str) -> tuple[int, str]:
         done = command(server, tmp_path, "--format", "csv", *arguments, **environment)

@@ -22,7 +22,7 @@ import streams.transfer.import_log
 from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.verify import verify
-from streams import BadTenant, Hole, Log, LogFull, LogUnavailable, Record, TenantErased, Wire, keys_of, name_of
+from streams import BadTenant, Connection, Hole, Log, LogFull, LogUnavailable, Record, TenantErased, keys_of, name_of
 from streams.erasure import tenant_deletion
 from streams.transfer.format import BadLine, export, line_of, lines_of
 from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
@@ -60,7 +60,7 @@ async def target(tmp_path: Path, server: Server) -> AsyncIterator[Log]:
     """The log of another installation, on a server of the same version."""
     other = Server(next(name for name, binary in BINARIES.items() if binary == server.binary), tmp_path / "target").start()
     try:
-        async with Log(Wire(other.url)) as log:
+        async with Log(Connection(other.url)) as log:
             yield log
     finally:
         other.stop()
@@ -296,7 +296,7 @@ async def test_an_import_cut_anywhere_and_begun_again_is_whole(server: Server, l
 
 async def test_an_import_goes_on_where_the_answer_to_a_batch_was_lost(server: Server) -> None:
     some = numbered(20)
-    async with Proxy(server.socket) as proxy, Log(Wire(proxy.url, budget_seconds=0.3)) as log:
+    async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=0.3)) as log:
         await imported(log, file_of(*some[:4]))
         restore = Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=10)
         proxy.swallow_reply(7)  # after the position, four comparisons and a batch, that of another
@@ -310,7 +310,7 @@ async def test_an_import_goes_on_where_the_answer_to_a_batch_was_lost(server: Se
 
 async def test_an_import_waits_for_a_server_that_is_away(own_server: Server) -> None:
     some = numbered(10)
-    async with Log(Wire(own_server.url, budget_seconds=0.2)) as log:
+    async with Log(Connection(own_server.url, budget_seconds=0.2)) as log:
         await imported(log, file_of(*some[:5]))
         own_server.kill()
         restore = Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=20)
@@ -324,7 +324,7 @@ async def test_an_import_waits_for_a_server_that_is_away(own_server: Server) -> 
 
 async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None:
     own_server.kill()
-    async with Log(Wire(own_server.url, budget_seconds=0.1)) as log:
+    async with Log(Connection(own_server.url, budget_seconds=0.1)) as log:
         begun = time.monotonic()
         with pytest.raises(LogUnavailable):
             await Restore(log, dedup_window_seconds=1, wait_seconds=0.5).run(file_of(*numbered(1)).splitlines(keepends=True))
@@ -333,7 +333,7 @@ async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None
 
 async def test_a_full_server_takes_a_batch_whole_or_not_at_all(own_server: Server) -> None:
     some = numbered(40)
-    async with Log(Wire(own_server.url)) as log:
+    async with Log(Connection(own_server.url)) as log:
         await imported(log, file_of(*some[:6]))
         own_server.client.config_set("maxmemory", 1)
         before = everything_in(own_server)
@@ -517,13 +517,13 @@ async def test_a_tenants_name_in_a_file_reaches_no_key_of_another(log: Log) -> N
 
 async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: Server, log: Log) -> None:
     await imported(log, file_of(*numbered(5)))
-    await tenant_deletion.erase(log.wire, "acme")
+    await tenant_deletion.erase(log.connection, "acme")
     before = everything_in(server)
 
     with pytest.raises(TenantErased):
         await imported(log, file_of(*numbered(5)))
     assert everything_in(server) == before
-    await tenant_deletion.create(log.wire, "acme")
+    await tenant_deletion.create(log.connection, "acme")
     assert (await imported(log, file_of(*numbered(5)))).written == 5
 
 

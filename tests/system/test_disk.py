@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import Event, Log, LogFull, LogRefused, LogUnavailable, Wire
+from streams import Connection, Event, Log, LogFull, LogRefused, LogUnavailable
 from tests.support.events import event
 from tests.support.servers import BINARIES, Server
 
@@ -86,7 +86,7 @@ async def accepted_until_power_is_lost(server: TracedServer) -> set[int]:
                 return
             accepted.add(receipt.position)
 
-    async with Log(Wire(server.url, budget_seconds=1.0)) as log:
+    async with Log(Connection(server.url, budget_seconds=1.0)) as log:
         clients = [asyncio.create_task(keep_posting(log, client)) for client in range(8)]
         while len(accepted) < 400:
             await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ async def accepted_until_power_is_lost(server: TracedServer) -> set[int]:
 
 
 async def held(server: Server) -> set[int]:
-    async with Log(Wire(server.url)) as log:
+    async with Log(Connection(server.url)) as log:
         return {record.position async for page in log.read("acme", 0) for record in page}
 
 
@@ -129,7 +129,7 @@ async def test_a_full_disk_is_said_and_takes_nothing_that_was_accepted() -> None
         environment = os.environ | {"DATA_DIR": folder, "REDIS_URL": ""}
         serve = subprocess.Popen([sys.executable, "-m", "streams", "serve"], env=environment, stdout=subprocess.DEVNULL)
         try:
-            async with Log(Wire(f"unix://{folder}/server.sock", budget_seconds=5)) as log:
+            async with Log(Connection(f"unix://{folder}/server.sock", budget_seconds=5)) as log:
                 accepted: dict[str, int] = {}
                 refused = await append_until_refused(log, accepted)
 
