@@ -13,7 +13,7 @@ from projector.rebuild.replay import Span, read
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Tables
-from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, control, dead_letter, fault_point, keys_of
+from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, control, dead_letter, failpoint, keys_of
 
 PAGE_ROWS = 200
 LOOK_SECONDS = 0.02
@@ -207,5 +207,5 @@ async def drop(log: Log, store: SqliteStore, selection: Selection) -> tuple[int,
     for page in _pages(store, "tenant_id, position", selection):
         last = await control.append(log.connection, selection.tenant, control.Drop([position for _, position in page]))
         dropped += len(page)
-        fault_point("between_note_and_apply")
+        failpoint("between_note_and_apply")
     return dropped, last

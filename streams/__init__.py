@@ -27,7 +27,7 @@ from streams.event import (
 from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Hole, Log, Survey, mean_bytes
-from streams.runtime.failpoints import fault_point
+from streams.runtime.failpoints import failpoint
 from streams.runtime.files import sync
 from streams.runtime.logging_setup import configure_logging
 from streams.runtime.progress import Progress
@@ -75,7 +75,7 @@ __all__ = [
     "dead_letter",
     "decode_json",
     "digest_of",
-    "fault_point",
+    "failpoint",
     "keys_of",
     "leases_key",
     "load_settings",

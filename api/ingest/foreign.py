@@ -20,7 +20,7 @@ from api.http.body import Held, joined, read_body, unpack
 from api.http.problems import ERRORS, HEADERS, Problem, problem_of
 from api.ingest.native import TURN_BYTES, headers_of
 from api.schemas import Refusal
-from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, dead_letter, fault_point
+from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, dead_letter, failpoint
 
 MESSAGES = 10_000  # of a request: the largest batch of an SDK that we know has 2,000, and each that is bad costs a record
 HIDDEN_KEY = b"***"
@@ -94,7 +94,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
         raise Problem(413, "too-many-events", f"a request may hold {limit} messages", limit=limit, value=len(envelope.messages))
     keep = partial(_aside, format, limit_bytes, b"" if is_open else (envelope.key or "").encode())
     events = await _events(format, envelope, limit_bytes, keep)
-    fault_point("after_parse_before_append")
+    failpoint("after_parse_before_append")
     limits = state.registry.limits_of(tenant)
     receipts = await _append(state, tenant, events, limits)
     conflicts = [
@@ -103,7 +103,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
         if receipt.status == "conflict" and event.version == EVENT_VERSION
     ]
     receipts += await _append(state, tenant, conflicts, limits)
-    fault_point("after_append_before_reply")
+    failpoint("after_append_before_reply")
     more = headers_of(receipts, limits)
     if more:
         return refused(Problem(429, "limited", "too much is sent; the same may be sent again later"), format, more)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from api.formats.base64_text import bytes_in
 from api.http.body import Held, joined, read_body
 from api.http.problems import Problem
-from streams import Event, Limits, Log, Receipt, Rejected, Settings, check_event, decode_json, fault_point, parse_event
+from streams import Event, Limits, Log, Receipt, Rejected, Settings, check_event, decode_json, failpoint, parse_event
 
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422, "limited": 429}
@@ -57,10 +57,10 @@ class PostEvents:
             raise Problem(413, "too-many-events", f"a request may hold {limit} events", limit=limit, value=len(raws))
         else:
             parsed = await parse_all(raws, settings.max_event_bytes)
-        fault_point("after_parse_before_append")
+        failpoint("after_parse_before_append")
         limits = state.registry.limits_of(tenant)
         appended = await append(state.log, tenant, parsed, limits)
-        fault_point("after_append_before_reply")
+        failpoint("after_append_before_reply")
         receipts = receipts_of(parsed, appended, limits)
         if raws is None:
             await _answer(send, STATUS_OF_ONE[receipts[0]["status"]], receipts[0], headers_of(appended, limits))

@@ -18,7 +18,7 @@ from projector.backup.incremental_copy import RecordsDiffer, carry
 from streams.connection import Connection, LogUnavailable
 from streams.keys import PARTITIONS, erased_key, keys_of
 from streams.log import Hole, Log, Survey
-from streams.runtime.failpoints import fault_point
+from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
 NOT_KEPT = "archived"  # of a usage: where the records are is another thing after a restore
@@ -48,7 +48,7 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
     while True:
         erased = await erased_tenants(log.connection)
         await copy_tables(folder.next_tables)
-        fault_point("after_tables_before_log")
+        failpoint("after_tables_before_log")
         try:
             tenants, added = await _copy_logs(log, folder, erased, show)
         except (RecordsDiffer, LogLost, Hole):
@@ -61,7 +61,7 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
     size, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
     backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size, digest, tenants, erased)
-    fault_point("before_backup_is_one")
+    failpoint("before_backup_is_one")
     folder.finish(backup)
     for tenant in _of_erased(folder.tenants(), erased):
         await asyncio.to_thread(folder.archive().remove, tenant)
@@ -94,7 +94,7 @@ async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], s
         if reached < survey.last:
             raise Hole(survey.tenant, reached + 1, survey.last)
         added += new
-        fault_point("between_logs")
+        failpoint("between_logs")
     return [KeptLog(survey.tenant, survey.last, usages[survey.tenant]) for survey in surveys], added
 
 

@@ -17,7 +17,7 @@ from streams.connection import LogUnavailable
 from streams.event import Record
 from streams.keys import erased_key, keys_of
 from streams.log import Log
-from streams.runtime.failpoints import fault_point
+from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 from streams.tiering.recover import reclaim
 from streams.transfer.format import FORMAT, FORMAT_VERSION, Header
@@ -91,14 +91,14 @@ class Recovery:
         """The tables, the logs, what was counted and who was erased; how many records were put back. Raises what `adopt_tables`
         raises, LogDiffers, HistoryDiffers, ArchiveMoved, ArchiveUnavailable, LogUnavailable, LogFull."""
         await adopt_tables(self._tables)
-        fault_point("after_tables_before_logs")
+        failpoint("after_tables_before_logs")
         done = written = 0
         for one in backup.tenants:
             written += await self._put_log_back(one)
             await self._put_usage_back(one)
             done += one.last
             show(done, backup.records)
-            fault_point("between_restored_logs")
+            failpoint("between_restored_logs")
         await self._calls([("SADD", erased_key(erased.partition), erased.digest) for erased in backup.erased])
         return written
 
@@ -111,7 +111,7 @@ class Recovery:
         if self._archive and not found.last:
             missing = pages_of(self._kept, one.tenant, after=found.archived, through=one.last)
             _, added = await carry(missing, self._archive, one.tenant)
-            fault_point("between_archive_and_server")
+            failpoint("between_archive_and_server")
             await reclaim(self._log, one.tenant, dedup_window_seconds=self._window_seconds)
             return added
         if found.last < one.last:

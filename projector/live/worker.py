@@ -22,7 +22,7 @@ from streams import (
     LogUnavailable,
     Record,
     Taken,
-    fault_point,
+    failpoint,
     mean_bytes,
 )
 
@@ -67,7 +67,7 @@ class Worker:
         is written: the server's work is done meanwhile.
         """
         turns = await self._take()
-        fault_point("after_take_before_read")
+        failpoint("after_take_before_read")
         if not turns:
             return 0
         applied = 0
@@ -81,15 +81,15 @@ class Worker:
                     reading = asyncio.create_task(self._consumer.read(following))
                 batches = await self._batches(turns, deliveries)
                 await asyncio.sleep(0)  # until what was asked for is sent
-                fault_point("after_read_before_apply")
+                failpoint("after_read_before_apply")
                 applied += self._apply(turns, batches)
-                fault_point("after_commit_before_acknowledge")
+                failpoint("after_commit_before_acknowledge")
                 acknowledging.append(asyncio.create_task(self._acknowledge(turns)))
             await asyncio.gather(*acknowledging)
         finally:
             for task in (reading, *acknowledging):
                 task.cancel()
-        fault_point("after_acknowledge_before_release")
+        failpoint("after_acknowledge_before_release")
         await self._consumer.release([turn.release() for turn in turns.values()])
         return applied
 

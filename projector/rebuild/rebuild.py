@@ -13,7 +13,7 @@ from projector.rebuild.replay import Span, read, replay
 from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
-from streams import Hole, Log, Survey, fault_point
+from streams import Hole, Log, Survey, failpoint
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5
@@ -68,9 +68,9 @@ async def rebuild(
         records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
         if not tenants:
             store.index_shadow()
-        fault_point("before_swap")
+        failpoint("before_swap")
         await _swap(log, store, SHADOW, tenants or None, accept_loss=accept_loss)
-        fault_point("after_swap")
+        failpoint("after_swap")
         store.drop_leftovers()
     return Rebuilt(len(surveys), records, time.monotonic() - started)
 
@@ -133,7 +133,7 @@ async def _fill(
     done = 0
     async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
         store.write(tables, chunk)
-        fault_point("during_rebuild")
+        failpoint("during_rebuild")
         done += chunk.records
         if progress:
             progress(done, total)
@@ -159,7 +159,7 @@ async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str
                     tables.apply(batch)
                     if time.monotonic() > deadline:
                         raise SwapTooSlow
-                fault_point("inside_swap")
+                failpoint("inside_swap")
                 if tenants is None:
                     store.promote(suffix)
                 else:

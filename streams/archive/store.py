@@ -24,7 +24,7 @@ from streams.archive.segments import BadSegment, pack, unpack
 from streams.control import erased_from
 from streams.event import Record
 from streams.keys import keys_of
-from streams.runtime.failpoints import fault_point
+from streams.runtime.failpoints import failpoint
 
 MANIFEST, BEFORE = "manifest.json", "manifest.before.json"
 ORPHAN_SECONDS = 3_600.0  # so long an archiver that lost its tenant may still be about to name a file that it wrote
@@ -89,9 +89,9 @@ class Archive:
         segments = [self._erased(tenant, segment, positions) for segment in manifest.segments]
         changed = sum(new != old for new, old in zip(segments, manifest.segments, strict=True))
         if changed:
-            fault_point("between_segments_and_manifest")
+            failpoint("between_segments_and_manifest")
             self._replace(tenant, raw, segments, [*manifest.erasures, erasure])
-            fault_point("between_manifest_and_removal")
+            failpoint("between_manifest_and_removal")
         named = {segment.name for segment in segments} | {MANIFEST, BEFORE}
         for info in self._files_of(tenant):
             if info.base_name not in named:

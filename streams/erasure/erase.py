@@ -25,7 +25,7 @@ from streams.erasure.suppression import remember
 from streams.event import Record
 from streams.keys import keys_of
 from streams.log import Log
-from streams.runtime.failpoints import fault_point
+from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
 LEASE_SECONDS, PAUSE_SECONDS = 30.0, 0.1
@@ -133,7 +133,7 @@ class Forgetting:
         names = search.kept_out | {name: at for name, (at, _) in search.claims.items()}
         if names:
             await remember(connection, self._tenant, search.salt, names, search.claims)
-        fault_point("between_names_and_notes")
+        failpoint("between_names_and_notes")
         through, self._through = self._through, await self._log.last_position(self._tenant)
         await self._read(through, search.look_again, lambda done: None)
         left, last = search.to_note, 0
@@ -142,7 +142,7 @@ class Forgetting:
             names_of_some = [search.to_erase[position] for position in some]
             note = control.Forget(search.salt, self._subject.digest(search.salt), through, some, names_of_some)
             last = await control.append(connection, self._tenant, note)
-            fault_point("between_forgetting_notes")
+            failpoint("between_forgetting_notes")
         return last
 
     async def reach(self, position: int) -> bool:
@@ -165,7 +165,7 @@ class Forgetting:
         Raises LeaseLost, NoRoom, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable."""
         positions = sorted(self.search.to_erase)
         entries = await self._clean_log(positions, show)
-        fault_point("between_log_and_archive")
+        failpoint("between_log_and_archive")
         segments = 0
         if self._log.archive_url:
             erasure = Erasure(self._subject.digest(self.search.salt), self._through, len(positions), time.time_ns() // 1_000)
@@ -205,7 +205,7 @@ class Forgetting:
                 copied = reply
                 reached = through = int(copied.partition(b"-")[0])
             show(reached, last)
-            fault_point("while_the_log_is_copied")
+            failpoint("while_the_log_is_copied")
 
 
 def _clean_archive(url: str, tenant: str, positions: Sequence[int], erasure: Erasure) -> int:

@@ -1,12 +1,12 @@
-"""Named points at which a test may end the process, as kill -9 would: FAULT_AT=name, or FAULT_AT=name:3 for the third pass."""
+"""Named points at which a test may end the process, as kill -9 would: FAILPOINT=name, or FAILPOINT=name:3 for the third pass."""
 
 import os
 from functools import cache
 from itertools import count
 
 
-def fault_point(name: str) -> None:
-    """End the process here if FAULT_AT says so."""
+def failpoint(name: str) -> None:
+    """End the process here if FAILPOINT says so."""
     wanted, nth, passes = _fault()
     if wanted == name and next(passes) >= nth:
         os._exit(137)
@@ -14,5 +14,5 @@ def fault_point(name: str) -> None:
 
 @cache
 def _fault() -> tuple[str, int, "count[int]"]:
-    wanted, _, nth = os.environ.get("FAULT_AT", "").partition(":")
+    wanted, _, nth = os.environ.get("FAILPOINT", "").partition(":")
     return wanted, int(nth or 1), count(1)

@@ -21,7 +21,7 @@ from streams.connection import LogUnavailable
 from streams.event import Record
 from streams.keys import keys_of
 from streams.log import Hole, Log
-from streams.runtime.failpoints import fault_point
+from streams.runtime.failpoints import failpoint
 
 log_of_archiver = logging.getLogger("streams")
 
@@ -103,7 +103,7 @@ class Archiver:
             await asyncio.to_thread(self._archive.tidy, tenant)
             await asyncio.to_thread(self._archive.add, tenant, records)
             done.records += len(records)
-            fault_point("after_archive_before_trim")
+            failpoint("after_archive_before_trim")
 
     async def _cold(self, tenant: str, after: int, through: int, last: int) -> list[Record]:
         """The records behind a position that are cold, as many as a segment may have."""
@@ -135,7 +135,7 @@ class Archiver:
                 if answer != 1:
                     return trimmed
                 trimmed += len(part)
-                fault_point("between_trims")
+                failpoint("between_trims")
         return trimmed
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

@@ -175,7 +175,7 @@ async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Lo
         for tenant in (GONE, STAYS):
             await fill(server, log, store, worker, tenant)
 
-        assert command(server, tmp_path, "erase", GONE, "--yes", FAULT_AT="during_erasure").returncode == 137
+        assert command(server, tmp_path, "erase", GONE, "--yes", FAILPOINT="during_erasure").returncode == 137
         await worker.run_to_end()
         assert (await log.append(STAYS, [event(n=1)]))[0].status in ("accepted", "conflict")
         assert command(server, tmp_path, "erase", GONE, "--yes").returncode == 0

@@ -38,10 +38,10 @@ def environment(code: Path, server: str, folder: Path) -> dict[str, str]:
     return kept | {"PATH": str(binaries), "PYTHONPATH": f"{code}{os.pathsep}{hiding.parent}"}
 
 
-def fault_points(code: Path) -> set[str]:
+def failpoints(code: Path) -> set[str]:
     """Every point that the code names."""
     texts = (path.read_text() for package in ("streams", "projector", "api") for path in (code / package).rglob("*.py"))
-    return {name for text in texts for name in re.findall(r'fault_point\("(\w+)"\)', text)}
+    return {name for text in texts for name in re.findall(r'failpoint\("(\w+)"\)', text)}
 
 
 def die_with_parent() -> None:

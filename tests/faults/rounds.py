@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.clients import Client, EventMaker
-from tests.faults.environment import Violation, fault_points, remove
+from tests.faults.environment import Violation, failpoints, remove
 from tests.faults.fold import log_keys
 from tests.faults.invariants import check, digest_of_tables
 from tests.faults.journal import LIMIT, LIMITED, TENANTS, Journal
@@ -178,8 +178,8 @@ def decks_of(seed: int, begin: int, rounds: int, only: Sequence[str] | None) -> 
 
 async def run(code: Path, server: str, seed: int, begin: int, rounds: int, only: Sequence[str] | None) -> None:
     """All rounds, each epoch in a directory of its own. Raises Violation."""
-    if fault_points(code) != POINTS:
-        raise Violation(f"these points are named in the code or here, and not in both: {fault_points(code) ^ POINTS}")
+    if failpoints(code) != POINTS:
+        raise Violation(f"these points are named in the code or here, and not in both: {failpoints(code) ^ POINTS}")
     reached = set()
     decks = decks_of(seed, begin, rounds, only)
     numbers = list(range(begin, begin + rounds))

@@ -81,7 +81,7 @@ class System:
             self.processes[name] = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=self.environment | ({"FAULT_AT": fault_at} if fault_at else {}),
+                env=self.environment | ({"FAILPOINT": fault_at} if fault_at else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -162,7 +162,7 @@ class System:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", *words,
             cwd=self.folder,
-            env=self.environment | ({"FAULT_AT": fault_at} if fault_at else {}),
+            env=self.environment | ({"FAILPOINT": fault_at} if fault_at else {}),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,
         )  # fmt: skip

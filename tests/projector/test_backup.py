@@ -312,12 +312,12 @@ async def test_a_backup_that_is_killed_is_none_or_the_one_before(
     house: House, log: Log, worker: Worker, kept: Path, point: str
 ) -> None:
     await written(log, worker, 20, "a")
-    house.command("projector", "backup", kept, status=137, FAULT_AT=point)
+    house.command("projector", "backup", kept, status=137, FAILPOINT=point)
     assert "is no backup" in house.command("projector", "restore", kept, status=1)
     house.command("projector", "backup", kept)
     records, rows = await records_of(house), rows_of(kept / "tables.db")
     await written(log, worker, 20, "b")
-    house.command("projector", "backup", kept, status=137, FAULT_AT=point)
+    house.command("projector", "backup", kept, status=137, FAILPOINT=point)
 
     house.destroy()
     house.command("projector", "restore", kept)
@@ -355,7 +355,7 @@ async def test_a_restore_that_is_killed_goes_on_and_ends_the_same(
     house.command("projector", "backup", kept)
     records, rows = await records_of(house), rows_of(kept / "tables.db")
     house.destroy()
-    said = house.command("projector", "restore", kept, status=1 if point in ADOPT_POINTS else 137, FAULT_AT=point)
+    said = house.command("projector", "restore", kept, status=1 if point in ADOPT_POINTS else 137, FAILPOINT=point)
     assert ("`python -m projector adopt` ended with status 137" in said) is (point in ADOPT_POINTS)
 
     house.command("projector", "restore", kept)

@@ -186,7 +186,7 @@ async def test_a_drop_that_is_killed_before_it_is_carried_out_is_not_said_twice(
     await spoiled(server, log)
     await worker.run_to_end()
 
-    died = asked(server, store, "drop", "acme", "--yes", FAULT_AT="between_note_and_apply")
+    died = asked(server, store, "drop", "acme", "--yes", FAILPOINT="between_note_and_apply")
     assert (died.returncode, quarantined(store), await log.last_position("acme")) == (137, [6, 7, 8, 9], 10)
     again = asked(server, store, "drop", "acme", "--yes")
 
@@ -202,7 +202,7 @@ async def test_a_drop_that_is_killed_between_two_notes_goes_on_with_the_rest(
     await spoiled(server, log, bad=quarantine.PAGE_ROWS + 10)
     await worker.run_to_end()
 
-    assert asked(server, store, "drop", "acme", "--yes", FAULT_AT="between_note_and_apply").returncode == 137
+    assert asked(server, store, "drop", "acme", "--yes", FAILPOINT="between_note_and_apply").returncode == 137
     again = asked(server, store, "drop", "acme", "--yes")
 
     assert "11 dropped" in again.stdout and quarantined(store) == []

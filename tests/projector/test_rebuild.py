@@ -220,7 +220,7 @@ async def test_a_rebuild_may_die_at_any_moment_and_be_started_again(
     await filled(log, worker)
     before = dump(store)
 
-    died = command(server, store, "rebuild", FAULT_AT=point)
+    died = command(server, store, "rebuild", FAILPOINT=point)
 
     assert died.returncode == 137
     assert dump(store) == before

@@ -174,7 +174,7 @@ async def test_processes_end_with_the_rebuild_that_was_killed(
     monkeypatch.undo()  # a command that starts processes by itself
     for begin in range(0, PROCESS_RECORDS + 10_000, 10_000):
         await log.append("acme", [event(session_id="S", event_id=f"e{i}") for i in range(begin, begin + 10_000)])
-    environment = os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "FAULT_AT": "during_rebuild"}
+    environment = os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "FAILPOINT": "during_rebuild"}
     command = [sys.executable, "-m", "projector", "rebuild"]
 
     killed = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, timeout=60)

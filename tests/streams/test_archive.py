@@ -263,7 +263,7 @@ async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
         run = [sys.executable, "-m", "streams", "archive", "--once"]
         return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=60)
 
-    died = await asyncio.to_thread(once, FAULT_AT=point)
+    died = await asyncio.to_thread(once, FAILPOINT=point)
     assert died.returncode == 137, died.stderr
     assert await everything(log) == before
     server.client.delete(keys_of(TENANT).archiving)  # as its lease would end

@@ -352,7 +352,7 @@ async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: 
 
     await log.append("acme", [event(session_id="S1", event_id=f"{i}", n=i) for i in range(600)])  # or one call copies all
 
-    assert forget(server, folder, FAULT_AT=point).returncode == 137
+    assert forget(server, folder, FAILPOINT=point).returncode == 137
     await worker.run_to_end()
     server.client.delete(keys_of("acme").archiving)  # its lease has ended
     assert (await log.append("acme", [event(session_id="S1", event_id=point)]))[0].status == "accepted"
@@ -371,7 +371,7 @@ async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: 
 
 async def test_a_server_without_room_keeps_its_log_and_says_so(life: Life) -> None:
     server, _, _, _, folder = life
-    assert forget(server, folder, FAULT_AT="between_forgetting_notes").returncode == 137
+    assert forget(server, folder, FAILPOINT="between_forgetting_notes").returncode == 137
     server.client.delete(keys_of("acme").archiving)
     before = server.client.xrange(keys_of("acme").log)
     server.client.config_set("maxmemory", 1)

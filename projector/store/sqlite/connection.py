@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pysqlite3
 
 from projector.store.open import StoreReplaced, StoreUnavailable
-from streams import fault_point
+from streams import failpoint
 
 PAGE_BYTES = 8192
 WAL_PAGES = 8_000  # checkpoint at 64 MiB: a page that is written often is copied back once
@@ -124,7 +124,7 @@ class SqliteFile:
             self._begin()
             try:
                 yield
-                fault_point("before_commit")
+                failpoint("before_commit")
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -201,7 +201,7 @@ class SqliteFile:
             with self.transaction():  # in which nobody writes; none of ours may be open on the way back
                 self.copy_to(path)
                 copied = version()
-            fault_point("between_copy_and_back")
+            failpoint("between_copy_and_back")
             copy = self._connect(f"file:{quote(path)}?mode=ro", 1)
             opened.append(copy)
             [pages] = copy.execute("PRAGMA page_count").fetchone()

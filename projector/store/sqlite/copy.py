@@ -16,7 +16,7 @@ from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.schema import LIVE, TABLES
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
-from streams import fault_point, sync
+from streams import failpoint, sync
 
 FILLED = (*TABLES, "api_keys", "tenant_limits", "erased_tenants")
 CACHE_MIB = 8
@@ -78,7 +78,7 @@ def adopt(path: str, tables_path: str) -> bool:
         try:
             shutil.copyfile(path, part)
             sync(part)
-            fault_point("before_tables_are_adopted")
+            failpoint("before_tables_are_adopted")
             for old in (tables_path, f"{tables_path}-wal", f"{tables_path}-shm"):  # an old WAL would hide the new rows
                 Path(old).unlink(missing_ok=True)
             put(part, tables_path)

@@ -22,7 +22,7 @@ from projector.store.sqlite.schema import LIVE
 from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, planned, write
 from projector.store.sqlite.staging import COLUMNS, Stored
 from projector.store.sqlite.tombstones import Counts, Gone, names_of
-from streams import fault_point, keys_of
+from streams import failpoint, keys_of
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
@@ -113,7 +113,7 @@ class Tables:
             self._write(batch.tenant, batch.rows, stored, counts)
             for placed in batch.notes:  # no row asks what is in quarantine: behind the rows is as good as between them
                 self.gone.carry_out(batch.tenant, placed.note, counts)
-        fault_point("between_rows_and_checkpoint")
+        failpoint("between_rows_and_checkpoint")
         self._keep(batch.tenant, Checkpoint(batch.through, batch.digest, *msgspec.structs.astuple(counts)))
         return True
 

@@ -10,7 +10,7 @@ from collections import Counter
 from projector.store.sqlite.config_version import changed
 from projector.store.sqlite.schema import LIVE, PREVIOUS
 from projector.store.sqlite.store import SqliteStore
-from streams import fault_point, keys_of
+from streams import failpoint, keys_of
 
 CHUNK_ROWS = 5_000
 BREATH_SECONDS = 0.004  # for the projectors that wait for their turn to write
@@ -38,7 +38,7 @@ def erase(store: SqliteStore, tenant: str) -> Counter[str]:
         for table in (*KEPT, *(f"checkpoints{suffix}" for suffix in suffixes)):
             removed[table.partition("__")[0]] += store.execute(f"DELETE FROM {table} WHERE tenant_id = ?", (tenant,)).rowcount
         changed(store)
-    fault_point("during_erasure")
+    failpoint("during_erasure")
     for suffix in suffixes:
         for table, key in KEYS.items():
             removed[table] += _remove(store, f"{table}{suffix}", key, tenant)

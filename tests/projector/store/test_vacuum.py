@@ -107,7 +107,7 @@ def test_what_somebody_writes_between_copy_and_back_stays(
 def test_one_that_is_killed_leaves_what_was_and_its_copy_goes_with_the_next(store: SqliteStore) -> None:
     write(store, "acme", 0)
     before = dump(store)
-    environment = os.environ | {"FAULT_AT": "between_copy_and_back"}
+    environment = os.environ | {"FAILPOINT": "between_copy_and_back"}
 
     killed = subprocess.run([sys.executable, "-c", PEAK, store.path], env=environment)
     assert (killed.returncode, os.listdir(store.replay_folder)) == (137, ["anew.db"])
