@@ -27,7 +27,7 @@ from projector.rebuild.rebuild import Rebuilt
 from projector.rebuild.verify import FROM_THE_START, Since, verify
 from projector.status import TenantStatus, status
 from projector.store.open import StoreReplaced, StoreUnavailable
-from streams import Hole, Progress, Settings, configure_logging
+from streams import Gap, Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
 REOPEN_SECONDS = 1.0
@@ -106,7 +106,7 @@ def vacuum() -> None:
                     try:
                         if not await level(log, store, tenant, seconds=LEVEL_SECONDS):
                             late.append(tenant)
-                    except (LogDiffers, LogErased, Hole) as error:
+                    except (LogDiffers, LogErased, Gap) as error:
                         late.append(tenant)
                         print(error)
                 store.vacuum()

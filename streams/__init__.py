@@ -26,7 +26,7 @@ from streams.event import (
 )
 from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
-from streams.log import Counts, Hole, Log, Survey, mean_bytes
+from streams.log import Counts, Gap, Log, Survey, mean_bytes
 from streams.runtime.failpoints import failpoint
 from streams.runtime.files import sync
 from streams.runtime.logging_setup import configure_logging
@@ -50,7 +50,7 @@ __all__ = [
     "Counts",
     "Delivery",
     "Event",
-    "Hole",
+    "Gap",
     "Limits",
     "Log",
     "LogBusy",

@@ -15,7 +15,7 @@ from streams.connection import Connection, LogUnavailable
 from streams.embedded_server import BrokenLog, ServerMissing, ServerStarted, serve
 from streams.event import Record
 from streams.keys import BadTenant
-from streams.log import Hole, Log
+from streams.log import Gap, Log
 from streams.runtime.cli import settings_or_exit, wait_for_signal
 from streams.runtime.logging_setup import configure_logging
 from streams.runtime.settings import SettingError, Settings, without_passwords
@@ -77,7 +77,7 @@ def tail(tenant: str, after: int | None, follow: bool) -> None:
     """Print a tenant's records as they come: position, when it was received, the event as JSON."""
     try:
         asyncio.run(_tail(settings_or_exit(), tenant, after, follow))
-    except (BadTenant, Hole, LogUnavailable) as error:
+    except (BadTenant, Gap, LogUnavailable) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         pass

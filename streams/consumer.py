@@ -43,7 +43,7 @@ class Wanted(msgspec.Struct, frozen=True):
     first: bool
 
     @property
-    def is_gap(self) -> bool:
+    def was_delivered(self) -> bool:
         """Whether this was delivered to somebody before, so that the group does not give it again."""
         return self.first and self.taken.delivered > self.after
 
@@ -113,7 +113,7 @@ class Consumer:
                 commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{want.after}-0")
             if want.taken.pending:
                 commands["pending"] = ("XPENDING", log, self._group, "-", "+", PENDING_IDS)
-        if not want.is_gap:
+        if not want.was_delivered:
             read = ("XREADGROUP", "GROUP", self._group, CONSUMER)
             commands["one"] = (*read, "COUNT", 1, "STREAMS", log, ">")
             if want.count > 1:

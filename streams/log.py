@@ -22,7 +22,7 @@ SAMPLE_RECORDS = 64
 TIME_DIGITS, VERSION_DIGITS = 18, 4  # of an entry that we wrote; trim.lua knows them, too
 
 
-class Hole(Exception):
+class Gap(Exception):
     """Records are missing from a log: those from `first` to `last`, both included."""
 
     def __init__(self, tenant: str, first: int, last: int, reason: str = "") -> None:
@@ -54,7 +54,7 @@ class Survey(msgspec.Struct, frozen=True):
     archived: int = 0
 
     @property
-    def has_hole(self) -> bool:
+    def has_gap(self) -> bool:
         """Whether a record between 1 and the last is missing."""
         return self.held != self.last - self.archived
 
@@ -96,13 +96,13 @@ class Log:
 
         Pages are bounded in records and bytes. So much is asked for as would be a page if records are like the last ones: to
         have a script count bytes costs the server ten times the read. What is missing before or between them is looked for in the
-        archive. Raises Hole when a page does not begin at the next position, after it has given the records before the hole;
+        archive. Raises Gap when a page does not begin at the next position, after it has given the records before the hole;
         LogUnavailable.
         """
         position, wanted = after, PAGE_RECORDS
         while through is None or position < through:
             records = await self._page(tenant, position, wanted if through is None else min(wanted, through - position))
-            whole = _before_the_hole(records, position)
+            whole = _before_gap(records, position)
             for page in _pages(whole):
                 yield page
                 position = page[-1].position
@@ -121,10 +121,10 @@ class Log:
             if until is None:
                 return
             if position < until:
-                raise Hole(tenant, position + 1, until)
+                raise Gap(tenant, position + 1, until)
 
     async def _archived(self, tenant: str, after: int, through: int | None) -> AsyncGenerator[list[Record], None]:
-        """Pages of archived records behind a position. Raises Hole for what is damaged, LogUnavailable."""
+        """Pages of archived records behind a position. Raises Gap for what is damaged, LogUnavailable."""
         if not self.archive_url:
             return
         from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
@@ -139,7 +139,7 @@ class Log:
                 if position == through:
                     return
         except DamagedArchive as error:
-            raise Hole(tenant, position + 1, error.last or through or position + 1, str(error)) from error
+            raise Gap(tenant, position + 1, error.last or through or position + 1, str(error)) from error
         except ArchiveUnavailable as error:
             raise LogUnavailable(f"the archive: {error}") from error
 
@@ -201,7 +201,7 @@ class Log:
                 found.append(Survey(tenant.decode(), int(last), held, counted, int(archived or 0)))
         return sorted(found, key=lambda survey: survey.tenant)
 
-    async def holes(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:
+    async def gaps(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:
         """The first ranges of positions that a log misses, from 1 to its last position."""
         missing: list[tuple[int, int]] = []
         position = 0
@@ -209,9 +209,9 @@ class Log:
             try:
                 async for page in self.read(survey.tenant, position, through=survey.last):
                     position = page[-1].position
-            except Hole as hole:
-                missing.append((hole.first, hole.last))
-                position = hole.last
+            except Gap as gap:
+                missing.append((gap.first, gap.last))
+                position = gap.last
         return missing
 
 
@@ -276,7 +276,7 @@ def _pages(records: list[Record]) -> list[list[Record]]:
     return pages
 
 
-def _before_the_hole(records: list[Record], after: int) -> list[Record]:
+def _before_gap(records: list[Record], after: int) -> list[Record]:
     """The records that follow `after` without a gap."""
     if not records or records[-1].position == after + len(records):
         return records

@@ -17,7 +17,7 @@ from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, ErasedTenant
 from projector.backup.incremental_copy import RecordsDiffer, carry
 from streams.connection import Connection, LogUnavailable
 from streams.keys import PARTITIONS, erased_key, keys_of
-from streams.log import Hole, Log, Survey
+from streams.log import Gap, Log, Survey
 from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
@@ -42,7 +42,7 @@ class Made(msgspec.Struct, frozen=True):
 async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[None]], show: Show) -> Made:
     """Make a backup in a folder that nobody else makes one in. `copy_tables` copies them to a file that is not there.
 
-    Interrupt it at any moment and start it again. Raises RecordsDiffer, LogLost, Hole, LogUnavailable, DamagedArchive,
+    Interrupt it at any moment and start it again. Raises RecordsDiffer, LogLost, Gap, LogUnavailable, DamagedArchive,
     ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
     """
     while True:
@@ -51,7 +51,7 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
         failpoint("after_tables_before_log")
         try:
             tenants, added = await _copy_logs(log, folder, erased, show)
-        except (RecordsDiffer, LogLost, Hole):
+        except (RecordsDiffer, LogLost, Gap):
             if await erased_tenants(log.connection) == erased:
                 raise
         else:
@@ -92,7 +92,7 @@ async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], s
             raise LogLost(survey.tenant, survey.last, kept)
         reached, new = await carry(log.read(survey.tenant, 0, through=survey.last), archive, survey.tenant, show=count)
         if reached < survey.last:
-            raise Hole(survey.tenant, reached + 1, survey.last)
+            raise Gap(survey.tenant, reached + 1, survey.last)
         added += new
         failpoint("between_logs")
     return [KeptLog(survey.tenant, survey.last, usages[survey.tenant]) for survey in surveys], added

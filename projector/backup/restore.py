@@ -65,7 +65,7 @@ class Recovery:
             show(done, backup.records)
 
     async def compare(self, backup: Backup, show: Show) -> None:
-        """Look at what is there of its logs. Raises RecordsDiffer, ErasedThere, Hole, DamagedArchive, ArchiveUnavailable,
+        """Look at what is there of its logs. Raises RecordsDiffer, ErasedThere, Gap, DamagedArchive, ArchiveUnavailable,
         LogUnavailable."""
         surveys = {survey.tenant: survey.last for survey in await self._log.survey()}
         erased = {one.digest for one in await erased_tenants(self._log.connection)}

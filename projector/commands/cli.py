@@ -20,7 +20,7 @@ from projector.store.sqlite.store import SqliteStore
 from streams import (
     BadTenant,
     Connection,
-    Hole,
+    Gap,
     Log,
     LogFull,
     LogUnavailable,
@@ -50,7 +50,7 @@ KNOWN_ERRORS = (
     OutputExists,
     NoTables,
     TablesThere,
-    Hole,
+    Gap,
     BadTenant,
 )
 

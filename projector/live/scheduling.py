@@ -67,7 +67,7 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
             parts[-1].append(want)
             quota, begin, first = quota - want.count, begin + want.count, False
             records_left, bytes_left = records_left - want.count, max(0, bytes_left - want.count * record_bytes)
-            if want.is_gap:  # where it ends is seen when it is read
+            if want.was_delivered:  # where it ends is seen when it is read
                 break
     return parts
 

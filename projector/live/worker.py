@@ -17,7 +17,7 @@ from streams import (
     WAKE_CHANNEL,
     Consumer,
     Delivery,
-    Hole,
+    Gap,
     Log,
     LogUnavailable,
     Record,
@@ -118,7 +118,7 @@ class Worker:
                 continue
             try:
                 batch = await self._next_batch(turn, delivery)
-            except (LogBehind, LogDiffers, LogErased, LogUnreadable, Hole) as error:
+            except (LogBehind, LogDiffers, LogErased, LogUnreadable, Gap) as error:
                 self._stop(tenant, error)
                 turn.ended, turn.delay_seconds = True, STUCK_SECONDS
                 continue
@@ -161,7 +161,7 @@ class Worker:
         if records:
             self._sizes[taken.tenant] = mean_bytes(records)
         if through - after - len(records) > LOST_LIMIT_RECORDS:
-            raise _first_hole(taken.tenant, after, records)
+            raise _first_gap(taken.tenant, after, records)
         return project(taken.tenant, after, records, through) if through > after else None
 
     async def _fill(self, taken: Taken, after: int, delivered: list[Record]) -> tuple[list[Record], int]:
@@ -182,11 +182,11 @@ class Worker:
                     size += sum([len(record.body) for record in page])
                     if size >= self._batch_bytes:
                         return records, position
-            except Hole as hole:
-                lost += hole.last - position
+            except Gap as gap:
+                lost += gap.last - position
                 if lost > LOST_LIMIT_RECORDS:
                     raise
-                position = hole.last
+                position = gap.last
         if delivered and through == delivered[0].position - 1:
             return records + delivered, delivered[-1].position
         return records, through
@@ -288,13 +288,13 @@ def _turn(tables: Tables, taken: Taken) -> Turn:
     return Turn(taken, checkpoint, erased=checkpoint is NOTHING and tables.is_erased(taken.tenant))
 
 
-def _first_hole(tenant: str, after: int, records: Sequence[Record]) -> Hole:
+def _first_gap(tenant: str, after: int, records: Sequence[Record]) -> Gap:
     position = after
     for record in records:
         if record.position != position + 1:
             break
         position = record.position
-    return Hole(tenant, position + 1, record.position - 1)
+    return Gap(tenant, position + 1, record.position - 1)
 
 
 def group_of(store: SqliteStore) -> str:

@@ -48,7 +48,7 @@ async def write(
     all. Who was erased from the tables of `store` is not in it.
 
     Nothing live is written to. Raises OutputExists, TenantUnknown, RebuildRefused when the log is not the one of the tables or
-    ends before the position, Hole, LogUnavailable, StoreUnavailable.
+    ends before the position, Gap, LogUnavailable, StoreUnavailable.
     """
     started = time.monotonic()
     if os.path.lexists(path):

@@ -13,7 +13,7 @@ from projector.rebuild.replay import Span, read, replay
 from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
-from streams import Hole, Log, Survey, failpoint
+from streams import Gap, Log, Survey, failpoint
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5
@@ -108,17 +108,17 @@ async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list
 async def _refuse_losses(
     log: Log, store: SqliteStore, surveys: Sequence[Survey], live: Mapping[str, Checkpoint], *, begin: str | None = None
 ) -> None:
-    """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a hole."""
+    """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a gap."""
     begins = store.tables(begin).checkpoints() if begin is not None else {}
     reasons = []
     wrong = await disagreements(log, surveys, live)
     for survey in surveys:
         if survey.tenant in wrong:
             reasons.append(str(wrong[survey.tenant]))
-        if survey.has_hole:
+        if survey.has_gap:
             after = begins.get(survey.tenant, NOTHING).position
-            holes = [hole for hole in await log.holes(survey) if hole[1] > after]
-            reasons += [str(Hole(survey.tenant, *hole)) for hole in holes]
+            gaps = [gap for gap in await log.gaps(survey) if gap[1] > after]
+            reasons += [str(Gap(survey.tenant, *gap)) for gap in gaps]
     if reasons:
         raise RebuildRefused(reasons)
 

@@ -21,7 +21,7 @@ from projector.projection.project import Batch, project
 from projector.store.open import StoreUnavailable
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.staging import Chunk, store_rows
-from streams import Connection, Hole, Log, LogUnavailable, Record
+from streams import Connection, Gap, Log, LogUnavailable, Record
 
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
 PROCESSES = 2
@@ -92,7 +92,7 @@ _decode = msgspec.msgpack.Decoder(Frame).decode
 
 async def replay(log: Log, spans: Sequence[Span], folder: str, *, accept_loss: bool = False) -> AsyncGenerator[Chunk, None]:
     """The chunks of some spans, of different tenants. Whoever writes one removes its file, which is in `folder`; that is
-    made anew and removed here. Raises Hole unless losses are accepted, LogUnavailable, StoreUnavailable."""
+    made anew and removed here. Raises Gap unless losses are accepted, LogUnavailable, StoreUnavailable."""
     if sum(span.through - span.after for span in spans) < PROCESS_RECORDS:
         async for batches in _gathered(read(log, spans, accept_loss=accept_loss)):
             yield Chunk(batches)
@@ -167,7 +167,7 @@ async def _receive(order: Order, chunks: "asyncio.Queue[Chunk | None]") -> None:
                 size += await child.stdout.readexactly(FRAME_BYTES - len(size))
             frame = _decode(await child.stdout.readexactly(int.from_bytes(size, "big")))
             if isinstance(frame, Lost):
-                raise Hole(frame.tenant, frame.first, frame.last, frame.reason)
+                raise Gap(frame.tenant, frame.first, frame.last, frame.reason)
             if isinstance(frame, Broken):
                 raise LogUnavailable(frame.reason)
             if isinstance(frame, Unstored):
@@ -189,7 +189,7 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
     while position < through:
         records: list[Record] = []
         size = 0
-        lost: Hole | None = None
+        lost: Gap | None = None
         try:
             async for page in log.read(span.tenant, position, through=through):
                 kept = _received_before(page, span.before_us)
@@ -201,8 +201,8 @@ async def _read(log: Log, span: Span, accept_loss: bool) -> AsyncIterator[Batch]
                 if len(records) >= BATCH_RECORDS or size >= BATCH_BYTES:
                     yield project(span.tenant, position, records, records[-1].position)
                     position, records, size = records[-1].position, [], 0
-        except Hole as hole:
-            lost = hole
+        except Gap as gap:
+            lost = gap
         if records:
             yield project(span.tenant, position, records, records[-1].position)
             position = records[-1].position
@@ -264,8 +264,8 @@ async def _serve() -> None:
     async with Log(Connection(order.url, budget_seconds=order.budget_seconds), archive_url=order.archive_url) as log:
         try:
             await store_and_send()
-        except Hole as hole:
-            send(Lost(hole.tenant, hole.first, hole.last, hole.reason))
+        except Gap as gap:
+            send(Lost(gap.tenant, gap.first, gap.last, gap.reason))
         except LogUnavailable as error:
             send(Broken(str(error)))
         except StoreUnavailable as error:

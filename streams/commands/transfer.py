@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from streams.append import LogBusy, LogFull, LogRefused, TenantErased
 from streams.connection import Connection, LogUnavailable
 from streams.keys import BadTenant, keys_of
-from streams.log import Hole, Log
+from streams.log import Gap, Log
 from streams.runtime.cli import settings_or_exit
 from streams.runtime.files import written_whole
 from streams.runtime.progress import Progress
@@ -30,7 +30,7 @@ from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
 READERS = {"ndjson": ndjson_lines, "csv": csv_lines}
 REFUSED = 2  # the exit status when some lines were
 ENDS = (
-    BadColumns, BadLine, BadTenant, Hole, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
+    BadColumns, BadLine, BadTenant, Gap, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
     OtherFile, ResponseError, TenantErased,
 )  # fmt: skip
 

@@ -108,7 +108,7 @@ class Forgetting:
     # -- searching -----------------------------------------------------------------------------------------------------
 
     async def look(self, show: Show) -> None:
-        """Find what is about the subject, or was noted and is there still. Raises Hole, LogUnavailable."""
+        """Find what is about the subject, or was noted and is there still. Raises Gap, LogUnavailable."""
         self._through = await self._log.last_position(self._tenant)
         await self._read(0, self.search.look, lambda done: show(done, 2 * self._through))
         held = await self._log.connection.call("HGET", self._keys.forgotten, "salt")

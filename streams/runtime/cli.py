@@ -7,11 +7,11 @@ import sys
 from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
 from streams.connection import LogUnavailable
 from streams.keys import BadTenant
-from streams.log import Hole
+from streams.log import Gap
 from streams.runtime.settings import SettingError, Settings, load_settings
 
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
-KNOWN_ERRORS = (ArchiveUnavailable, BadTenant, DamagedArchive, Hole, LogUnavailable)
+KNOWN_ERRORS = (ArchiveUnavailable, BadTenant, DamagedArchive, Gap, LogUnavailable)
 
 
 def settings_or_exit() -> Settings:

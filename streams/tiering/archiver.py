@@ -20,7 +20,7 @@ from streams.archive.store import Archive
 from streams.connection import LogUnavailable
 from streams.event import Record
 from streams.keys import keys_of
-from streams.log import Hole, Log
+from streams.log import Gap, Log
 from streams.runtime.failpoints import failpoint
 
 log_of_archiver = logging.getLogger("streams")
@@ -83,7 +83,7 @@ class Archiver:
                 break
             try:
                 await self._archive_tenant(survey.tenant, eager, done)
-            except (ArchiveMoved, ArchiveDiffers, DamagedArchive, Hole) as error:
+            except (ArchiveMoved, ArchiveDiffers, DamagedArchive, Gap) as error:
                 done.stuck[survey.tenant] = str(error)
         return done
 

@@ -36,7 +36,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 
 async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reclaimed:
-    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Hole, LogFull,
+    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Gap, LogFull,
     LogUnavailable."""
     through = Archive(log.archive_url).manifest(tenant).through
     newest = await log.find(tenant, through) if through else None

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from streams.log import Hole, Log, Survey
+from streams.log import Gap, Log, Survey
 
 
 async def problems(log: Log, tenants: Sequence[str] = ()) -> AsyncIterator[str]:
@@ -28,5 +28,5 @@ async def problems(log: Log, tenants: Sequence[str] = ()) -> AsyncIterator[str]:
             archived = (await asyncio.to_thread(archive.manifest, tenant)).through
         if survey.last < archived:
             yield f"the log of {tenant} ends at position {survey.last}, its archive at {archived}"
-        for first, last in await log.holes(survey):
-            yield str(Hole(tenant, first, last))
+        for first, last in await log.gaps(survey):
+            yield str(Gap(tenant, first, last))

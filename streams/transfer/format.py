@@ -62,7 +62,7 @@ DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 async def export(log: Log, tenant: str, after: int, through: int) -> AsyncIterator[tuple[int, bytes]]:
     """Lines for the records behind `after` up to `through`, some at a time, with the position that they reach.
 
-    Raises Hole after the records before it, LogUnavailable."""
+    Raises Gap after the records before it, LogUnavailable."""
     yield after, msgspec.json.encode(Header(FORMAT, FORMAT_VERSION, tenant, after, through)) + b"\n"
     async for page in log.read(tenant, after, through=through):
         yield page[-1].position, b"".join([line_of(record) for record in page])

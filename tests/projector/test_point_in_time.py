@@ -18,7 +18,7 @@ from projector.rebuild import replay
 from projector.rebuild.point_in_time import Cut, OutputExists, write
 from projector.rebuild.rebuild import RebuildRefused
 from projector.store.sqlite import tenant_deletion as table_erasure
-from streams import Hole, Log, Record, control, keys_of
+from streams import Gap, Log, Record, control, keys_of
 from tests.projector.test_projection import dump
 from tests.projector.test_rebuild import command
 from tests.streams.test_control import spoiled
@@ -162,7 +162,7 @@ async def test_a_log_that_misses_records_is_refused_up_to_the_cut_alone(
     server.client.xdel(keys_of("acme").log, "3-0")
 
     await write(log, store, str(tmp_path / "before.db"), Cut(position=2), tenants=["acme"])
-    with pytest.raises(Hole, match="positions 3 to 3"):
+    with pytest.raises(Gap, match="positions 3 to 3"):
         await write(log, store, str(tmp_path / "out.db"), Cut(before_us=NOON_US + 4 * MINUTE_US))
     assert list(tmp_path.glob("out.db*")) == []
     await write(log, store, str(tmp_path / "out.db"), Cut(before_us=NOON_US + 4 * MINUTE_US), accept_loss=True)

@@ -17,7 +17,7 @@ from projector.rebuild.rebuild import rebuild
 from projector.rebuild.replay import Span
 from projector.rebuild.verify import verify
 from projector.store.open import StoreUnavailable
-from streams import Hole, Log, LogUnavailable
+from streams import Gap, Log, LogUnavailable
 from streams.log import PAGE_BYTES
 from tests.projector.test_projection import dump
 from tests.support.events import event, events
@@ -72,7 +72,7 @@ async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log
     await log.append("acme", events(10))
     server.client.xdel(server.client.keys("*:log:acme")[0], "4-0")
 
-    with pytest.raises(Hole) as caught:
+    with pytest.raises(Gap) as caught:
         async for _ in replay.replay(log, [Span("acme", 0, 10)], folder):
             pass
 

@@ -19,7 +19,7 @@ from projector.live.worker import Worker
 from projector.rebuild.rebuild import RebuildRefused, rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
-from streams import Connection, Hole, Log, Record, keys_of
+from streams import Connection, Gap, Log, Record, keys_of
 from streams.archive.manifest import ArchiveMoved, DamagedArchive, Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
@@ -121,7 +121,7 @@ async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log:
     assert [record async for page in log.read(TENANT, 10, through=20) for record in page] == before[10:20]
     assert await log.find(TENANT, 5) == before[4] and await log.find(TENANT, 1_200) == before[-1]
     [survey] = await log.survey()
-    assert (survey.last, survey.held, survey.has_hole) == (1_200, 1, False)
+    assert (survey.last, survey.held, survey.has_gap) == (1_200, 1, False)
     assert [problem async for problem in problems(log)] == []
 
 
@@ -457,9 +457,9 @@ async def test_a_damaged_segment_is_found_and_named(
     harm(segment)
 
     [problem] = [problem async for problem in problems(log)]
-    with pytest.raises(Hole, match="positions 1 to 499"):
+    with pytest.raises(Gap, match="positions 1 to 499"):
         await everything(log)
-    with pytest.raises((RebuildRefused, Hole), match="1 to 499"):
+    with pytest.raises((RebuildRefused, Gap), match="1 to 499"):
         await rebuild(log, store)
 
     assert segment.name in problem and words in problem and "1 to 499" in problem

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streams import Event, Hole, Log, LogUnavailable, Record, digest_of, keys_of
+from streams import Event, Gap, Log, LogUnavailable, Record, digest_of, keys_of
 from streams import log as log_module
 from streams.log import PAGE_BYTES, PAGE_RECORDS
 from tests.support.events import event, events
@@ -25,10 +25,10 @@ async def positions_of(log: Log, after: int = 0, **options: Any) -> list[int]:
     return [record.position for page in await pages_of(log, after, **options) for record in page]
 
 
-async def until_the_hole(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Hole]:
+async def until_the_hole(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Gap]:
     """The positions that a read gives before it names a hole, and the hole."""
     positions: list[int] = []
-    with pytest.raises(Hole) as found:
+    with pytest.raises(Gap) as found:
         async for page in log.read("acme", after, **options):
             positions += [record.position for record in page]
     return positions, found.value
@@ -90,10 +90,10 @@ async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
 async def test_a_read_beyond_the_end_names_what_is_not_there(log: Log) -> None:
     await log.append("acme", events(3))
 
-    positions, hole = await until_the_hole(log, through=5)
+    positions, gap = await until_the_hole(log, through=5)
 
     assert positions == [1, 2, 3]
-    assert (hole.first, hole.last) == (4, 5)
+    assert (gap.first, gap.last) == (4, 5)
 
 
 async def test_a_record_says_when_it_was_received(log: Log) -> None:
@@ -182,7 +182,7 @@ async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
     ],
 )
 async def test_a_hole_is_named_behind_the_records_before_it(
-    server: Server, log: Log, removed: list[int], before: list[int], hole: tuple[int, int]
+    server: Server, log: Log, removed: list[int], before: list[int], gap: tuple[int, int]
 ) -> None:
     await log.append("acme", events(10))
     remove(server, *removed)
@@ -190,18 +190,18 @@ async def test_a_hole_is_named_behind_the_records_before_it(
     positions, found = await until_the_hole(log)
 
     assert positions == before
-    assert (found.tenant, found.first, found.last) == ("acme", *hole)
-    assert f"{hole[0]} to {hole[1]}" in str(found)
+    assert (found.tenant, found.first, found.last) == ("acme", *gap)
+    assert f"{gap[0]} to {gap[1]}" in str(found)
 
 
 async def test_a_trimmed_head_is_a_hole(server: Server, log: Log) -> None:
     await log.append("acme", events(10))
     server.client.xtrim(keys_of("acme").log, minid="7-0", approximate=False)
 
-    positions, hole = await until_the_hole(log)
+    positions, gap = await until_the_hole(log)
 
     assert positions == []
-    assert (hole.first, hole.last) == (1, 6)
+    assert (gap.first, gap.last) == (1, 6)
     assert await positions_of(log, 6) == [7, 8, 9, 10]
 
 
@@ -209,20 +209,20 @@ async def test_a_hole_at_the_end_is_named_when_the_end_was_asked_for(server: Ser
     await log.append("acme", events(5))
     remove(server, 4, 5)
 
-    positions, hole = await until_the_hole(log, through=5)
+    positions, gap = await until_the_hole(log, through=5)
 
     assert positions == [1, 2, 3]
-    assert (hole.first, hole.last) == (4, 5)
+    assert (gap.first, gap.last) == (4, 5)
 
 
 async def test_a_hole_between_two_pages_is_named(server: Server, log: Log) -> None:
     await log.append("acme", events(PAGE_RECORDS + 10))
     remove(server, PAGE_RECORDS + 1)
 
-    positions, hole = await until_the_hole(log)
+    positions, gap = await until_the_hole(log)
 
     assert positions == list(range(1, PAGE_RECORDS + 1))
-    assert (hole.first, hole.last) == (PAGE_RECORDS + 1, PAGE_RECORDS + 1)
+    assert (gap.first, gap.last) == (PAGE_RECORDS + 1, PAGE_RECORDS + 1)
 
 
 async def test_a_read_that_begins_behind_a_hole_meets_none(server: Server, log: Log) -> None:
@@ -255,7 +255,7 @@ async def test_the_survey_says_what_each_log_holds(server: Server, log: Log) -> 
         ("globex", 2, 2),
         ("initech", 4, 2),
     ]
-    assert [one.has_hole for one in surveys] == [True, False, True]
+    assert [one.has_gap for one in surveys] == [True, False, True]
 
 
 async def test_the_survey_of_a_log_that_lost_its_newest_record_has_a_hole(server: Server, log: Log) -> None:
@@ -264,8 +264,8 @@ async def test_the_survey_of_a_log_that_lost_its_newest_record_has_a_hole(server
 
     [survey] = await log.survey()
 
-    assert (survey.last, survey.held, survey.has_hole) == (5, 4, True)
-    assert await log.holes(survey) == [(5, 5)]
+    assert (survey.last, survey.held, survey.has_gap) == (5, 4, True)
+    assert await log.gaps(survey) == [(5, 5)]
 
 
 async def test_a_survey_of_some_partitions_has_only_their_tenants(log: Log) -> None:
@@ -281,8 +281,8 @@ async def test_all_holes_of_a_log_are_named_up_to_a_limit(server: Server, log: L
 
     [survey] = await log.survey()
 
-    assert await log.holes(survey) == [(1, 2), (10, 10), (50, 52), (100, 100)]
-    assert await log.holes(survey, limit=2) == [(1, 2), (10, 10)]
+    assert await log.gaps(survey) == [(1, 2), (10, 10), (50, 52), (100, 100)]
+    assert await log.gaps(survey, limit=2) == [(1, 2), (10, 10)]
 
 
 # -- entries that somebody wrote by hand ---------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import streams.transfer.import_log
 from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.verify import verify
-from streams import BadTenant, Connection, Hole, Log, LogFull, LogUnavailable, Record, TenantErased, keys_of, name_of
+from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantErased, keys_of, name_of
 from streams.erasure import tenant_deletion
 from streams.transfer.format import BadLine, export, line_of, lines_of
 from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
@@ -598,7 +598,7 @@ async def test_a_hole_ends_an_export_and_leaves_no_file(server: Server, log: Log
     assert done.stderr.splitlines()[-1] == "the log of acme misses the records at positions 7 to 7."
     assert (tmp_path / "old.ndjson").read_text() == "old" and os.listdir(tmp_path) == ["old.ndjson"]
     assert [json.loads(line)["position"] for line in piped.stdout.splitlines()[1:]] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(Hole):
+    with pytest.raises(Gap):
         await exported(log)
 
 
