@@ -244,9 +244,9 @@ class Appender:
             limits.events_per_day,
         ]
         for append in call:
-            for event, (event_hash, split) in zip(append.events, append.names, strict=True):
+            for event, (event_hash, hash_parts) in zip(append.events, append.names, strict=True):
                 names.append(keys.seen + event_hash)
-                arguments += (content_digest(event), split, event.body)
+                arguments += (content_digest(event), hash_parts, event.body)
         return names, arguments
 
 

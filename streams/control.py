@@ -82,9 +82,9 @@ def is_erased(record: Record) -> bool:
     return record.version == VERSION and record.body == ERASED
 
 
-def salted_name(salt: str, event_hash: str, split: str) -> str:
+def salted_name(salt: str, event_hash: str, hash_parts: str) -> str:
     """An event's name as notes and the door keep it when it was forgotten. The append script makes the same."""
-    return hashlib.sha1(f"{salt}{event_hash}{split}".encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(f"{salt}{event_hash}{hash_parts}".encode(), usedforsecurity=False).hexdigest()
 
 
 async def append(connection: Connection, tenant: str, note: Note) -> int:

@@ -82,18 +82,18 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def name_of(tenant: str, event: Event) -> tuple[str, str]:
-    """The event's name: (event_hash, split).
+    """The event's name: (event_hash, hash_parts).
 
-    `event_hash` is the md5 of the parts joined without a separator, in hexadecimal; `split` says where they were joined
+    `event_hash` is the md5 of the parts joined without a separator, in hexadecimal; `hash_parts` says where they were joined
     ("S1" + "2x" and "S12" + "x" have one hash and are two events), or that the client named the event itself, or "aside" for what
     is no event and was set aside.
     """
     if event.event_id is not None:
-        joined, split = f"{tenant}{event.event_id}", "id" if event.version == EVENT_VERSION else "aside"
+        joined, hash_parts = f"{tenant}{event.event_id}", "id" if event.version == EVENT_VERSION else "aside"
     else:
         joined = f"{tenant}{event.session_id}{event.event_type}{event.timestamp}"
-        split = f"{len(event.session_id)}.{len(event.event_type)}"
-    return hashlib.md5(joined.encode(), usedforsecurity=False).hexdigest(), split
+        hash_parts = f"{len(event.session_id)}.{len(event.event_type)}"
+    return hashlib.md5(joined.encode(), usedforsecurity=False).hexdigest(), hash_parts
 
 
 def digest_of(body: bytes) -> str:

@@ -34,7 +34,7 @@ class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     tenant_id: str
     position: int
     event_hash: str
-    split: str
+    hash_parts: str
     event_id: str | None
     session_id: str
     event_type: str
@@ -82,7 +82,7 @@ class PlacedNote(msgspec.Struct, frozen=True, gc=False):
 
 class Batch(msgspec.Struct, frozen=True):
     """The next records of one tenant as rows and notes: positions `after` + 1 to `through`, of which some were erased. `digest`
-    names the last record. `named`: what is quarantined and has a name, (position, event_hash, split)."""
+    names the last record. `named`: what is quarantined and has a name, (position, event_hash, hash_parts)."""
 
     tenant: str
     after: int
@@ -142,13 +142,13 @@ def row_of(tenant: str, record: Record) -> EventRow:
     if record.version != EVENT_VERSION:
         raise Rejected("version", f"is {record.version}; this projector reads events of version {EVENT_VERSION}")
     event = parse_body(record.body)
-    event_hash, split = name_of(tenant, event)
+    event_hash, hash_parts = name_of(tenant, event)
     properties = event.properties.decode()
     return EventRow(
         tenant,
         record.position,
         event_hash,
-        split,
+        hash_parts,
         event.event_id,
         event.session_id,
         event.event_type,

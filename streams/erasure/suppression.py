@@ -24,7 +24,7 @@ async def remember(
     for begin in range(0, len(known), CALL_LIMIT_EVENTS):
         part = known[begin : begin + CALL_LIMIT_EVENTS]
         seen = [keys.seen + event_hash for _, (_, (event_hash, _)) in part]
-        words = [word for name, (at, (_, split)) in part for word in (name, at, split)]
+        words = [word for name, (at, (_, hash_parts)) in part for word in (name, at, hash_parts)]
         await _run(connection, [keys.forgotten, *seen], [salt, *words])
     for begin in range(0, len(unknown), CALL_LIMIT_EVENTS):
         words = [word for name, at in unknown[begin : begin + CALL_LIMIT_EVENTS] for word in (name, at, "")]

@@ -1,10 +1,10 @@
 -- append(log, tenants, groups, usage, erased, forgotten, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
---        window_ms, rejected, events_per_second, bytes_per_second, events_per_day, then for each event: digest, split, body)
+--        window_ms, rejected, events_per_second, bytes_per_second, events_per_day, then for each event: digest, hash_parts, body)
 --   -> for each event: outcome, position or limit; then wait_ms
 --
 -- Claim and append, one atomic act. Outcomes: 1 accepted, 2 duplicate, 3 conflict, 4 limited, by which of the three limits; 0 is
 -- no limit. wait_ms: when what was limited would fit. `rejected` events were refused before this, and are counted here.
--- A split of `aside` names what is no event and gets a record of its own kind.
+-- A hash_parts of `aside` names what is no event and gets a record of its own kind.
 -- A script isolates but does not roll back, so the log is written first: a claim without its event would tell the
 -- client's retry "duplicate" of something that was never written.
 
@@ -17,17 +17,17 @@ local last = last_position(log)
 local first = last + 1
 if last == 0 and redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
 
--- The first event of this name and split, from a value like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8".
+-- The first event of this name and hash_parts, from a value like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8".
 local function find(value, wanted)
-  for position, digest, split in string.gmatch(value, '(%d+)/(%x+)/([^ ]+)') do
-    if split == wanted then return position, digest end
+  for position, digest, hash_parts in string.gmatch(value, '(%d+)/(%x+)/([^ ]+)') do
+    if hash_parts == wanted then return position, digest end
   end
 end
 
--- Where the event of this `seen` key and split was, if it was forgotten. Few tenants have forgotten anybody.
+-- Where the event of this `seen` key and hash_parts was, if it was forgotten. Few tenants have forgotten anybody.
 local salt = redis.call('HGET', forgotten, 'salt')
-local function was_forgotten(seen, split)
-  return redis.call('HGET', forgotten, redis.sha1hex(salt .. string.sub(seen, -32) .. split)) or nil
+local function was_forgotten(seen, hash_parts)
+  return redis.call('HGET', forgotten, redis.sha1hex(salt .. string.sub(seen, -32) .. hash_parts)) or nil
 end
 
 -- What is left: of two buckets that fill with a second's worth in a second, and of the day (UTC).
@@ -55,11 +55,11 @@ local counts = {0, 0, 0, 0}
 local over_bytes, over_day = 0, false
 for i = 7, #KEYS do
   local at = 12 + (i - 7) * 3
-  local digest, split, body = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local digest, hash_parts, body = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local value = redis.call('GET', KEYS[i])
   local outcome, position, seen_digest = 1
-  if value then position, seen_digest = find(value, split) end
-  if salt and not position then position, seen_digest = was_forgotten(KEYS[i], split), digest end
+  if value then position, seen_digest = find(value, hash_parts) end
+  if salt and not position then position, seen_digest = was_forgotten(KEYS[i], hash_parts), digest end
   if position then
     outcome = seen_digest == digest and 2 or 3
   elseif left and passed() then
@@ -69,8 +69,8 @@ for i = 7, #KEYS do
     last = last + 1
     position = whole(last)
     redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,
-      'version', split == 'aside' and '3' or '1')
-    local claim = position .. '/' .. digest .. '/' .. split
+      'version', hash_parts == 'aside' and '3' or '1')
+    local claim = position .. '/' .. digest .. '/' .. hash_parts
     redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)
     if left then left = {left[1] - 1, left[2] - #body, left[3] - 1} end
   end

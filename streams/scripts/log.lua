@@ -56,14 +56,14 @@ local function wake(log, tenants, groups, tenant, ready_prefix, partition, chann
   if woken then redis.call('PUBLISH', channel, partition) end
 end
 
--- claim(seen key; position, digest, split, remaining_ms) -- an event is known by its name for so long, unless one of that name is.
+-- claim(seen key; position, digest, hash_parts, remaining_ms) -- an event is known by its name for so long, unless one of that name is.
 -- A value is like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8".
-local function claim(key, position, digest, split, remaining_ms)
+local function claim(key, position, digest, hash_parts, remaining_ms)
   local value = redis.call('GET', key)
   for claimed in string.gmatch(value or '', '%d+/%x+/([^ ]+)') do
-    if claimed == split then return end
+    if claimed == hash_parts then return end
   end
-  local added = position .. '/' .. digest .. '/' .. split
+  local added = position .. '/' .. digest .. '/' .. hash_parts
   local longest = math.max(tonumber(remaining_ms), value and redis.call('PTTL', key) or 0)
   redis.call('SET', key, value and (value .. ' ' .. added) or added, 'PX', whole(longest))
 end

@@ -1,5 +1,5 @@
 -- reclaim(log, tenants, groups, usage, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, through,
---         received_at_us, version, body, then for each seen key: position, digest, split, remaining_ms) -> the last position
+--         received_at_us, version, body, then for each seen key: position, digest, hash_parts, remaining_ms) -> the last position
 --
 -- A server that has nothing of a log gets its newest archived record, at `through`, so that it goes on behind it; and claims on
 -- names, in any case. Nothing is written where the log ends before `through` and is not empty: it has another history.

@@ -1,5 +1,5 @@
 -- restore(log, tenants, groups, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, first, records,
---         then for each record: received_at_us, version, body; then for each seen key: position, digest, split, remaining_ms)
+--         then for each record: received_at_us, version, body; then for each seen key: position, digest, hash_parts, remaining_ms)
 --   -> the last position that the log had; the records were written if `first` is the next, and nothing was otherwise
 --
 -- Records get the positions they had elsewhere, one atomic act for all, and the claims on their names that still hold there.

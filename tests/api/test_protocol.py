@@ -310,18 +310,18 @@ def test_headers_that_are_too_large_do_not_spill_their_body_into_the_request_bef
 UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["at once", "body later"])
+@pytest.mark.parametrize("hash_parts", [False, True], ids=["at once", "body later"])
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
 def test_a_body_is_never_lost_or_taken_for_a_request_when_another_protocol_is_asked_for(
-    api: Api, protocol: bytes, split: bool
+    api: Api, protocol: bytes, hash_parts: bool
 ) -> None:
     raw = post_of(SMUGGLED, b"Connection: Upgrade", b"Upgrade: " + protocol)
     head, end, rest = raw.partition(b"\r\n\r\n")
     said = api.said
     with api.connect() as connection:
-        connection.sendall(head + end if split else raw)
+        connection.sendall(head + end if hash_parts else raw)
         time.sleep(0.05)
-        connection.sendall(rest if split else b"")
+        connection.sendall(rest if hash_parts else b"")
 
         assert_refused(everything(connection), 400, "upgrade-unsupported")
     assert api.said == said

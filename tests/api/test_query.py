@@ -578,7 +578,7 @@ def fill(store: SqliteStore) -> None:
     """Rows that tell the planner what is usual: many events of one time, a session and a type are few of a tenant's."""
     with store.transaction():
         store._connection.executemany(
-            "INSERT INTO events (tenant_id, position, event_hash, split, session_id, event_type, timestamp, timestamp_us, "
+            "INSERT INTO events (tenant_id, position, event_hash, hash_parts, session_id, event_type, timestamp, timestamp_us, "
             "received_at_us, properties, session_position) VALUES ('acme', ?, ?, '2.1', ?, ?, '', ?, 0, '{}', ?)",
             [(i, f"{i}", f"S{i % 500}", f"type {i % 20}", i // 10, i % 500 + 1) for i in range(1, 5_001)],
         )

@@ -27,7 +27,7 @@ TABLES = {
     "checkpoints": "position",
 }
 EVENT_COLUMNS = (
-    "position, event_hash, split, event_id, session_id, event_type, timestamp, timestamp_us, received_at_us, "
+    "position, event_hash, hash_parts, event_id, session_id, event_type, timestamp, timestamp_us, received_at_us, "
     "properties, session_position"
 )
 SESSION_COLUMNS = (
@@ -183,9 +183,13 @@ def seen_problems(client: redis.Redis, logs: dict[str, list[Entry]]) -> Iterator
         tenant, _, event_hash = key.decode().split(":seen:", 1)[1].rpartition(":")
         log = logs.get(tenant, [])
         for claim in (value or b"").decode().split():
-            position, digest, split = claim.split("/")
+            position, digest, hash_parts = claim.split("/")
             entry = log[int(position) - 1] if int(position) <= len(log) else None
-            if entry is None or digest_of(entry.body) != digest or identity(tenant, stored(entry.body)[0]) != (event_hash, split):
+            if (
+                entry is None
+                or digest_of(entry.body) != digest
+                or identity(tenant, stored(entry.body)[0]) != (event_hash, hash_parts)
+            ):
                 yield f"{tenant}: `seen` claims {event_hash} {claim}; there stands {entry}"
 
 

@@ -41,13 +41,13 @@ def canonical(text: bytes) -> tuple[Members, bytes]:
 
 
 def identity(tenant: str, members: Members) -> tuple[str, str]:
-    """An event's name, as the contract has it: (event_hash, split)."""
+    """An event's name, as the contract has it: (event_hash, hash_parts)."""
     if "event_id" in members:
-        joined, split = tenant + members["event_id"], "id"
+        joined, hash_parts = tenant + members["event_id"], "id"
     else:
         joined = tenant + members["session_id"] + members["event_type"] + members["timestamp"]
-        split = f"{len(members['session_id'])}.{len(members['event_type'])}"
-    return hashlib.md5(joined.encode()).hexdigest(), split
+        hash_parts = f"{len(members['session_id'])}.{len(members['event_type'])}"
+    return hashlib.md5(joined.encode()).hexdigest(), hash_parts
 
 
 def canary(tenant: str) -> str:

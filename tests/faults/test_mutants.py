@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
 XADD = (
     "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,\n"
-    "      'version', split == 'aside' and '3' or '1')"
+    "      'version', hash_parts == 'aside' and '3' or '1')"
 )
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
 ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
@@ -115,15 +115,15 @@ MUTANTS = [
         "a name in the log without its split",
         "none",
         "conflict",
-        (("streams/scripts/append.lua", "    if split == wanted then return position, digest end\n", "    return position, digest\n"),),
+        (("streams/scripts/append.lua", "    if hash_parts == wanted then return position, digest end\n", "    return position, digest\n"),),
     ),
     Mutant(
         "a name in the tables without its split",
         "none",
         "is in quarantine",
         (
-            ("projector/store/sqlite/schema.py", "(tenant_id, timestamp_us, event_hash, split)", "(tenant_id, timestamp_us, event_hash)"),
-            ("projector/store/sqlite/table_set.py", "event_hash = ? AND split = ?", "event_hash = ? AND ? <> ''"),
+            ("projector/store/sqlite/schema.py", "(tenant_id, timestamp_us, event_hash, hash_parts)", "(tenant_id, timestamp_us, event_hash)"),
+            ("projector/store/sqlite/table_set.py", "event_hash = ? AND hash_parts = ?", "event_hash = ? AND ? <> ''"),
         ),
     ),
     Mutant(

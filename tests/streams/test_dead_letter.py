@@ -69,9 +69,9 @@ def test_its_claim_is_made_again_from_its_record() -> None:
     event = bad()
     record = Record(1, 1_000_000, SET_ASIDE_VERSION, event.body)
 
-    [key], [position, _, split, _] = claims_of("acme", [record], 60_000_000, 1_000_000)
+    [key], [position, _, hash_parts, _] = claims_of("acme", [record], 60_000_000, 1_000_000)
 
-    assert (position, split) == (1, "aside")
+    assert (position, hash_parts) == (1, "aside")
     assert key.startswith("{") and "acme" in key
 
 

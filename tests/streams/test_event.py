@@ -275,10 +275,10 @@ def test_any_text_is_a_moment_or_refused(text: str) -> None:
 def test_the_hash_is_the_md5_of_the_plain_concatenation() -> None:
     joined = "acme" + "S123" + "page_view" + "2026-01-01T10:00:00Z"
 
-    event_hash, split = name_of("acme", event(session_id="S123", event_type="page_view", timestamp="2026-01-01T10:00:00Z"))
+    event_hash, hash_parts = name_of("acme", event(session_id="S123", event_type="page_view", timestamp="2026-01-01T10:00:00Z"))
 
     assert event_hash == hashlib.md5(joined.encode()).hexdigest()
-    assert split == "4.9"
+    assert hash_parts == "4.9"
 
 
 def test_the_hash_of_an_event_with_an_id_is_that_of_the_tenant_and_the_id() -> None:

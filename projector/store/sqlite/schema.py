@@ -28,7 +28,7 @@ _COLUMNS = {
         tenant_id TEXT NOT NULL,
         position INTEGER NOT NULL,
         event_hash TEXT NOT NULL,
-        split TEXT NOT NULL,
+        hash_parts TEXT NOT NULL,
         event_id TEXT,
         session_id TEXT NOT NULL,
         event_type TEXT NOT NULL,
@@ -95,7 +95,7 @@ _COLUMNS = {
 
 # What must be unique stands from the start; what only reads need is built last when a set is filled from the log.
 _UNIQUE_INDEXES = {
-    "events_by_name": "events (tenant_id, timestamp_us, event_hash, split) WHERE event_id IS NULL",
+    "events_by_name": "events (tenant_id, timestamp_us, event_hash, hash_parts) WHERE event_id IS NULL",
     "events_by_event_id": "events (tenant_id, event_id) WHERE event_id IS NOT NULL",
     # a client may send what is the name of a derived session, and that is another session
     "event_sessions_by_name": "event_sessions (tenant_id, session_id, derived * first_position)",

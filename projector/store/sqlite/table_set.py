@@ -264,8 +264,8 @@ class Tables:
             where = "event_id = ?"
             values: list[Any] = [row.event_id]
         else:
-            where = "timestamp_us = ? AND event_hash = ? AND split = ? AND event_id IS NULL"
-            values = [row.timestamp_us, row.event_hash, row.split]
+            where = "timestamp_us = ? AND event_hash = ? AND hash_parts = ? AND event_id IS NULL"
+            values = [row.timestamp_us, row.event_hash, row.hash_parts]
         found: tuple[Any, ...] | None = self._connection.execute(
             f"SELECT position, session_id, event_type, timestamp, properties FROM events{self.suffix} "
             f"WHERE tenant_id = ? AND {where}",

@@ -88,14 +88,14 @@ class Gone:
         self._execute(statement, (tenant, note.salt, names))
 
     def kept_out(self, tenant: str, named: Sequence[tuple[int, str, str]]) -> set[int]:
-        """Which of some events, (position, event_hash, split), have names that were forgotten: their positions."""
+        """Which of some events, (position, event_hash, hash_parts), have names that were forgotten: their positions."""
         found: set[int] = set()
         for salt in self._salts(tenant):
             salted = hashlib.sha1(salt.encode(), usedforsecurity=False)
             at: dict[str, list[int]] = {}
-            for position, event_hash, split in named:
+            for position, event_hash, hash_parts in named:
                 name = salted.copy()
-                name.update(f"{event_hash}{split}".encode())
+                name.update(f"{event_hash}{hash_parts}".encode())
                 at.setdefault(name.hexdigest(), []).append(position)
             statement = "SELECT value FROM json_each(?3) CROSS JOIN forgotten{0} ON tenant_id = ?1 AND salt = ?2 AND name = value"
             for (name_of_one,) in self._execute(statement, (tenant, salt, _json(list(at)))):
@@ -118,7 +118,7 @@ class Gone:
 
 def names_of(rows: Sequence[EventRow]) -> list[tuple[int, str, str]]:
     """Rows as `kept_out` takes them."""
-    return [(row.position, row.event_hash, row.split) for row in rows]
+    return [(row.position, row.event_hash, row.hash_parts) for row in rows]
 
 
 def _json(values: Sequence[Any]) -> str:
