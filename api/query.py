@@ -15,7 +15,7 @@ from starlette.responses import Response
 from api.http.problems import Problem
 from projector import Filters, Place, SqliteStore
 from projector.store.sqlite import queries
-from streams import INTEGER_LIMIT, Log, Rejected, control, microseconds, name_of, parse_body
+from streams import INTEGER_LIMIT, Log, Rejected, control, event_identity, microseconds, parse_body
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000
@@ -89,7 +89,7 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
         return None
     first = None
     try:
-        found["event_hash"], _ = name_of(tenant, parse_body(record.body))
+        found["event_hash"], _ = event_identity(tenant, parse_body(record.body))
         if found["status"] == "late_duplicate":
             first = await run_in_threadpool(queries.first_position, _store(request), tenant, record)
     except Rejected:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from streams.connection import Connection, LogUnavailable, Reply
-from streams.event import Event, content_digest, name_of
+from streams.event import Event, content_digest, event_identity
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.limits import LIMIT_NAMES, Limits
 
@@ -134,7 +134,7 @@ class Appender:
         receipts: asyncio.Future[list[Receipt]] = loop.create_future()
         self.waiting_bytes += size
         self._waiting_of[tenant] = self._waiting_of.get(tenant, 0) + size
-        names = [name_of(tenant, event) for event in events]
+        names = [event_identity(tenant, event) for event in events]
         deadline = loop.time() + self._connection.budget_seconds
         append = _Append(tenant, events, names, limits, rejected, size, deadline, receipts)
         put_off = self._put_off.get(tenant)

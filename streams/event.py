@@ -81,7 +81,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-def name_of(tenant: str, event: Event) -> tuple[str, str]:
+def event_identity(tenant: str, event: Event) -> tuple[str, str]:
     """The event's name: (event_hash, hash_parts).
 
     `event_hash` is the md5 of the parts joined without a separator, in hexadecimal; `hash_parts` says where they were joined

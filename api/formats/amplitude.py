@@ -57,7 +57,11 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
     session, insert_id, user_id, device_id = (id_of(name, message.pop(name, None)) for name in IDS)
     if moment and type(moment) is not int:
         raise Rejected("time", "must be milliseconds since 1970, a whole number")
-    name = name_of(insert_id, device_id) if insert_id else content_name(message, event_type, session, moment, user_id, device_id)
+    name = (
+        event_identity(insert_id, device_id)
+        if insert_id
+        else content_name(message, event_type, session, moment, user_id, device_id)
+    )
     actor = {"user_id": user_id, "anonymous_id": device_id}
     return make_event(
         session_id="" if session in (None, NO_SESSION) else session,
@@ -68,7 +72,7 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
     )
 
 
-def name_of(insert_id: str, device_id: str | None) -> str:
+def event_identity(insert_id: str, device_id: str | None) -> str:
     """One name for each pair of ids: where the first ends is said. Pairs too long for a name are named by their hash."""
     joined = f"{len(insert_id)}:{insert_id}:{device_id or ''}"
     return joined if len(joined.encode()) <= NAME_LIMIT_BYTES else content_name(insert_id, device_id)

@@ -17,7 +17,7 @@ from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, aske
 from api.formats.forms import fields_of
 from api.formats.ids import content_name, text_or_none
 from api.formats.messages import named_without, object_in
-from api.formats.snowplow_fields import decoded, ids_of, moment_of, name_in, session_of
+from api.formats.snowplow_fields import decoded, identity_in, ids_of, moment_of, session_of
 from streams import Event, make_event
 
 TRANSPORT = ("stm",)
@@ -94,7 +94,7 @@ def event_of(raw: bytes, envelope: Envelope) -> Event:
         properties["contexts"] = contexts
     event_type = NAMES.get(kind, kind) if type(kind) is str else kind
     if event_type == UNSTRUCT:
-        event_type = name_in(described)
+        event_type = identity_in(described)
     return make_event(
         session_id=session_id,
         event_type=event_type,

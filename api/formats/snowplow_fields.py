@@ -48,7 +48,7 @@ def decoded(message: dict[str, Any], plain: str, packed: str) -> Any:
     return found and found["data"]
 
 
-def name_in(described: Any) -> str:
+def identity_in(described: Any) -> str:
     """The name in a schema: link_click in iglu:com.snowplowanalytics.snowplow/link_click/jsonschema/1-0-1."""
     schema = described.get("schema") if type(described) is dict else None
     parts = schema.split("/") if type(schema) is str else []

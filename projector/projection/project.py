@@ -19,8 +19,8 @@ from streams import (
     control,
     dead_letter,
     digest_of,
+    event_identity,
     microseconds,
-    name_of,
     parse_body,
 )
 
@@ -121,7 +121,7 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
                     placed.append(PlacedNote(position, note))
             elif record.version == SET_ASIDE_VERSION:
                 found = dead_letter.parse(record)
-                named.append((position, *name_of(tenant, dead_letter.parse_event(record))))
+                named.append((position, *event_identity(tenant, dead_letter.parse_event(record))))
                 quarantined.append(QuarantineRow(tenant, position, record.received_at_us, found.reason, found.detail, found.raw))
             else:
                 rows.append(row_of(tenant, record))
@@ -142,7 +142,7 @@ def row_of(tenant: str, record: Record) -> EventRow:
     if record.version != EVENT_VERSION:
         raise Rejected("version", f"is {record.version}; this projector reads events of version {EVENT_VERSION}")
     event = parse_body(record.body)
-    event_hash, hash_parts = name_of(tenant, event)
+    event_hash, hash_parts = event_identity(tenant, event)
     properties = event.properties.decode()
     return EventRow(
         tenant,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from streams import control, dead_letter
-from streams.event import EVENT_VERSION, SET_ASIDE_VERSION, Event, Record, Rejected, decode_json, name_of, parse_body
+from streams.event import EVENT_VERSION, SET_ASIDE_VERSION, Event, Record, Rejected, decode_json, event_identity, parse_body
 
 OWN_MEMBERS = ("session_id", "event_type", "event_id")
 Name = tuple[str, str]  # event_hash and split
@@ -57,12 +57,12 @@ def event_in(record: Record) -> Event | None:
         return None
 
 
-def name_in(tenant: str, record: Record, event: Event | None) -> Name | None:
+def identity_in(tenant: str, record: Record, event: Event | None) -> Name | None:
     """The name of a record, with the event that it is: that of the event, or of what was set aside; None where it has none."""
     try:
         if event is None and record.version == SET_ASIDE_VERSION:
             event = dead_letter.parse_event(record)
-        return name_of(tenant, event) if event else None
+        return event_identity(tenant, event) if event else None
     except (Rejected, UnicodeError):
         return None
 
@@ -119,7 +119,7 @@ class Search:
         """Note what is about the subject, and what notes say of former ones."""
         event = event_in(record)
         if self._subject.is_in(record, event):
-            name = name_in(self._tenant, record, event)
+            name = identity_in(self._tenant, record, event)
             self._matched[record.position] = name
             self.sample = self.sample or record
             if name:
@@ -141,7 +141,7 @@ class Search:
         """Decide about a record, when all that is about the subject is known and `salt` is that of the tenant."""
         if control.is_erased(record):
             return
-        name = name_in(self._tenant, record, event_in(record))
+        name = identity_in(self._tenant, record, event_in(record))
         is_meant = record.position in self._matched or record.position in self._noted
         if name is None:
             if is_meant:

@@ -20,7 +20,7 @@ from streams.event import (
     Record,
     Rejected,
     content_digest,
-    name_of,
+    event_identity,
     parse_body,
 )
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
@@ -172,7 +172,7 @@ def claims_of(tenant: str, records: Sequence[Record], window_us: int, now_us: in
     for record in records:
         remaining_ms = min(window_us, record.received_at_us + window_us - now_us) // 1000
         if remaining_ms > 0 and record.version in DOOR_VERSIONS and (event := _event_of(record)):
-            event_hash, hash_parts = name_of(tenant, event)
+            event_hash, hash_parts = event_identity(tenant, event)
             names.append(keys_of(tenant).seen + event_hash)
             arguments += (record.position, content_digest(event), hash_parts, remaining_ms)
     return names, arguments

@@ -14,7 +14,7 @@ import api as door
 from api.auth.credentials import KEY_ID_LENGTH, ROLES, new_key
 from projector import SqliteStore
 from projector.store.sqlite import api_keys
-from streams import name_of, parse_event
+from streams import event_identity, parse_event
 from tests.api.test_admission import basic, kept
 from tests.api.test_tokens import PAYLOAD, PRIVATE, RSA, by_hand, claims, hs256, pem, published, signed
 from tests.support.events import body
@@ -139,7 +139,7 @@ def outcome(act: str | None, who: str, named: str) -> tuple[int, str | None]:
 @pytest.mark.parametrize("route", ACTS)
 def test_a_request_is_let_in_exactly_as_the_table_says(api: Api, route: str, who: str, named: str) -> None:
     method, _, path = route.partition(" ")
-    event_hash, _ = name_of("acme", parse_event(EVENT))
+    event_hash, _ = event_identity("acme", parse_event(EVENT))
     path = path.replace("{position}", "1").replace("{session_id:path}", "S1")
     headers = [("X-Tenant-ID", {"own": "acme", "other": "globex"}[named])] if named != "absent" else []
     headers += [("Authorization", f"Bearer {KEYS['acme', who]}")] if who != "none" else []

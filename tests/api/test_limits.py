@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import Connection, Counts, Event, Limits, Log, LogBusy, keys_of, name_of
+from streams import Connection, Counts, Event, Limits, Log, LogBusy, event_identity, keys_of
 from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
 from streams.limits import LIMIT_NAMES
 from tests.support.events import body, event, events
@@ -264,7 +264,7 @@ async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(
 
     answer = await door.post(members(1, begin=3)[0])
 
-    event_hash, _ = name_of("acme", event(event_id="e3"))
+    event_hash, _ = event_identity("acme", event(event_id="e3"))
     assert answer.status_code == 429
     assert answer.json() == {
         "status": "limited", "event_hash": event_hash, "position": None, "reason": "events_per_day", "limit": 3,

@@ -24,7 +24,7 @@ from api.openapi.document import codes_of, operations_of
 from api.openapi.operations import NDJSON, OPERATIONS, PROBLEMS
 from projector import ApiKey, SqliteStore
 from projector.store.sqlite import api_keys
-from streams import control, keys_of, load_settings, name_of, parse_event
+from streams import control, event_identity, keys_of, load_settings, parse_event
 from tests.support.events import body
 from tests.support.http import ROOT, Api, Door, opened, running, wait_until
 from tests.support.servers import Server
@@ -231,7 +231,7 @@ for name, strategy in FORMATS.items():
     schemathesis.openapi.format(name, strategy)
 
 SENT = [json.loads(body(session_id=f"S{n % 3}", event_id=f"sent {n}", n=n)) for n in range(8)]
-SENT_HASH = name_of("acme", parse_event(json.dumps(SENT[0]).encode()))[0]
+SENT_HASH = event_identity("acme", parse_event(json.dumps(SENT[0]).encode()))[0]
 KNOWN = {"session_id": "S1", "position": 3, "key": "acme"}
 PAST_THE_SCHEMA = ("NUL character", "64 bits", "nested deeper", "longer than 256 bytes", "years 1 and 9999 in UTC")
 

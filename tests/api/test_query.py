@@ -11,7 +11,7 @@ import pytest
 
 from projector import Filters, SqliteStore
 from projector.store.sqlite.queries import events_query, sessions_query
-from streams import keys_of, make_event, name_of
+from streams import event_identity, keys_of, make_event
 from tests.support.events import body, event, events
 from tests.support.http import Door, opened, wait_until
 from tests.support.servers import Server
@@ -352,7 +352,7 @@ async def test_a_late_duplicates_receipt_names_the_first_position(server: Server
         ("late_duplicate", 4, 2),
     ]
     assert [one["event_hash"] for one in found] == [
-        name_of("acme", event(**m))[0] for m in ({"session_id": "A"}, {"event_id": "e1"})
+        event_identity("acme", event(**m))[0] for m in ({"session_id": "A"}, {"event_id": "e1"})
     ]
 
 
@@ -451,7 +451,7 @@ async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_re
     await sent(door, *({"session_id": "shared", "canary": "theirs", "event_id": f"{i}"} for i in range(5)), tenant="acme.other")
     await sent(door, {"session_id": "secret", "canary": "theirs"}, tenant="acme.other")
     await sent(door, {"session_id": "shared", "canary": "ours", "event_id": "0"}, tenant="acme")
-    theirs = name_of("acme.other", event(session_id="secret", canary="theirs"))[0]
+    theirs = event_identity("acme.other", event(session_id="secret", canary="theirs"))[0]
 
     rows = (await door.get("/api/events")).json()["events"]
     session = (await door.get("/api/sessions/shared")).json()

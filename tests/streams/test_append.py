@@ -16,7 +16,19 @@ from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
-from streams import BadTenant, Connection, Event, Log, LogBusy, LogFull, LogRefused, LogUnavailable, digest_of, keys_of, name_of
+from streams import (
+    BadTenant,
+    Connection,
+    Event,
+    Log,
+    LogBusy,
+    LogFull,
+    LogRefused,
+    LogUnavailable,
+    digest_of,
+    event_identity,
+    keys_of,
+)
 from tests.support.events import event, events
 from tests.support.proxy import Proxy, until
 from tests.support.servers import Server
@@ -72,7 +84,7 @@ async def test_events_get_the_next_positions_in_order(log: Log) -> None:
     receipts = await log.append("acme", sent[:3]) + await log.append("acme", sent[3:])
 
     assert [(receipt.status, receipt.position) for receipt in receipts] == [("accepted", i) for i in range(1, 6)]
-    assert [receipt.event_hash for receipt in receipts] == [name_of("acme", one)[0] for one in sent]
+    assert [receipt.event_hash for receipt in receipts] == [event_identity("acme", one)[0] for one in sent]
     assert await bodies_of(log, "acme") == [one.body for one in sent]
 
 
@@ -366,7 +378,7 @@ async def test_two_hundred_appends_at_once_leave_dense_logs_and_right_receipts(l
     for (tenant, some), receipts in zip(sent, answers, strict=True):
         for one, receipt in zip(some, receipts, strict=True):
             assert held[tenant][receipt.position - 1] == one.body
-            assert receipt.event_hash == name_of(tenant, one)[0]
+            assert receipt.event_hash == event_identity(tenant, one)[0]
     accepted = [(tenant, r.position) for (tenant, _), rs in zip(sent, answers, strict=True) for r in rs if r.status == "accepted"]
     assert sorted(accepted) == sorted((tenant, i) for tenant, bodies in held.items() for i in range(1, len(bodies) + 1))
     assert all(len(set(bodies)) == len(bodies) for bodies in held.values())
@@ -394,7 +406,7 @@ async def test_one_append_of_sixty_megabytes_goes_out_in_many_calls(server: Serv
     receipts = await log.append("acme", sent)
 
     assert [receipt.position for receipt in receipts] == list(range(1, 1_001))
-    assert [receipt.event_hash for receipt in receipts] == [name_of("acme", one)[0] for one in sent]
+    assert [receipt.event_hash for receipt in receipts] == [event_identity("acme", one)[0] for one in sent]
     assert script_calls(server) >= 250
     for position in (1, 5, 250, 999, 1_000):
         record = await log.find("acme", position)

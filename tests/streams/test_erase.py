@@ -19,7 +19,7 @@ from projector.projection.project import project
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.store.sqlite.store import SqliteStore
-from streams import Connection, Event, Log, Record, control, keys_of, make_event, name_of
+from streams import Connection, Event, Log, Record, control, event_identity, keys_of, make_event
 from streams.erasure import tenant_deletion as log_erasure
 from streams.erasure.erase import Forgetting
 from streams.erasure.subject import Search, Subject
@@ -218,7 +218,7 @@ async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, fo
     pass_the_window(server, tenant)
     await log.append(tenant, [*events(10, sessions=4), *about_ann(10), event(session_id="S1", n=99, user_id="bob")])
     of_the_same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", note="by somebody else")
-    server.client.delete(keys_of(tenant).seen + name_of(tenant, of_the_same_id)[0])
+    server.client.delete(keys_of(tenant).seen + event_identity(tenant, of_the_same_id)[0])
     await log.append(tenant, [of_the_same_id])
     last = await log.last_position(tenant)
     raw = {"event": f'{{"user_id":"ann","x":"{CANARY}"}}', "received_at_us": 7, "version": 1}
@@ -251,7 +251,7 @@ def places_with(server: Server, folder: Path, *words: str) -> list[str]:
 
 
 def names_of_ann(tenant: str) -> list[str]:
-    return [name_of(tenant, one)[0] for one in about_ann(30)]
+    return [event_identity(tenant, one)[0] for one in about_ann(30)]
 
 
 class Life(NamedTuple):

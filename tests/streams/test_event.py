@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from projector import SqliteStore
 from projector.projection.project import project
-from streams import Event, Record, Rejected, decode_json, digest_of, microseconds, name_of, parse_body, parse_event
+from streams import Event, Record, Rejected, decode_json, digest_of, event_identity, microseconds, parse_body, parse_event
 from tests.support.events import body, event
 
 NAMED = b'{"session_id":"S1","event_type":"t","timestamp":"2026-01-01T10:00:00Z"'
@@ -275,21 +275,23 @@ def test_any_text_is_a_moment_or_refused(text: str) -> None:
 def test_the_hash_is_the_md5_of_the_plain_concatenation() -> None:
     joined = "acme" + "S123" + "page_view" + "2026-01-01T10:00:00Z"
 
-    event_hash, hash_parts = name_of("acme", event(session_id="S123", event_type="page_view", timestamp="2026-01-01T10:00:00Z"))
+    event_hash, hash_parts = event_identity(
+        "acme", event(session_id="S123", event_type="page_view", timestamp="2026-01-01T10:00:00Z")
+    )
 
     assert event_hash == hashlib.md5(joined.encode()).hexdigest()
     assert hash_parts == "4.9"
 
 
 def test_the_hash_of_an_event_with_an_id_is_that_of_the_tenant_and_the_id() -> None:
-    assert name_of("acme", event(event_id="e-1")) == (hashlib.md5(b"acmee-1").hexdigest(), "id")
+    assert event_identity("acme", event(event_id="e-1")) == (hashlib.md5(b"acmee-1").hexdigest(), "id")
 
 
 def test_one_concatenation_with_two_splits_is_two_names() -> None:
     one, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
 
-    assert name_of("acme", one)[0] == name_of("acme", other)[0]
-    assert name_of("acme", one)[1] != name_of("acme", other)[1]
+    assert event_identity("acme", one)[0] == event_identity("acme", other)[0]
+    assert event_identity("acme", one)[1] != event_identity("acme", other)[1]
 
 
 def test_the_same_event_has_the_same_digest_however_it_was_written() -> None:
@@ -320,7 +322,7 @@ def what_it_is(tenant: str, one: Event) -> tuple[str | None, ...]:
 def test_different_events_never_share_an_identity(sent: list[tuple[str, Event]]) -> None:
     events_of: dict[tuple[str, str, str], set[tuple[str | None, ...]]] = {}
     for tenant, one in sent:
-        events_of.setdefault((tenant, *name_of(tenant, one)), set()).add(what_it_is(tenant, one))
+        events_of.setdefault((tenant, *event_identity(tenant, one)), set()).add(what_it_is(tenant, one))
 
     assert all(len(events) == 1 for events in events_of.values())
     assert len(events_of) == len({what_it_is(tenant, one) for tenant, one in sent})
@@ -437,7 +439,7 @@ def test_every_accepted_event_has_a_place_in_the_tables(tables: SqliteStore) -> 
                 parsed = parse_event(json.dumps(members | own_members).encode())
             except Rejected:
                 continue
-            accepted.setdefault(name_of("acme", parsed), parsed)
+            accepted.setdefault(event_identity("acme", parsed), parsed)
 
         rows = stored(tables, f"any-{next(tenants_used)}", [parsed.body for parsed in accepted.values()])
 

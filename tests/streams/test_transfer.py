@@ -22,7 +22,7 @@ import streams.transfer.import_log
 from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.verify import verify
-from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantErased, keys_of, name_of
+from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantErased, event_identity, keys_of
 from streams.erasure import tenant_deletion
 from streams.transfer.format import BadLine, export, line_of, lines_of
 from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
@@ -230,7 +230,7 @@ async def test_names_are_claimed_for_what_is_left_of_the_window(server: Server, 
 
     await imported(log, file_of(*some))
 
-    left = [server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) / 1000 for one in events(5)]
+    left = [server.client.pttl(keys_of("acme").seen + event_identity("acme", one)[0]) / 1000 for one in events(5)]
     assert left[0] < 0
     assert left[1:] == pytest.approx([60, DEDUP_WINDOW_SECONDS / 2, DEDUP_WINDOW_SECONDS, DEDUP_WINDOW_SECONDS], abs=20)
 
@@ -241,7 +241,7 @@ async def test_of_two_records_with_one_name_the_first_has_the_claim(log: Log) ->
 
     await imported(log, file_of(*some))
 
-    assert await log.named("acme", name_of("acme", event(n=1))[0]) == [1]
+    assert await log.named("acme", event_identity("acme", event(n=1))[0]) == [1]
     [receipt] = await log.append("acme", [event(n=1)])
     assert (receipt.status, receipt.position) == ("duplicate", 1)
 
@@ -254,8 +254,8 @@ async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_lon
         log, file_of(Record(1, now_us, 1, one.body), Record(2, now_us - int(DEDUP_WINDOW_SECONDS * 9e5), 1, other.body))
     )
 
-    assert await log.named("acme", name_of("acme", one)[0]) == [1, 2]
-    assert server.client.pttl(keys_of("acme").seen + name_of("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
+    assert await log.named("acme", event_identity("acme", one)[0]) == [1, 2]
+    assert server.client.pttl(keys_of("acme").seen + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
     assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
 
 
