@@ -13,7 +13,7 @@ from projector.rebuild.replay import Span, read
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Tables
-from streams import SET_ASIDE_VERSION, Log, Record, Rejected, Survey, control, dead_letter, failpoint, keys_of
+from streams import DEAD_LETTER_VERSION, Log, Record, Rejected, Survey, control, dead_letter, failpoint, keys_of
 
 PAGE_ROWS = 200
 LOOK_SECONDS = 0.02
@@ -131,7 +131,7 @@ def _outcome(tables: Tables, tenant: str, record: Record | None) -> tuple[str, s
     try:
         if record.version == control.VERSION:
             return "note", str(control.parse(record))
-        if record.version == SET_ASIDE_VERSION:
+        if record.version == DEAD_LETTER_VERSION:
             found = dead_letter.parse(record)
             return found.reason, found.detail
         row = row_of(tenant, record)

@@ -48,18 +48,18 @@ async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) ->
     for survey in surveys:
         tenant, age = survey.tenant, ages.get(survey.tenant, 0.0)
         checkpoint = checkpoints.get(tenant, NOTHING)
-        set_aside = quarantined.get(tenant, 0)
+        make = quarantined.get(tenant, 0)
         waits_for = await _waits_for(log, store, tenant) if age >= STUCK_SECONDS else None
         found.append(
             TenantStatus(
                 tenant=tenant,
                 records=survey.last,
                 sessions=sessions.get(tenant, 0) if with_sessions else None,
-                rows=checkpoint.position - checkpoint.late_duplicates - set_aside - checkpoint.dropped - checkpoint.erased,
+                rows=checkpoint.position - checkpoint.late_duplicates - make - checkpoint.dropped - checkpoint.erased,
                 lag_records=max(0, survey.last - checkpoint.position),
                 lag_seconds=round(age, 3),
                 late_duplicates=checkpoint.late_duplicates,
-                quarantined=set_aside,
+                quarantined=make,
                 dropped=checkpoint.dropped,
                 erased=checkpoint.erased,
                 stuck=str(wrong[tenant]) if tenant in wrong else waits_for,

@@ -7,10 +7,10 @@ from streams.connection import Connection, LogUnavailable
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
 from streams.erasure import tenant_deletion
 from streams.event import (
+    DEAD_LETTER_VERSION,
     EVENT_VERSION,
     INTEGER_LIMIT,
     NAME_LIMIT_BYTES,
-    SET_ASIDE_VERSION,
     Event,
     Record,
     Rejected,
@@ -34,13 +34,13 @@ from streams.runtime.progress import Progress
 from streams.runtime.settings import SettingError, Settings, load_settings
 
 __all__ = [
+    "DEAD_LETTER_VERSION",
     "EVENT_VERSION",
     "INTEGER_LIMIT",
     "LIMIT_NAMES",
     "NAME_LIMIT_BYTES",
     "NO_LIMITS",
     "PARTITIONS",
-    "SET_ASIDE_VERSION",
     "TENANT_PATTERN",
     "WAKE_CHANNEL",
     "ArchiveUnavailable",

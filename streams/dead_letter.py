@@ -8,15 +8,15 @@ from typing import Literal
 
 import msgspec
 
-from streams.event import SET_ASIDE_VERSION, Event, Record, Rejected
+from streams.event import DEAD_LETTER_VERSION, Event, Record, Rejected
 
 DETAIL_LIMIT_CHARACTERS = 1_000
 Reason = Literal["invalid", "conflict"]
 
 
-class SetAside(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The JSON of what was set aside: its name, which format it came in, why, and its bytes; in base64 where they are no text.
-    `whole_bytes` is how many there were, where the log keeps only the first of them."""
+    `original_bytes` is how many there were, where the log keeps only the first of them."""
 
     name: str
     format: str
@@ -24,7 +24,7 @@ class SetAside(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     detail: str
     text: str = ""
     base64: str = ""
-    whole_bytes: int = 0
+    original_bytes: int = 0
 
     @property
     def raw(self) -> bytes:
@@ -32,11 +32,11 @@ class SetAside(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return base64.b64decode(self.base64) if self.base64 else self.text.encode()
 
 
-_decode = msgspec.json.Decoder(SetAside).decode
+_decode = msgspec.json.Decoder(DeadLetter).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def set_aside(raw: bytes, *, format: str, reason: Reason, detail: str, limit_bytes: int, named_by: bytes = b"") -> Event:
+def make(raw: bytes, *, format: str, reason: Reason, detail: str, limit_bytes: int, named_by: bytes = b"") -> Event:
     """What is appended in the place of an event that cannot be. The same bytes again are a duplicate; `named_by` stands for them
     where a resend is not the same to the byte."""
     kept = raw[:limit_bytes]
@@ -44,16 +44,16 @@ def set_aside(raw: bytes, *, format: str, reason: Reason, detail: str, limit_byt
         text, encoded = kept.decode(), ""
     except UnicodeDecodeError:
         text, encoded = "", base64.b64encode(kept).decode()
-    whole_bytes = len(raw) if len(kept) < len(raw) else 0
+    original_bytes = len(raw) if len(kept) < len(raw) else 0
     name = hashlib.sha256(b"\0".join((format.encode(), reason.encode(), named_by or raw))).hexdigest()
-    return _event(SetAside(name, format, reason, detail[:DETAIL_LIMIT_CHARACTERS], text, encoded, whole_bytes))
+    return _event(DeadLetter(name, format, reason, detail[:DETAIL_LIMIT_CHARACTERS], text, encoded, original_bytes))
 
 
-def _event(aside: SetAside) -> Event:
-    return Event("", "", "", 0, aside.name, b"", _encode(aside), version=SET_ASIDE_VERSION)
+def _event(letter: DeadLetter) -> Event:
+    return Event("", "", "", 0, letter.name, b"", _encode(letter), version=DEAD_LETTER_VERSION)
 
 
-def parse(record: Record) -> SetAside:
+def parse(record: Record) -> DeadLetter:
     """What a record of this kind holds. Raises Rejected when it is none that this version knows."""
     try:
         found = _decode(record.body)

@@ -14,7 +14,7 @@ NAME_LIMIT_BYTES = 256
 DEPTH_LIMIT = 100
 INTEGER_LIMIT = 2**63
 CLOCK = b'{"clock_us":'
-EVENT_VERSION, SET_ASIDE_VERSION = 1, 3  # of records; 2 are notes
+EVENT_VERSION, DEAD_LETTER_VERSION = 1, 3  # of records; 2 are notes
 MICROSECOND = timedelta(microseconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_US = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
@@ -85,11 +85,11 @@ def event_identity(tenant: str, event: Event) -> tuple[str, str]:
     """The event's name: (event_hash, hash_parts).
 
     `event_hash` is the md5 of the parts joined without a separator, in hexadecimal; `hash_parts` says where they were joined
-    ("S1" + "2x" and "S12" + "x" have one hash and are two events), or that the client named the event itself, or "aside" for what
+    ("S1" + "2x" and "S12" + "x" have one hash and are two events), or that the client named the event itself, or "dead_letter" for what
     is no event and was set aside.
     """
     if event.event_id is not None:
-        joined, hash_parts = f"{tenant}{event.event_id}", "id" if event.version == EVENT_VERSION else "aside"
+        joined, hash_parts = f"{tenant}{event.event_id}", "id" if event.version == EVENT_VERSION else "dead_letter"
     else:
         joined = f"{tenant}{event.session_id}{event.event_type}{event.timestamp}"
         hash_parts = f"{len(event.session_id)}.{len(event.event_type)}"

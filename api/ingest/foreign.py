@@ -135,9 +135,7 @@ def _aside(format: Format, limit_bytes: int, key: bytes, message: bytes, reason:
         message = message.replace(key, HIDDEN_KEY)
     named_by = format.named_by(message)
     kept_bytes = limit_bytes // 2  # what JSON escapes of them takes more room
-    return dead_letter.set_aside(
-        message, format=format.name, reason=reason, detail=detail, limit_bytes=kept_bytes, named_by=named_by
-    )
+    return dead_letter.make(message, format=format.name, reason=reason, detail=detail, limit_bytes=kept_bytes, named_by=named_by)
 
 
 async def _append(state: State, tenant: str, events: Sequence[Event], limits: Limits) -> list[Receipt]:

@@ -11,8 +11,8 @@ import msgspec
 
 from projector.projection.identities import named_in
 from streams import (
+    DEAD_LETTER_VERSION,
     EVENT_VERSION,
-    SET_ASIDE_VERSION,
     Record,
     Rejected,
     StoredEvent,
@@ -119,7 +119,7 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
                     erased.append(position)
                 else:
                     placed.append(PlacedNote(position, note))
-            elif record.version == SET_ASIDE_VERSION:
+            elif record.version == DEAD_LETTER_VERSION:
                 found = dead_letter.parse(record)
                 named.append((position, *event_identity(tenant, dead_letter.parse_event(record))))
                 quarantined.append(QuarantineRow(tenant, position, record.received_at_us, found.reason, found.detail, found.raw))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from streams import control, dead_letter
-from streams.event import EVENT_VERSION, SET_ASIDE_VERSION, Event, Record, Rejected, decode_json, event_identity, parse_body
+from streams.event import DEAD_LETTER_VERSION, EVENT_VERSION, Event, Record, Rejected, decode_json, event_identity, parse_body
 
 OWN_MEMBERS = ("session_id", "event_type", "event_id")
 Name = tuple[str, str]  # event_hash and split
@@ -60,7 +60,7 @@ def event_in(record: Record) -> Event | None:
 def identity_in(tenant: str, record: Record, event: Event | None) -> Name | None:
     """The name of a record, with the event that it is: that of the event, or of what was set aside; None where it has none."""
     try:
-        if event is None and record.version == SET_ASIDE_VERSION:
+        if event is None and record.version == DEAD_LETTER_VERSION:
             event = dead_letter.parse_event(record)
         return event_identity(tenant, event) if event else None
     except (Rejected, UnicodeError):
@@ -70,7 +70,7 @@ def identity_in(tenant: str, record: Record, event: Event | None) -> Name | None
 def _bytes_of(record: Record) -> bytes:
     """What somebody sent, if a record is no event."""
     try:
-        return dead_letter.parse(record).raw if record.version == SET_ASIDE_VERSION else record.body
+        return dead_letter.parse(record).raw if record.version == DEAD_LETTER_VERSION else record.body
     except Rejected:
         return record.body
 

@@ -4,7 +4,7 @@
 --
 -- Claim and append, one atomic act. Outcomes: 1 accepted, 2 duplicate, 3 conflict, 4 limited, by which of the three limits; 0 is
 -- no limit. wait_ms: when what was limited would fit. `rejected` events were refused before this, and are counted here.
--- A hash_parts of `aside` names what is no event and gets a record of its own kind.
+-- A hash_parts of `dead_letter` names what is no event and gets a record of its own kind.
 -- A script isolates but does not roll back, so the log is written first: a claim without its event would tell the
 -- client's retry "duplicate" of something that was never written.
 
@@ -69,7 +69,7 @@ for i = 7, #KEYS do
     last = last + 1
     position = whole(last)
     redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,
-      'version', hash_parts == 'aside' and '3' or '1')
+      'version', hash_parts == 'dead_letter' and '3' or '1')
     local claim = position .. '/' .. digest .. '/' .. hash_parts
     redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)
     if left then left = {left[1] - 1, left[2] - #body, left[3] - 1} end

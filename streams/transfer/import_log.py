@@ -14,8 +14,8 @@ from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, refusal_of
 from streams.connection import Reply
 from streams.erasure.suppression import remember_noted
 from streams.event import (
+    DEAD_LETTER_VERSION,
     EVENT_VERSION,
-    SET_ASIDE_VERSION,
     Event,
     Record,
     Rejected,
@@ -29,7 +29,7 @@ from streams.runtime.progress import Show
 from streams.runtime.retry import patiently
 from streams.transfer.format import BadLine, Header, read_log
 
-DOOR_VERSIONS = (EVENT_VERSION, SET_ASIDE_VERSION)  # of the records whose names the door knows
+DOOR_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of the records whose names the door knows
 
 
 class LogDiffers(Exception):

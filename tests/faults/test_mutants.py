@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 
 XADD = (
     "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,\n"
-    "      'version', hash_parts == 'aside' and '3' or '1')"
+    "      'version', hash_parts == 'dead_letter' and '3' or '1')"
 )
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
 ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"

@@ -136,10 +136,10 @@ async def test_what_holds_no_messages_is_said(door: Door, body: str) -> None:
     answer = await door.client.post("/track", content=body, headers={"X-Tenant-ID": "acme"})
     await door.project()
 
-    set_aside = body == "data=%7B"  # a message, although a bad one
-    assert answer.status_code == (200 if set_aside else 400)
-    assert set_aside or answer.json()["error"] == "not-understood"
-    assert set_aside or answer.json()["status"] == 0
+    make = body == "data=%7B"  # a message, although a bad one
+    assert answer.status_code == (200 if make else 400)
+    assert make or answer.json()["error"] == "not-understood"
+    assert make or answer.json()["status"] == 0
 
 
 async def test_a_batch_is_of_one_token(door: Door) -> None:

@@ -204,8 +204,8 @@ def test_a_record_that_cannot_become_a_row_is_set_aside_with_its_bytes_and_the_r
 
     tables = dump(store)
     assert [row[:2] for row in tables["events"]] == [("acme", 1), ("acme", 4)]
-    set_aside = [(row[1], row[4], row[6]) for row in tables["quarantine"]]
-    assert set_aside == [(2, "invalid", b'{"session_id": 5}'), (3, "invalid", b"what \xff ever")]
+    make = [(row[1], row[4], row[6]) for row in tables["quarantine"]]
+    assert make == [(2, "invalid", b'{"session_id": 5}'), (3, "invalid", b"what \xff ever")]
 
 
 def test_a_late_event_of_the_same_name_with_other_content_is_set_aside_as_a_conflict(store: SqliteStore) -> None:

@@ -7,7 +7,7 @@ import pytest
 from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
-from streams import SET_ASIDE_VERSION, Event, Log, Record, Rejected, dead_letter, make_event, parse_event
+from streams import DEAD_LETTER_VERSION, Event, Log, Record, Rejected, dead_letter, make_event, parse_event
 from streams.archive.segments import pack, unpack
 from streams.transfer.import_log import claims_of
 from tests.support.events import body
@@ -17,7 +17,7 @@ LIMIT = 1_000
 
 def bad(raw: bytes = b'{"type": "track"}', **more: object) -> Event:
     given = {"format": "segment", "reason": "invalid", "detail": "event: is missing", "limit_bytes": LIMIT} | more
-    return dead_letter.set_aside(raw, **given)  # type: ignore[arg-type]
+    return dead_letter.make(raw, **given)  # type: ignore[arg-type]
 
 
 async def test_it_lands_in_quarantine_and_its_neighbours_in_the_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
@@ -60,24 +60,24 @@ async def test_a_rebuild_finds_it_again(log: Log, store: SqliteStore, worker: Wo
 def test_of_a_large_one_the_beginning_is_kept_and_its_size_said() -> None:
     event = bad(b"x" * 5_000)
 
-    found = dead_letter.parse(Record(1, 0, SET_ASIDE_VERSION, event.body))
+    found = dead_letter.parse(Record(1, 0, DEAD_LETTER_VERSION, event.body))
 
-    assert (len(found.raw), found.whole_bytes) == (LIMIT, 5_000)
+    assert (len(found.raw), found.original_bytes) == (LIMIT, 5_000)
 
 
 def test_its_claim_is_made_again_from_its_record() -> None:
     event = bad()
-    record = Record(1, 1_000_000, SET_ASIDE_VERSION, event.body)
+    record = Record(1, 1_000_000, DEAD_LETTER_VERSION, event.body)
 
     [key], [position, _, hash_parts, _] = claims_of("acme", [record], 60_000_000, 1_000_000)
 
-    assert (position, hash_parts) == (1, "aside")
+    assert (position, hash_parts) == (1, "dead_letter")
     assert key.startswith("{") and "acme" in key
 
 
 def test_what_is_no_such_record_is_refused() -> None:
     with pytest.raises(Rejected):
-        dead_letter.parse(Record(1, 0, SET_ASIDE_VERSION, b'{"name": "x"}'))
+        dead_letter.parse(Record(1, 0, DEAD_LETTER_VERSION, b'{"name": "x"}'))
 
 
 # -- a corrected clock -------------------------------------------------------------------------------------------------

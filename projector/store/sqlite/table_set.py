@@ -157,8 +157,8 @@ class Tables:
 
     def _write(self, tenant: str, rows: Sequence[EventRow], stored: Stored | None, counts: Counts) -> None:
         """Write rows and sessions, and set aside what no table takes."""
-        late, set_aside = self._insert(tenant, rows) if stored is None else self._take(tenant, stored)
-        self._insert_quarantine(set_aside)
+        late, make = self._insert(tenant, rows) if stored is None else self._take(tenant, stored)
+        self._insert_quarantine(make)
         counts.late_duplicates += late
 
     def _insert(self, tenant: str, rows: Sequence[EventRow]) -> tuple[int, list[QuarantineRow]]:
@@ -178,9 +178,9 @@ class Tables:
         self._remove(tenant, rows)
         if len(rows) > 1:
             middle = len(rows) // 2
-            late, set_aside = self._insert(tenant, rows[:middle])
+            late, make = self._insert(tenant, rows[:middle])
             late_too, set_aside_too = self._insert(tenant, rows[middle:])
-            return late + late_too, set_aside + set_aside_too
+            return late + late_too, make + set_aside_too
         [row] = rows
         if error is not None:
             return 0, [refused(row, "invalid", f"{type(error).__name__}: {error}")]
