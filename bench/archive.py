@@ -49,9 +49,13 @@ def segment(say: Say, *, quick: bool) -> list[Figure]:
             first = segments_of(system, tenant_names(1)[0])[0]
         sizes.append(first["size_bytes"] / SEGMENT_RECORDS)
         say(f"segment: {sizes[-1]:.1f} bytes a record; in the log {first['body_bytes'] / SEGMENT_RECORDS:.0f}")
-    note = f"the event itself: {first['body_bytes'] / SEGMENT_RECORDS:.0f}"
+    control_record = f"the event itself: {first['body_bytes'] / SEGMENT_RECORDS:.0f}"
     spread = (min(sizes), max(sizes))
-    return [Figure("segment, bytes a record", median(sizes), "at most", 60, form="{:.1f}", spread=spread, note=note)]
+    return [
+        Figure(
+            "segment, bytes a record", median(sizes), "at most", 60, form="{:.1f}", spread=spread, control_record=control_record
+        )
+    ]
 
 
 def reread(say: Say, *, quick: bool) -> list[Figure]:

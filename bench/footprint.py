@@ -26,7 +26,11 @@ def memory(say: Say, *, quick: bool) -> list[Figure]:
     size = sum(len(parse_event(body).body) for body in bodies("tenant", 10_000, seed="memory", kind="short")) / 10_000
     each = (after - before) / events
     say(f"memory: {each:.0f} bytes an event of {size:.0f} bytes")
-    return [Figure("server memory an event, bytes", each, "at most", 330, form="{:.0f}", note=f"the event itself: {size:.0f}")]
+    return [
+        Figure(
+            "server memory an event, bytes", each, "at most", 330, form="{:.0f}", control_record=f"the event itself: {size:.0f}"
+        )
+    ]
 
 
 def idle(say: Say, *, quick: bool) -> list[Figure]:
@@ -47,6 +51,15 @@ def idle(say: Say, *, quick: bool) -> list[Figure]:
             shares.append((cpu_seconds(projector.pid) - before) / dedup_window_seconds * 100)
             server_shares.append((cpu_seconds(server) - server_before) / dedup_window_seconds * 100)
             say(f"idle: {shares[-1]:.2f} % of a core, the server {server_shares[-1]:.2f} %")
-    note = f"the server meanwhile: {median(server_shares):.2f} %"
+    control_record = f"the server meanwhile: {median(server_shares):.2f} %"
     spread = (min(shares), max(shares))
-    return [Figure(f"projector, {tenants:,} idle tenants, % of a core", median(shares), "at most", 2, spread=spread, note=note)]
+    return [
+        Figure(
+            f"projector, {tenants:,} idle tenants, % of a core",
+            median(shares),
+            "at most",
+            2,
+            spread=spread,
+            control_record=control_record,
+        )
+    ]

@@ -33,7 +33,7 @@ def foreign(say: Say, *, quick: bool) -> list[Figure]:
                 say(f"foreign: Segment {mine:,.0f} events/s, native {other:,.0f}, ratio {mine / other:.2f}")
         _check(system, 2 * events * (rounds + 1))
     what = f"Segment's batches of {BATCH_EVENTS}"
-    return [ratio_of(what, ours, theirs, target=0.7, unit="events/s", note=f"{BATCH_CONNECTIONS} connections")]
+    return [ratio_of(what, ours, theirs, target=0.7, unit="events/s", control_record=f"{BATCH_CONNECTIONS} connections")]
 
 
 def _check(system: System, events: int) -> None:

@@ -42,8 +42,8 @@ def long(say: Say, *, quick: bool) -> list[Figure]:
 
 
 def _figure(command: str, peak_mib: float, before_mib: float) -> Figure:
-    note = f"{peak_mib / before_mib:.2f} of what a tenth takes, {before_mib:.0f} MiB"
-    return Figure(f"{command}, peak MiB", peak_mib, "at most", LIMIT_MIB, form="{:.0f}", note=note)
+    control_record = f"{peak_mib / before_mib:.2f} of what a tenth takes, {before_mib:.0f} MiB"
+    return Figure(f"{command}, peak MiB", peak_mib, "at most", LIMIT_MIB, form="{:.0f}", control_record=control_record)
 
 
 def _peaks(say: Say, records: int, dedup_window_seconds: float) -> tuple[dict[str, float], float]:

@@ -22,7 +22,7 @@ class Figure(msgspec.Struct, frozen=True):
     unit: str = ""
     form: str = "{:.2f}"
     spread: tuple[float, float] | None = None
-    note: str = ""
+    control_record: str = ""
 
     @property
     def met(self) -> bool:
@@ -30,7 +30,9 @@ class Figure(msgspec.Struct, frozen=True):
         return self.figure >= self.target if self.kind == "at least" else self.figure <= self.target
 
 
-def ratio_of(what: str, ours: Sequence[float], reference: Sequence[float], *, target: float, unit: str, note: str = "") -> Figure:
+def ratio_of(
+    what: str, ours: Sequence[float], reference: Sequence[float], *, target: float, unit: str, control_record: str = ""
+) -> Figure:
     """The median of the rounds' ratios: both sides of a round meet the same machine."""
     ratios = [mine / other for mine, other in zip(ours, reference, strict=True)]
     return Figure(
@@ -42,7 +44,7 @@ def ratio_of(what: str, ours: Sequence[float], reference: Sequence[float], *, ta
         reference=median(reference),
         unit=unit,
         spread=(min(ratios), max(ratios)),
-        note=note,
+        control_record=control_record,
     )
 
 
@@ -61,7 +63,7 @@ def table_of(figures: Sequence[Figure]) -> Table:
             one.form.format(one.figure) + spread,
             f"{sign} {one.form.format(one.target)}",
             "[green]yes[/]" if one.met else "[red]no[/]",
-            one.note,
+            one.control_record,
         )
     return table
 

@@ -92,7 +92,9 @@ def _full_tables(say: Say, quick: bool) -> list[Figure]:
     what = f"into {rows:,} rows beside empty tables"
     return [
         ratio_of(f"projector, {what}", rates[2], rates[0], target=TARGET, unit="records/s"),
-        ratio_of(f"executemany, {what}", rates[3], rates[1], target=TARGET, unit="records/s", note="the tables' own part"),
+        ratio_of(
+            f"executemany, {what}", rates[3], rates[1], target=TARGET, unit="records/s", control_record="the tables' own part"
+        ),
     ]
 
 

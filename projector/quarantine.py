@@ -51,7 +51,7 @@ class Forecast(msgspec.Struct, frozen=True):
     @property
     def leaves(self) -> bool:
         """Whether it would not be in quarantine any more."""
-        return self.outcome in ("row", "note", "late_duplicate")
+        return self.outcome in ("row", "control_record", "late_duplicate")
 
 
 def entries(store: SqliteStore, selection: Selection) -> Iterator[Entry]:
@@ -130,7 +130,7 @@ def _outcome(tables: Tables, tenant: str, record: Record | None) -> tuple[str, s
         return "lost", "the record is gone from the log"
     try:
         if record.version == control.VERSION:
-            return "note", str(control.parse(record))
+            return "control_record", str(control.parse(record))
         if record.version == DEAD_LETTER_VERSION:
             found = dead_letter.parse(record)
             return found.reason, found.detail

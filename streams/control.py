@@ -15,9 +15,9 @@ from streams.event import Record, Rejected
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 
 VERSION = 2  # of the record; events have 1
-LIMIT_POSITIONS = 500  # of a note, so that it is no larger than an event
+MAX_POSITIONS = 500  # of a note, so that it is no larger than an event
 Position = Annotated[int, msgspec.Meta(ge=1)]
-Positions = Annotated[list[Position], msgspec.Meta(min_length=1, max_length=LIMIT_POSITIONS)]
+Positions = Annotated[list[Position], msgspec.Meta(min_length=1, max_length=MAX_POSITIONS)]
 
 
 class LogMissing(Exception):
@@ -27,13 +27,13 @@ class LogMissing(Exception):
         super().__init__(f"{tenant} has no log")
 
 
-class Drop(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="drop", forbid_unknown_fields=True):
+class Drop(msgspec.Struct, frozen=True, gc=False, tag_field="action", tag="drop", forbid_unknown_fields=True):
     """The records at these positions, all before the note's own, leave quarantine and are counted as dropped."""
 
     positions: Positions
 
 
-class Forget(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="forget", forbid_unknown_fields=True):
+class Erase(msgspec.Struct, frozen=True, gc=False, tag_field="action", tag="erase", forbid_unknown_fields=True):
     """The records at these positions, all before the note's own, are erased: their subject is forgotten up to `through`.
 
     Nothing here says who that is: `subject` is a digest with the tenant's `salt`. `names` are salted, too, one for each position:
@@ -47,29 +47,33 @@ class Forget(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="forget
     names: list[Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40})?$")]]
 
 
-class Erased(msgspec.Struct, frozen=True, gc=False, tag_field="act", tag="erased", forbid_unknown_fields=True):
+class Erased(msgspec.Struct, frozen=True, gc=False, tag_field="action", tag="erased", forbid_unknown_fields=True):
     """What stands at the position of a record that was erased."""
 
 
-Note = Drop | Forget | Erased
-_decode = msgspec.json.Decoder(Note).decode
+ControlRecord = Drop | Erase | Erased
+_decode = msgspec.json.Decoder(ControlRecord).decode
 _encode = msgspec.json.Encoder().encode
 ERASED = _encode(Erased())
 
 
-def parse(record: Record) -> Note:
+def parse(record: Record) -> ControlRecord:
     """The note that a record is. Raises Rejected when it is none that this version knows: what is unknown is never half done."""
     try:
-        note: Note = _decode(record.body)
+        control_record: ControlRecord = _decode(record.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("", f"is not a note: {error}") from None
-    if isinstance(note, Erased):
-        return note
-    if max(note.positions) >= record.position:
-        raise Rejected("positions", "must lie before the note's own", limit=record.position - 1, value=max(note.positions))
-    if isinstance(note, Forget) and len(note.names) != len(note.positions):
-        raise Rejected("names", "must be as many as positions", limit=len(note.positions), value=len(note.names))
-    return note
+    if isinstance(control_record, Erased):
+        return control_record
+    if max(control_record.positions) >= record.position:
+        raise Rejected(
+            "positions", "must lie before the note's own", limit=record.position - 1, value=max(control_record.positions)
+        )
+    if isinstance(control_record, Erase) and len(control_record.names) != len(control_record.positions):
+        raise Rejected(
+            "names", "must be as many as positions", limit=len(control_record.positions), value=len(control_record.names)
+        )
+    return control_record
 
 
 def erased_from(record: Record) -> Record:
@@ -87,15 +91,15 @@ def salted_name(salt: str, event_hash: str, hash_parts: str) -> str:
     return hashlib.sha1(f"{salt}{event_hash}{hash_parts}".encode(), usedforsecurity=False).hexdigest()
 
 
-async def append(connection: Connection, tenant: str, note: Note) -> int:
+async def append(connection: Connection, tenant: str, control_record: ControlRecord) -> int:
     """Put a note at the end of a tenant's log; its position. Raises LogMissing, TenantErased, LogFull, LogUnavailable (it may
     have been written: whoever asks again looks at the tables first)."""
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.erased]
     arguments = [
-        tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, time.time_ns() // 1000, _encode(note)
+        tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, time.time_ns() // 1000, _encode(control_record)
     ]  # fmt: skip
-    [reply] = await connection.run("note", [(names, arguments)])
+    [reply] = await connection.run("control", [(names, arguments)])
     if isinstance(reply, Exception):
         raise _refusal(tenant, str(reply))
     return int(reply)

@@ -104,7 +104,9 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
                 await rebuilding.rebuild(log, store, tenants=list(leaving), accept_loss=accept_loss, progress=progress)
             for name, at in leaving.items():
                 now = became(store, name, at)
-                print(f"{name}: {now['row']} rows, {now['neither']} late duplicates or notes, {now['quarantined']} in quarantine")
+                print(
+                    f"{name}: {now['row']} rows, {now['neither']} late duplicates or control records, {now['quarantined']} in quarantine"
+                )
         return 0
 
     run_command(act)
@@ -168,7 +170,12 @@ async def _said(log: Log, store: SqliteStore, tenant: str, dropped: int, last: i
 
 
 def _words(outcomes: Counter[str]) -> str:
-    names = {"row": "would become rows now", "note": "notes", "late_duplicate": "late duplicates", "conflict": "conflicts"}
+    names = {
+        "row": "would become rows now",
+        "control_record": "control records",
+        "late_duplicate": "late duplicates",
+        "conflict": "conflicts",
+    }
     return ", ".join(f"{number} {names.get(outcome, outcome)}" for outcome, number in outcomes.most_common())
 
 

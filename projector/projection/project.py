@@ -73,11 +73,11 @@ class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     body: bytes
 
 
-class PlacedNote(msgspec.Struct, frozen=True, gc=False):
+class PlacedControl(msgspec.Struct, frozen=True, gc=False):
     """A note at its position: one that says what is to be done."""
 
     position: int
-    note: control.Drop | control.Forget
+    control_record: control.Drop | control.Erase
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -90,21 +90,21 @@ class Batch(msgspec.Struct, frozen=True):
     digest: str
     rows: list[EventRow]
     quarantined: list[QuarantineRow]
-    notes: list[PlacedNote] = []
+    control_records: list[PlacedControl] = []
     erased: list[int] = []
     named: list[tuple[int, str, str]] = []
 
     @property
-    def forgets(self) -> bool:
+    def erases(self) -> bool:
         """Whether a note says that somebody is forgotten."""
-        return any(isinstance(placed.note, control.Forget) for placed in self.notes)
+        return any(isinstance(placed.control_record, control.Erase) for placed in self.control_records)
 
 
 def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
     """The batch that the records from `after` + 1 to `through` make, in order; a position that is missing was lost."""
     rows: list[EventRow] = []
     quarantined: list[QuarantineRow] = []
-    placed: list[PlacedNote] = []
+    placed: list[PlacedControl] = []
     erased: list[int] = []
     named: list[tuple[int, str, str]] = []
     position = after
@@ -114,11 +114,11 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
         position = record.position
         try:
             if record.version == control.VERSION:
-                note = control.parse(record)
-                if isinstance(note, control.Erased):
+                control_record = control.parse(record)
+                if isinstance(control_record, control.Erased):
                     erased.append(position)
                 else:
-                    placed.append(PlacedNote(position, note))
+                    placed.append(PlacedControl(position, control_record))
             elif record.version == DEAD_LETTER_VERSION:
                 found = dead_letter.parse(record)
                 named.append((position, *event_identity(tenant, dead_letter.parse_event(record))))

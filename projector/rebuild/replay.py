@@ -229,7 +229,7 @@ async def _gathered(batches: AsyncIterator[Batch]) -> AsyncIterator[list[Batch]]
         gathered.append(batch)
         records += batch.through - batch.after
         size += sum([len(row.properties) for row in batch.rows]) + sum([len(row.body) for row in batch.quarantined])
-        size += sum([8 * len(placed.note.positions) for placed in batch.notes])
+        size += sum([8 * len(placed.control_record.positions) for placed in batch.control_records])
         if records >= CHUNK_RECORDS or size >= CHUNK_BYTES:
             yield gathered
             gathered, records, size = [], 0, 0

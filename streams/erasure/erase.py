@@ -138,10 +138,10 @@ class Forgetting:
         await self._read(through, search.look_again, lambda done: None)
         left, last = search.to_note, 0
         while left:
-            some, left = left[-control.LIMIT_POSITIONS :], left[: -control.LIMIT_POSITIONS]
+            some, left = left[-control.MAX_POSITIONS :], left[: -control.MAX_POSITIONS]
             names_of_some = [search.to_erase[position] for position in some]
-            note = control.Forget(search.salt, self._subject.digest(search.salt), through, some, names_of_some)
-            last = await control.append(connection, self._tenant, note)
+            control_record = control.Erase(search.salt, self._subject.digest(search.salt), through, some, names_of_some)
+            last = await control.append(connection, self._tenant, control_record)
             failpoint("between_forgetting_notes")
         return last
 

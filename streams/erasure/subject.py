@@ -129,13 +129,13 @@ class Search:
 
     def _look_at_note(self, record: Record) -> None:
         try:
-            note = control.parse(record)
+            control_record = control.parse(record)
         except Rejected:
             return
-        if isinstance(note, control.Forget):
-            self.salt = note.salt
-            self._noted.update(note.positions)
-            self.kept_out |= names_in(note)
+        if isinstance(control_record, control.Erase):
+            self.salt = control_record.salt
+            self._noted.update(control_record.positions)
+            self.kept_out |= names_in(control_record)
 
     def look_again(self, record: Record) -> None:
         """Decide about a record, when all that is about the subject is known and `salt` is that of the tenant."""
@@ -166,6 +166,6 @@ class Search:
         return bool(self._noted)
 
 
-def names_in(note: control.Forget) -> dict[str, int]:
+def names_in(control_record: control.Erase) -> dict[str, int]:
     """The names that a note keeps out, salted, each with its event's position."""
-    return {name: position for name, position in zip(note.names, note.positions, strict=True) if name}
+    return {name: position for name, position in zip(control_record.names, control_record.positions, strict=True) if name}

@@ -42,8 +42,8 @@ async def remember_noted(connection: Connection, tenant: str, records: Sequence[
     for record in records:
         if record.version == control.VERSION:
             try:
-                note = control.parse(record)
+                control_record = control.parse(record)
             except Rejected:
                 continue
-            if isinstance(note, control.Forget):
-                await remember(connection, tenant, note.salt, names_in(note))
+            if isinstance(control_record, control.Erase):
+                await remember(connection, tenant, control_record.salt, names_in(control_record))

@@ -109,7 +109,7 @@ MUTANTS = [
         "replayed tables hear of no note",
         "drop-dies-at-between_note_and_apply,rebuild",
         "gone|dropped|in quarantine",
-        (("projector/rebuild/rebuild.py", "        store.write(tables, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, notes=[]) for batch in chunk.batches])\n        store.write(tables, chunk)\n        failpoint"),),
+        (("projector/rebuild/rebuild.py", "        store.write(tables, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, control_records=[]) for batch in chunk.batches])\n        store.write(tables, chunk)\n        failpoint"),),
     ),
     Mutant(
         "a name in the log without its split",

@@ -54,7 +54,9 @@ def logs(draw: st.DrawFn) -> list[Record]:
     for i in range(1, draw(st.integers(1, 40)) + 1):
         version = draw(st.sampled_from([1, 1, 1, 1, 2, 0]))
         if version == 2 and draw(st.integers(0, 3)):
-            found.append(note(i, *draw(st.lists(st.integers(1, max(1, i - draw(st.integers(0, 1)))), min_size=1, max_size=8))))
+            found.append(
+                control_record(i, *draw(st.lists(st.integers(1, max(1, i - draw(st.integers(0, 1)))), min_size=1, max_size=8)))
+            )
         else:
             found.append(Record(i, i, version, draw(bodies)))
     return found
@@ -146,7 +148,7 @@ def test_every_position_is_a_row_or_set_aside_or_a_late_duplicate_or_dropped(log
 @given(log=logs())
 def test_what_is_in_quarantine_is_what_no_later_note_names(log: list[Record]) -> None:
     """By a second fold: that of the log without its notes, from which they are then taken away."""
-    named = [drop.note.positions for drop in project("acme", 0, log, len(log)).notes]
+    named = [drop.control_record.positions for drop in project("acme", 0, log, len(log)).control_records]
     without = [Record(one.position, one.received_at_us, 0, b"") if one.version == 2 else one for one in log]
     with SqliteStore(":memory:") as store, SqliteStore(":memory:") as bare:
         store.apply([project("acme", 0, log, len(log))])
@@ -154,7 +156,7 @@ def test_what_is_in_quarantine_is_what_no_later_note_names(log: list[Record]) ->
         kept, all_of_them = (dump_memory(one)["quarantine"] for one in (store, bare))
         rows, bare_rows = (dump_memory(one)["events"] for one in (store, bare))
 
-    notes_taken = {drop.position for drop in project("acme", 0, log, len(log)).notes}
+    notes_taken = {drop.position for drop in project("acme", 0, log, len(log)).control_records}
     gone = {position for positions in named for position in positions} | notes_taken
     assert [row[1] for row in kept] == [row[1] for row in all_of_them if row[1] not in gone]
     assert rows == bare_rows
@@ -187,7 +189,13 @@ def test_a_note_that_is_none_is_set_aside_and_does_nothing(store: SqliteStore, b
 
 
 def test_a_note_drops_what_is_in_quarantine_and_counts_it_and_itself(store: SqliteStore) -> None:
-    log = [Record(1, 1, 1, b"no event"), record(2), Record(3, 3, 1, b"nor this"), note(4, 1, 2), note(5, 1, 3)]
+    log = [
+        Record(1, 1, 1, b"no event"),
+        record(2),
+        Record(3, 3, 1, b"nor this"),
+        control_record(4, 1, 2),
+        control_record(5, 1, 3),
+    ]
 
     store.apply([project("acme", 0, log, 5)])
 

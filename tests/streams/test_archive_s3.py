@@ -204,7 +204,7 @@ async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: Sqlite
 
 async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
-        await log.append("acme", [*events(30), event(session_id="ann", note="c4n4ry"), event(session_id="last")])
+        await log.append("acme", [*events(30), event(session_id="ann", control_record="c4n4ry"), event(session_id="last")])
         await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
         await archiver(log).run_once()
         [before] = Archive(url_of(s3)).manifest("acme").segments

@@ -101,8 +101,8 @@ def forgotten(log: list[Record], subject: Subject, chance: random.Random) -> lis
     while left:
         some, left = sorted(left[:3]), left[3:]
         names = [search.to_erase[at] for at in some]
-        note = control.Forget(SALT, subject.digest(SALT), len(log), some, names)
-        log.append(Record(len(log) + 1, 1_000 + len(log), 2, control._encode(note)))
+        control_record = control.Erase(SALT, subject.digest(SALT), len(log), some, names)
+        log.append(Record(len(log) + 1, 1_000 + len(log), 2, control._encode(control_record)))
     return log
 
 
@@ -110,9 +110,9 @@ def cleaned(log: list[Record], chance: random.Random, share: float = 1.0) -> lis
     """A log in which what its notes name is erased, or some of it."""
     named = {
         at
-        for placed in project("acme", 0, log, len(log)).notes
-        if isinstance(placed.note, control.Forget)
-        for at in placed.note.positions
+        for placed in project("acme", 0, log, len(log)).control_records
+        if isinstance(placed.control_record, control.Erase)
+        for at in placed.control_record.positions
     }
     return [control.erased_from(one) if one.position in named and chance.random() < share else one for one in log]
 
@@ -217,7 +217,7 @@ async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, fo
     await log.append(tenant, [*events(40, sessions=4), *about_ann(30)])
     pass_the_window(server, tenant)
     await log.append(tenant, [*events(10, sessions=4), *about_ann(10), event(session_id="S1", n=99, user_id="bob")])
-    of_the_same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", note="by somebody else")
+    of_the_same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", control_record="by somebody else")
     server.client.delete(keys_of(tenant).seen + event_identity(tenant, of_the_same_id)[0])
     await log.append(tenant, [of_the_same_id])
     last = await log.last_position(tenant)
@@ -227,7 +227,7 @@ async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, fo
     await worker.run_to_end()
     await rebuild(log, store)
     assert command(server, folder, "streams", "archive", "--once").returncode == 0
-    late = [event(session_id="S2", event_id=f"{CANARY} {i}", user_id="ann", note=CANARY) for i in range(5)]
+    late = [event(session_id="S2", event_id=f"{CANARY} {i}", user_id="ann", control_record=CANARY) for i in range(5)]
     await log.append(tenant, [*late, event(session_id="S2", user_id="bob", late=1)])
     await worker.run_to_end()
 

@@ -64,17 +64,17 @@ class SqliteStore(SqliteFile):
             live = self.tables(LIVE)
             written = [live.apply(batch) for batch in batches]
             for batch, moved in zip(batches, written, strict=True):
-                if moved and batch.forgets and self.has_set(PREVIOUS):
-                    for placed in batch.notes:
-                        if isinstance(placed.note, control.Forget):
-                            self.tables(PREVIOUS).erase(batch.tenant, placed.note.positions)
+                if moved and batch.erases and self.has_set(PREVIOUS):
+                    for placed in batch.control_records:
+                        if isinstance(placed.control_record, control.Erase):
+                            self.tables(PREVIOUS).erase(batch.tenant, placed.control_record.positions)
             return written
 
     @contextmanager
     def _overwriting(self, batches: Sequence[Batch]) -> Iterator[None]:
         """What is deleted meanwhile is overwritten in the file, if somebody is forgotten. Only VACUUM reaches what pages that
         were split still hold."""
-        wanted = any(batch.forgets for batch in batches)
+        wanted = any(batch.erases for batch in batches)
         if wanted:
             self.execute("PRAGMA secure_delete = ON")
         try:

@@ -106,13 +106,13 @@ class Tables:
         counts = Counts(before.late_duplicates, before.dropped, before.erased)
         if batch.erased:
             self.gone.mark(batch.tenant, batch.erased, counts)
-        if before.erased or batch.forgets:  # only then may there be names that stay out
+        if before.erased or batch.erases:  # only then may there be names that stay out
             self._write_what_may_stay(batch, stored, counts)
         else:
             self._insert_quarantine(batch.quarantined)
             self._write(batch.tenant, batch.rows, stored, counts)
-            for placed in batch.notes:  # no row asks what is in quarantine: behind the rows is as good as between them
-                self.gone.carry_out(batch.tenant, placed.note, counts)
+            for placed in batch.control_records:  # no row asks what is in quarantine: behind the rows is as good as between them
+                self.gone.carry_out(batch.tenant, placed.control_record, counts)
         failpoint("between_rows_and_checkpoint")
         self._keep(batch.tenant, Checkpoint(batch.through, batch.digest, *msgspec.structs.astuple(counts)))
         return True
@@ -139,20 +139,20 @@ class Tables:
         """Write all but what has a name that was forgotten before it, and carry notes out in between."""
         rows = self._stored(stored) if stored else batch.rows
         begin = batch.after + 1
-        for placed in [*batch.notes, None]:
+        for placed in [*batch.control_records, None]:
             here = range(begin, placed.position if placed else batch.through + 1)
             named = [one for one in (*names_of(rows), *batch.named) if one[0] in here]
             kept_out = self.gone.kept_out(batch.tenant, named)
             self.gone.mark(batch.tenant, sorted(kept_out), counts)
             stays = [one for one in batch.quarantined if one.position in here and one.position not in kept_out]
             self._insert_quarantine(stays)
-            if stored and not batch.notes and not kept_out:
+            if stored and not batch.control_records and not kept_out:
                 self._write(batch.tenant, [], stored, counts)
             else:
                 fresh = [row for row in rows if row.position in here and row.position not in kept_out]
                 self._write(batch.tenant, fresh, None, counts)
             if placed:
-                self.gone.carry_out(batch.tenant, placed.note, counts)
+                self.gone.carry_out(batch.tenant, placed.control_record, counts)
                 begin = placed.position
 
     def _write(self, tenant: str, rows: Sequence[EventRow], stored: Stored | None, counts: Counts) -> None:

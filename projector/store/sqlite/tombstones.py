@@ -34,14 +34,14 @@ class Gone:
         self._connection = connection
         self._suffix = suffix
 
-    def carry_out(self, tenant: str, note: control.Drop | control.Forget, counts: Counts) -> None:
+    def carry_out(self, tenant: str, control_record: control.Drop | control.Erase, counts: Counts) -> None:
         """Do what a note says; it is in no table itself."""
         counts.dropped += 1
-        if isinstance(note, control.Forget):
-            self.erase(tenant, note.positions, counts)
-            self._keep_out(tenant, note)
+        if isinstance(control_record, control.Erase):
+            self.erase(tenant, control_record.positions, counts)
+            self._keep_out(tenant, control_record)
         else:
-            self._drop(tenant, note.positions, counts)
+            self._drop(tenant, control_record.positions, counts)
 
     def _drop(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
         """Take positions out of quarantine, those that are there."""
@@ -81,11 +81,11 @@ class Gone:
 
     # -- names -------------------------------------------------------------------------------------------------------
 
-    def _keep_out(self, tenant: str, note: control.Forget) -> None:
+    def _keep_out(self, tenant: str, control_record: control.Erase) -> None:
         """From here on, what has one of these names does not become a row."""
-        names = _json([name for name in note.names if name])
+        names = _json([name for name in control_record.names if name])
         statement = "INSERT OR IGNORE INTO forgotten{0} SELECT ?1, ?2, value FROM json_each(?3)"
-        self._execute(statement, (tenant, note.salt, names))
+        self._execute(statement, (tenant, control_record.salt, names))
 
     def kept_out(self, tenant: str, named: Sequence[tuple[int, str, str]]) -> set[int]:
         """Which of some events, (position, event_hash, hash_parts), have names that were forgotten: their positions."""
