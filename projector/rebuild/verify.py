@@ -17,7 +17,7 @@ from streams import Log
 
 ORDER = {
     "events": "position", "event_sessions": "first_position", "identity_links": "one, other", "quarantine": "position",
-    "gone": "position", "forgotten": "name", "checkpoints": "position",
+    "tombstones": "position", "forgotten": "name", "checkpoints": "position",
 }  # fmt: skip
 WHOLE = ("identity_links", "forgotten", "checkpoints")  # of which nothing can be left out
 SHOW_POSITIONS = 10_000

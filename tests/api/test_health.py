@@ -52,11 +52,11 @@ async def test_a_server_that_keeps_what_it_is_given_is_ready(door: Door) -> None
 
 async def test_a_server_that_is_gone_is_named_and_ready_again_when_it_is_back(own_server: Server, door: Door) -> None:
     own_server.kill()
-    gone = await failures(door)
+    tombstones = await failures(door)
     own_server.start()
 
-    assert list(gone) == ["server-unreachable"]
-    assert gone["server-unreachable"]
+    assert list(tombstones) == ["server-unreachable"]
+    assert tombstones["server-unreachable"]
     assert await failures(door) == {}
 
 

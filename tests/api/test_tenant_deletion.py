@@ -261,10 +261,10 @@ async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_n
 
     await log.append(STAYS, events(2))
     assert await worker.run_to_end() == 2
-    [gone] = [one for one in await status(log, store) if one.tenant == GONE]
+    [tombstones] = [one for one in await status(log, store) if one.tenant == GONE]
     await rebuild(log, store)
 
-    assert "was erased" in str(gone.stuck)
+    assert "was erased" in str(tombstones.stuck)
     assert set(store.tables().checkpoints()) == {STAYS}
 
 

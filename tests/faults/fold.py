@@ -100,9 +100,9 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
     dropped = 0
     for entry in log:
         if entry.is_note:
-            gone = quarantined & set(json.loads(entry.body)["positions"])
-            quarantined -= gone
-            dropped += len(gone) + 1
+            tombstones = quarantined & set(json.loads(entry.body)["positions"])
+            quarantined -= tombstones
+            dropped += len(tombstones) + 1
             continue
         members, content = stored(entry.body)
         name = identity(tenant, members)

@@ -101,8 +101,8 @@ def table_problems(connection: Any, tenant: str, log: list[Entry], expected: Fol
     if checkpoint != right:
         yield f"{tenant}: the checkpoint (position, digest, late duplicates, dropped, erased) is {checkpoint}, and should be {right}"
     if checkpoint and len(rows) + len(quarantine) + sum(checkpoint[2:]) != checkpoint[0]:
-        gone = f"{checkpoint[2]} late + {checkpoint[3]} dropped + {checkpoint[4]} erased"
-        yield f"{tenant}: {len(rows)} rows + {len(quarantine)} quarantined + {gone} != {checkpoint[0]}"
+        tombstones = f"{checkpoint[2]} late + {checkpoint[3]} dropped + {checkpoint[4]} erased"
+        yield f"{tenant}: {len(rows)} rows + {len(quarantine)} quarantined + {tombstones} != {checkpoint[0]}"
     yield from differences(f"{tenant}: session", sessions, expected.sessions)
     yield from differences(f"{tenant}: event", rows, expected.rows)
 

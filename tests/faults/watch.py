@@ -66,11 +66,11 @@ class Watcher:
             acknowledged = self._acknowledged()
         with self._system.snapshot() as connection:
             found = connection.execute(COUNTS).fetchall()
-        for tenant, position, late, gone, rows, quarantined, counted in found:
+        for tenant, position, late, tombstones, rows, quarantined, counted in found:
             self._compare(tenant, position, rows)
-            if rows + late + gone + quarantined != position or counted != rows:
+            if rows + late + tombstones + quarantined != position or counted != rows:
                 self._say(
-                    f"{tenant}: in one snapshot {rows} rows + {late} late + {gone} gone + {quarantined} quarantined at {position}, "
+                    f"{tenant}: in one snapshot {rows} rows + {late} late + {tombstones} gone + {quarantined} quarantined at {position}, "
                     f"and sessions that count {counted}"
                 )
         self._check_acknowledged(acknowledged, {tenant: position for tenant, position, *_ in found})

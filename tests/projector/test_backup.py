@@ -139,7 +139,7 @@ def batch(count: int, name: str) -> bytes:
 def filled(house: House, url: str) -> str:
     """Tenants with all that there is: archived and hot records, a refused event, a duplicate, quarantine, limits, one who was
     erased, one whose events were all rejected; and a key of acme."""
-    for tenant in ("acme", "globex", "gone"):
+    for tenant in ("acme", "globex", "tombstones"):
         post(url, batch(300, "cold"), tenant)
     wait_until(lambda: all(one["lag_records"] == 0 for one in house.status().values()), "all is applied")
     house.command("streams", "archive", "--once", HOT_SECONDS=0)
@@ -150,7 +150,7 @@ def filled(house: House, url: str) -> str:
     post(url, body(timestamp="yesterday"), "none-yet")
     post(url, body(event_id="of the day"), "globex")
     house.command("api", "tenant", "set", "globex", "--events-per-day", 1000)
-    house.command("api", "tenant", "erase", "gone", "--yes")
+    house.command("api", "tenant", "erase", "tombstones", "--yes")
     return house.command("api", "key", "create", "acme", "--role", "admin").split()[0]
 
 
@@ -197,7 +197,7 @@ async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothin
     assert int(server.client.hget(keys_of("globex").usage, "today") or 0) == 301
     assert "the tables are what the log says" in house.command("projector", "verify")
     with running(server, house.folder, ARCHIVE_URL=archive) as api:
-        assert post(api.url, body(), "gone").status_code == 410
+        assert post(api.url, body(), "tombstones").status_code == 410
 
 
 # -- a second backup -----------------------------------------------------------------------------------------------------

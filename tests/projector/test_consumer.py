@@ -675,15 +675,15 @@ async def test_taking_a_tenant_tells_how_large_its_newest_record_is(
     await dead.repair([])
     await log.append("small", [event(filler="x" * 60_000), event(session_id="S2")])
     await log.append("large", [event(session_id="S2"), event(filler="x" * 60_000)])
-    await log.append("gone", [event()])
-    server.client.xdel(keys_of("gone").log, "1-0")
+    await log.append("tombstones", [event()])
+    server.client.xdel(keys_of("tombstones").log, "1-0")
 
     taken = await dead.take(range(PARTITIONS), records=100)
     sizes = {one.tenant: one.newest_bytes for some in taken.values() for one in some}
 
     assert 200 < sizes["small"] < 1_000
     assert 60_000 < sizes["large"] < 61_000
-    assert 0 < sizes["gone"] <= 200
+    assert 0 < sizes["tombstones"] <= 200
 
 
 async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(

@@ -19,7 +19,7 @@ TABLES = {
     "event_sessions": "tenant_id, first_position",
     "identity_links": "tenant_id, one, other",
     "quarantine": "tenant_id, position",
-    "gone": "tenant_id, position",
+    "tombstones": "tenant_id, position",
     "forgotten": "tenant_id, salt, name",
     "checkpoints": "tenant_id",
 }
@@ -157,8 +157,8 @@ def test_what_is_in_quarantine_is_what_no_later_note_names(log: list[Record]) ->
         rows, bare_rows = (dump_memory(one)["events"] for one in (store, bare))
 
     notes_taken = {drop.position for drop in project("acme", 0, log, len(log)).control_records}
-    gone = {position for positions in named for position in positions} | notes_taken
-    assert [row[1] for row in kept] == [row[1] for row in all_of_them if row[1] not in gone]
+    tombstones = {position for positions in named for position in positions} | notes_taken
+    assert [row[1] for row in kept] == [row[1] for row in all_of_them if row[1] not in tombstones]
     assert rows == bare_rows
 
 

@@ -254,11 +254,11 @@ def test_what_is_left_after_a_deletion_is_as_if_the_rest_had_never_come() -> Non
     def holds(events: list[Sent], seed: int) -> None:
         chance = random.Random(seed)
         log = log_of(events)
-        gone = set(chance.sample(range(1, len(log) + 1), chance.randint(1, len(log))))
-        left = [record for record in log if record.position not in gone]
+        tombstones = set(chance.sample(range(1, len(log) + 1), chance.randint(1, len(log))))
+        left = [record for record in log if record.position not in tombstones]
         with SqliteStore(":memory:") as store, SqliteStore(":memory:") as never:
             apply(store, log, chance)
-            delete(store, gone)
+            delete(store, tombstones)
             never.apply([project("acme", 0, left, left[-1].position)] if left else [])
 
             for table in ("events", "event_sessions", "identity_links"):

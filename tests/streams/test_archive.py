@@ -294,7 +294,7 @@ async def test_a_file_that_an_archiver_left_is_removed_by_the_next_when_it_is_ol
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.before.json"])
-@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "gone"])
+@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "tombstones"])
 async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
     log: Log, worker: Worker, url: str, name: str, content: bytes | None
 ) -> None:

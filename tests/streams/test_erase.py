@@ -147,7 +147,7 @@ def test_tables_are_the_same_however_much_of_the_log_was_cleaned(
     assert len(whole["events"]) + len(whole["quarantine"]) + late + dropped + erased == position == len(log)
     names = {row[2] for row in whole["forgotten"]}
     assert not [row for row in whole["events"] if control.salted_name(SALT, row[2], row[3]) in names]
-    assert min(late, dropped, erased) >= 0 and erased == sum(row[2] == "erased" for row in whole["gone"])
+    assert min(late, dropped, erased) >= 0 and erased == sum(row[2] == "erased" for row in whole["tombstones"])
 
 
 @settings(deadline=None, max_examples=100)
@@ -464,14 +464,14 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
 
 
 async def test_the_command_asks_says_what_it_did_and_knows_who_is_unknown(server: Server, log: Log, tmp_path: Path) -> None:
-    await log.append("acme", [*events(5), event(session_id="gone", n=7, active=True), event(session_id="stays", n=1)])
+    await log.append("acme", [*events(5), event(session_id="tombstones", n=7, active=True), event(session_id="stays", n=1)])
     erase = ("streams", "erase", "acme")
 
     nobody = command(server, tmp_path, *erase, "--where", "user_id=ann", "--yes")
-    unsure = command(server, tmp_path, *erase, "--session", "gone")
-    elsewhere = command(server, tmp_path, "streams", "erase", "other", "--session", "gone", "--yes")
-    sure = command(server, tmp_path, *erase, "--session", "gone", "--yes")
-    again = command(server, tmp_path, *erase, "--session", "gone", "--yes")
+    unsure = command(server, tmp_path, *erase, "--session", "tombstones")
+    elsewhere = command(server, tmp_path, "streams", "erase", "other", "--session", "tombstones", "--yes")
+    sure = command(server, tmp_path, *erase, "--session", "tombstones", "--yes")
+    again = command(server, tmp_path, *erase, "--session", "tombstones", "--yes")
 
     assert nobody.returncode == 0 and "No record of acme" in nobody.stdout
     assert unsure.returncode == 1 and "1 records of acme" in unsure.stdout and "position 6" in unsure.stdout

@@ -53,9 +53,9 @@ async def test_a_group_that_nobody_uses_is_forgotten_and_the_archive_goes_on(
 ) -> None:
     await log.append("acme", events(30))
     await worker.run_to_end()
-    with SqliteStore(str(tmp_path / "gone.db"), cache_mib=8) as gone:
-        await Worker(log, gone, holder="test:2", lease_seconds=0.5).sweep()
-        name = f"projector:{gone.tables_id}"
+    with SqliteStore(str(tmp_path / "gone.db"), cache_mib=8) as tombstones:
+        await Worker(log, tombstones, holder="test:2", lease_seconds=0.5).sweep()
+        name = f"projector:{tombstones.tables_id}"
     assert "archived 0 records" in command(server, tmp_path, "archive", "--once")
 
     said = command(server, tmp_path, "group", "forget", name, "--yes")

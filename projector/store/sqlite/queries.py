@@ -80,7 +80,7 @@ def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
             return {"status": "quarantined", "event_hash": None, "position": position} | reason
         tables = store.tables_over(connection)
         applied = tables.checkpoint(tenant).position >= position
-        status = tables.gone.why(tenant, position) or ("late_duplicate" if applied else "queued")
+        status = tables.tombstones.reason(tenant, position) or ("late_duplicate" if applied else "queued")
         return {"status": status, "event_hash": None, "position": position}
 
 

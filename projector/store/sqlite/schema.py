@@ -13,7 +13,7 @@ from sqlite_utils import Database, Migrations
 from projector.projection.project import PROJECTION_VERSION
 
 LIVE, SHADOW, PREVIOUS, DROPPED = "", "__shadow", "__previous", "__dropped"
-TABLES = ("events", "event_sessions", "identity_links", "quarantine", "gone", "forgotten", "checkpoints")
+TABLES = ("events", "event_sessions", "identity_links", "quarantine", "tombstones", "forgotten", "checkpoints")
 
 DEFAULT_GAP_US = 1_800_000_000
 
@@ -72,10 +72,10 @@ _COLUMNS = {
         body BLOB NOT NULL,
         PRIMARY KEY (tenant_id, position)""",
     # which positions were dropped from quarantine, or erased: a record that is in no table, nor here, came twice, late
-    "gone": """
+    "tombstones": """
         tenant_id TEXT NOT NULL,
         position INTEGER NOT NULL,
-        why TEXT NOT NULL,
+        reason TEXT NOT NULL,
         PRIMARY KEY (tenant_id, position)""",
     # salted names of events that were forgotten
     "forgotten": """
@@ -161,10 +161,10 @@ def count_what_is_in_no_table(db: Database) -> None:
 
 
 @migrations()
-def name_what_is_gone(db: Database) -> None:
+def create_tombstones(db: Database) -> None:
     """Tables of what was dropped or erased, and of the names that stay out; in every set."""
     for (suffix,) in db.execute("SELECT suffix FROM table_sets").fetchall():
-        for table in ("gone", "forgotten"):
+        for table in ("tombstones", "forgotten"):
             db.execute(f"CREATE TABLE IF NOT EXISTS {table}{suffix} ({_COLUMNS[table]}) STRICT, WITHOUT ROWID")
 
 

@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     links: Counter[Link] = msgspec.field(default_factory=Counter)
     placed: dict[int, int] = msgspec.field(default_factory=dict)
-    gone: set[int] = msgspec.field(default_factory=set)
+    tombstones: set[int] = msgspec.field(default_factory=set)
     added: list[SessionRow] = msgspec.field(default_factory=list)
     moved: list[Moved] = msgspec.field(default_factory=list)
 
@@ -120,8 +120,8 @@ class Actors:
             "ON CONFLICT DO UPDATE SET event_count = event_count + excluded.event_count",
             sorted((tenant, *ends, count) for link, count in plan.links.items() for ends in (link, link[::-1])),
         )
-        gone = [(tenant, first_position) for first_position in sorted(plan.gone)]
-        many(f"DELETE FROM event_sessions{suffix} WHERE tenant_id = ? AND first_position = ?", gone)
+        tombstones = [(tenant, first_position) for first_position in sorted(plan.tombstones)]
+        many(f"DELETE FROM event_sessions{suffix} WHERE tenant_id = ? AND first_position = ?", tombstones)
         many(
             f"INSERT INTO event_sessions{suffix} ({SESSION}) VALUES ({SESSION_VALUES})",
             map(msgspec.structs.astuple, sorted(plan.added, key=lambda session: session.first_position)),
@@ -140,7 +140,7 @@ class Actors:
             links.update(links_of(row.event_type, row.properties))
             if row.identity:
                 touched.add(row.identity)
-                plan.gone.add(session_position)
+                plan.tombstones.add(session_position)
         ends = {end for link in links for end in link}
         touched = touched.union(*(actor_of(identity, self._linked) for identity in touched | ends))
         self._unlink(links)
@@ -227,7 +227,7 @@ class Actors:
                 if run.first_position in fresh:
                     plan.placed[run.first_position] = session.first_position
                     continue
-                plan.gone.add(run.first_position)
+                plan.tombstones.add(run.first_position)
                 if run.first_position != session.first_position:
                     plan.moved.extend(self._moved(actor, run, session.first_position))
 
@@ -241,7 +241,7 @@ class Actors:
                 (self._tenant, identity),
             )
             for session_position, *row in rows:
-                plan.gone.add(session_position)
+                plan.tombstones.add(session_position)
                 old.append(run_of(EventRow(*row)))
         user_id = user_of(actor)
         for runs in by_gap([*old, *new], self._gap_us):

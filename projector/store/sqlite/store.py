@@ -189,11 +189,11 @@ class SqliteStore(SqliteFile):
             return
         held = " OR ".join(
             f"EXISTS (SELECT 1 FROM {table}{PREVIOUS} AS held "
-            "WHERE held.tenant_id = gone.tenant_id AND held.position = gone.position)"
+            "WHERE held.tenant_id = tombstones.tenant_id AND held.position = tombstones.position)"
             for table in ("events", "quarantine")
         )
         found: dict[str, list[int]] = {}
-        for tenant, position in self.execute(f"SELECT tenant_id, position FROM gone WHERE why = 'erased' AND ({held})"):
+        for tenant, position in self.execute(f"SELECT tenant_id, position FROM tombstones WHERE reason = 'erased' AND ({held})"):
             found.setdefault(tenant, []).append(position)
         for tenant, positions in found.items():
             self.tables(PREVIOUS).erase(tenant, positions)

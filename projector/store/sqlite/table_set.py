@@ -21,7 +21,7 @@ from projector.projection.sessionization import loose_of
 from projector.store.sqlite.schema import LIVE
 from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, planned, write
 from projector.store.sqlite.staging import COLUMNS, Stored
-from projector.store.sqlite.tombstones import Counts, Gone, names_of
+from projector.store.sqlite.tombstones import Counts, Tombstones, names_of
 from streams import failpoint, keys_of
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
@@ -49,7 +49,7 @@ class Tables:
     def __init__(self, connection: Any, suffix: str = LIVE) -> None:
         self._connection = connection
         self.suffix = suffix
-        self.gone = Gone(connection, suffix)
+        self.tombstones = Tombstones(connection, suffix)
         self._insert_event = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -105,14 +105,14 @@ class Tables:
             return False
         counts = Counts(before.late_duplicates, before.dropped, before.erased)
         if batch.erased:
-            self.gone.mark(batch.tenant, batch.erased, counts)
+            self.tombstones.mark(batch.tenant, batch.erased, counts)
         if before.erased or batch.erases:  # only then may there be names that stay out
             self._write_what_may_stay(batch, stored, counts)
         else:
             self._insert_quarantine(batch.quarantined)
             self._write(batch.tenant, batch.rows, stored, counts)
             for placed in batch.control_records:  # no row asks what is in quarantine: behind the rows is as good as between them
-                self.gone.carry_out(batch.tenant, placed.control_record, counts)
+                self.tombstones.carry_out(batch.tenant, placed.control_record, counts)
         failpoint("between_rows_and_checkpoint")
         self._keep(batch.tenant, Checkpoint(batch.through, batch.digest, *msgspec.structs.astuple(counts)))
         return True
@@ -130,7 +130,7 @@ class Tables:
         When this one gets to the note it finds nothing left to do."""
         before = self.checkpoint(tenant)
         counts = Counts(before.late_duplicates, before.dropped, before.erased)
-        self.gone.erase(tenant, [position for position in positions if position <= before.position], counts)
+        self.tombstones.erase(tenant, [position for position in positions if position <= before.position], counts)
         if before is not NOTHING:
             digest = "" if before.position in positions else before.digest
             self._keep(tenant, Checkpoint(before.position, digest, *msgspec.structs.astuple(counts)))
@@ -142,8 +142,8 @@ class Tables:
         for placed in [*batch.control_records, None]:
             here = range(begin, placed.position if placed else batch.through + 1)
             named = [one for one in (*names_of(rows), *batch.named) if one[0] in here]
-            kept_out = self.gone.kept_out(batch.tenant, named)
-            self.gone.mark(batch.tenant, sorted(kept_out), counts)
+            kept_out = self.tombstones.kept_out(batch.tenant, named)
+            self.tombstones.mark(batch.tenant, sorted(kept_out), counts)
             stays = [one for one in batch.quarantined if one.position in here and one.position not in kept_out]
             self._insert_quarantine(stays)
             if stored and not batch.control_records and not kept_out:
@@ -152,7 +152,7 @@ class Tables:
                 fresh = [row for row in rows if row.position in here and row.position not in kept_out]
                 self._write(batch.tenant, fresh, None, counts)
             if placed:
-                self.gone.carry_out(batch.tenant, placed.control_record, counts)
+                self.tombstones.carry_out(batch.tenant, placed.control_record, counts)
                 begin = placed.position
 
     def _write(self, tenant: str, rows: Sequence[EventRow], stored: Stored | None, counts: Counts) -> None:

@@ -19,7 +19,7 @@ KEYS = {
     "event_sessions": "first_position",
     "identity_links": "one",
     "quarantine": "position",
-    "gone": "position",
+    "tombstones": "position",
     "forgotten": "name",
 }
 KEPT = ("api_keys", "tenant_limits")

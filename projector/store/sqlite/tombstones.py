@@ -27,7 +27,7 @@ class Counts(msgspec.Struct):
     erased: int = 0
 
 
-class Gone:
+class Tombstones:
     """The part of a set of tables that says what is in none."""
 
     def __init__(self, connection: Any, suffix: str) -> None:
@@ -52,20 +52,20 @@ class Gone:
 
     def mark(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
         """Positions of records that are in no table, because they were erased before this set got them."""
-        self._execute("INSERT INTO gone{0} SELECT ?1, value, 'erased' FROM json_each(?2)", (tenant, _json(positions)))
+        self._execute("INSERT INTO tombstones{0} SELECT ?1, value, 'erased' FROM json_each(?2)", (tenant, _json(positions)))
         counts.erased += len(positions)
 
     def erase(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
         """Remove what stands at positions that this set has had, wherever it is, and what it added to sessions."""
         before = {position for (position,) in self._execute(
-            f"SELECT position FROM gone{{0}} WHERE {OF_THESE} AND why = 'erased'", (tenant, _json(positions))
+            f"SELECT position FROM gone{{0}} WHERE {OF_THESE} AND reason = 'erased'", (tenant, _json(positions))
         )}  # fmt: skip
         fresh = [position for position in dict.fromkeys(positions) if position not in before]
         values = (tenant, _json(fresh))
         dropped = self._execute(f"UPDATE gone{{0}} SET why = 'erased' WHERE {OF_THESE}", values).rowcount
         quarantined = self._execute(f"DELETE FROM quarantine{{0}} WHERE {OF_THESE}", values).rowcount
         rows = self._execute(f"DELETE FROM events{{0}} WHERE {OF_THESE} RETURNING session_position, {COLUMNS}", values).fetchall()
-        self._execute("INSERT OR IGNORE INTO gone{0} SELECT ?1, value, 'erased' FROM json_each(?2)", values)
+        self._execute("INSERT OR IGNORE INTO tombstones{0} SELECT ?1, value, 'erased' FROM json_each(?2)", values)
         if rows:
             index_sessions(self._connection, self._suffix)
             deleted = [(EventRow(*row), session_position) for session_position, *row in rows]
@@ -74,9 +74,11 @@ class Gone:
         counts.late_duplicates -= len(fresh) - dropped - quarantined - len(rows)
         counts.erased += len(fresh)
 
-    def why(self, tenant: str, position: int) -> str | None:
+    def reason(self, tenant: str, position: int) -> str | None:
         """Why a position is in no table: dropped or erased; None when it is neither."""
-        found = self._execute("SELECT why FROM gone{0} WHERE tenant_id = ? AND position = ?", (tenant, position)).fetchone()
+        found = self._execute(
+            "SELECT reason FROM tombstones{0} WHERE tenant_id = ? AND position = ?", (tenant, position)
+        ).fetchone()
         return str(found[0]) if found else None
 
     # -- names -------------------------------------------------------------------------------------------------------
