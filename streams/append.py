@@ -229,7 +229,7 @@ class Appender:
         """The keys and arguments of append.lua for appends of one tenant."""
         tenant, limits = call[0].tenant, call[-1].limits
         keys = keys_of(tenant)
-        names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.forgotten]
+        names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.suppressed]
         arguments: list[Any] = [
             tenant,
             keys.digest,

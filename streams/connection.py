@@ -32,7 +32,7 @@ class LogUnavailable(Exception):
 def script(name: str) -> "Script":
     """The script of that name beside this file, with what all scripts share before it."""
     here = resources.files("streams.scripts")
-    return Script(here.joinpath("log.lua").read_text() + here.joinpath(f"{name}.lua").read_text())
+    return Script(here.joinpath("shared.lua").read_text() + here.joinpath(f"{name}.lua").read_text())
 
 
 class Script:

@@ -143,7 +143,7 @@ class Consumer:
             keys = keys_of(tenant)
             arguments[keys.partition] += (keys.log, tenant, checkpoint)
         calls = [([groups_key(p), ready_key(p, self._group)], arguments[p]) for p in range(PARTITIONS)]
-        return sum(_value(reply) for reply in await self._connection.run("repair", calls))
+        return sum(_value(reply) for reply in await self._connection.run("requeue", calls))
 
 
 def _value(reply: Reply) -> Reply:

@@ -97,8 +97,14 @@ async def append(connection: Connection, tenant: str, control_record: ControlRec
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.erased]
     arguments = [
-        tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, time.time_ns() // 1000, _encode(control_record)
-    ]  # fmt: skip
+        tenant,
+        keys.digest,
+        ready_prefix(keys.partition),
+        keys.partition,
+        WAKE_CHANNEL,
+        time.time_ns() // 1000,
+        _encode(control_record),
+    ]
     [reply] = await connection.run("control", [(names, arguments)])
     if isinstance(reply, Exception):
         raise _refusal(tenant, str(reply))

@@ -82,11 +82,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def event_identity(tenant: str, event: Event) -> tuple[str, str]:
-    """The event's name: (event_hash, hash_parts).
+    """The identity of an event within its tenant: (event_hash, hash_parts).
 
-    `event_hash` is the md5 of the parts joined without a separator, in hexadecimal; `hash_parts` says where they were joined
-    ("S1" + "2x" and "S12" + "x" have one hash and are two events), or that the client named the event itself, or "dead_letter" for what
-    is no event and was set aside.
+    `event_hash` is the md5 of the strings joined without a separator, in hexadecimal. `hash_parts` says where they were joined:
+    ("S1" + "2x") and ("S12" + "x") have one hash and are two events. It is "id" where the client sent an event_id, and
+    "dead_letter" for a message that is no event.
     """
     if event.event_id is not None:
         joined, hash_parts = f"{tenant}{event.event_id}", "id" if event.version == EVENT_VERSION else "dead_letter"

@@ -2,7 +2,7 @@
 
 {p}:log:TENANT           stream   the tenant's log; entry ids are <position>-0
 {p}:seen:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
-{p}:forgotten:TENANT     hash     salted names of events that were forgotten -> position, and their salt; for ever
+{p}:suppressed:TENANT     hash     salted names of events that were forgotten -> position, and their salt; for ever
 {p}:usage:TENANT         hash     what the door counted of the tenant, and what is left of its limits
 {p}:tenants              set      every tenant that has a log, or whose events were all rejected
 {p}:archiving:TENANT     string   who archives or cleans the tenant's log now; a lease
@@ -41,7 +41,7 @@ class TenantKeys(msgspec.Struct, frozen=True):
     partition: int
     log: str
     seen: str
-    forgotten: str
+    suppressed: str
     usage: str
     archiving: str
     copy: str
@@ -61,7 +61,7 @@ def keys_of(tenant: str) -> TenantKeys:
         partition=partition,
         log=f"{log_prefix(partition)}{tenant}",
         seen=f"{{{partition}}}:seen:{tenant}:",
-        forgotten=f"{{{partition}}}:forgotten:{tenant}",
+        suppressed=f"{{{partition}}}:suppressed:{tenant}",
         usage=f"{usage_prefix(partition)}{tenant}",
         archiving=f"{{{partition}}}:archiving:{tenant}",
         copy=f"{{{partition}}}:copy:{tenant}",

@@ -17,9 +17,9 @@ from streams import Log
 
 ORDER = {
     "events": "position", "event_sessions": "first_position", "identity_links": "one, other", "quarantine": "position",
-    "tombstones": "position", "forgotten": "name", "checkpoints": "position",
+    "tombstones": "position", "suppressions": "name", "checkpoints": "position",
 }  # fmt: skip
-WHOLE = ("identity_links", "forgotten", "checkpoints")  # of which nothing can be left out
+WHOLE = ("identity_links", "suppressions", "checkpoints")  # of which nothing can be left out
 SHOW_POSITIONS = 10_000
 SCRATCH_CACHE_MIB = 32
 

@@ -21,7 +21,7 @@ from streams.append import LogFull, refusal_of
 from streams.archive.manifest import Erasure
 from streams.connection import Connection, LogUnavailable
 from streams.erasure.subject import Search, Subject
-from streams.erasure.suppression import remember
+from streams.erasure.suppression import suppress
 from streams.event import Record
 from streams.keys import keys_of
 from streams.log import Log
@@ -92,7 +92,7 @@ class Forgetting:
 
     async def _hold(self) -> bool:
         names = [self._keys.log, self._keys.groups, self._keys.archiving]
-        [reply] = await self._log.connection.run("cold", [(names, [self._holder, int(LEASE_SECONDS * 1000)])])
+        [reply] = await self._log.connection.run("archive_lease", [(names, [self._holder, int(LEASE_SECONDS * 1000)])])
         if isinstance(reply, Exception):
             raise refusal_of(reply)
         if reply:
@@ -111,7 +111,7 @@ class Forgetting:
         """Find what is about the subject, or was noted and is there still. Raises Gap, LogUnavailable."""
         self._through = await self._log.last_position(self._tenant)
         await self._read(0, self.search.look, lambda done: show(done, 2 * self._through))
-        held = await self._log.connection.call("HGET", self._keys.forgotten, "salt")
+        held = await self._log.connection.call("HGET", self._keys.suppressed, "salt")
         self.search.salt = self.search.salt or (held.decode() if held else secrets.token_hex(16))
         await self._read(0, self.search.look_again, lambda done: show(self._through + done, 2 * self._through))
 
@@ -130,9 +130,9 @@ class Forgetting:
         What came by one of the names while the log was read is erased, too; after it, nothing comes by them. Of a person with
         many events the newest are noted first: a session loses its first event, by which it is called, once, at last."""
         search, connection = self.search, self._log.connection
-        names = search.kept_out | {name: at for name, (at, _) in search.claims.items()}
+        names = search.suppressed | {name: at for name, (at, _) in search.claims.items()}
         if names:
-            await remember(connection, self._tenant, search.salt, names, search.claims)
+            await suppress(connection, self._tenant, search.salt, names, search.claims)
         failpoint("between_names_and_notes")
         through, self._through = self._through, await self._log.last_position(self._tenant)
         await self._read(through, search.look_again, lambda done: None)

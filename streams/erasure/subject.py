@@ -110,7 +110,7 @@ class Search:
         self._first: dict[Name, int] = {}
         self._noted: set[int] = set()
         self.salt = ""  # of the notes that are there
-        self.kept_out: dict[str, int] = {}  # salted names in these notes, each with the first position
+        self.suppressed: dict[str, int] = {}  # salted names in these notes, each with the first position
         self.to_erase: dict[int, str] = {}  # positions of records that are there, each with the salted name that goes with it
         self.claims: dict[str, tuple[int, Name]] = {}  # salted names that are forgotten, each with its first position and name
         self.sample: Record | None = None  # the first record that is meant
@@ -135,7 +135,7 @@ class Search:
         if isinstance(control_record, control.Erase):
             self.salt = control_record.salt
             self._noted.update(control_record.positions)
-            self.kept_out |= names_in(control_record)
+            self.suppressed |= names_in(control_record)
 
     def look_again(self, record: Record) -> None:
         """Decide about a record, when all that is about the subject is known and `salt` is that of the tenant."""
@@ -149,9 +149,9 @@ class Search:
             return
         salted = control.salted_name(self.salt, *name)
         first = self._first.setdefault(name, record.position) if name in self._names else None
-        goes = salted in self.kept_out or salted in self.claims or first in self._matched
+        goes = salted in self.suppressed or salted in self.claims or first in self._matched
         if goes and salted not in self.claims:
-            self.claims[salted] = (self.kept_out.get(salted, record.position), name)
+            self.claims[salted] = (self.suppressed.get(salted, record.position), name)
         if goes or is_meant:
             self.to_erase[record.position] = salted if goes and record.position == self.claims[salted][0] else ""
 

@@ -13,7 +13,7 @@ from streams.event import Record, Rejected
 from streams.keys import keys_of
 
 
-async def remember(
+async def suppress(
     connection: Connection, tenant: str, salt: str, names: Mapping[str, int], claims: Mapping[str, tuple[int, Name]] | None = None
 ) -> None:
     """Have the door answer `duplicate` for salted names, with their positions; of `claims` the names are known, and what the door
@@ -25,19 +25,19 @@ async def remember(
         part = known[begin : begin + CALL_LIMIT_EVENTS]
         seen = [keys.seen + event_hash for _, (_, (event_hash, _)) in part]
         words = [word for name, (at, (_, hash_parts)) in part for word in (name, at, hash_parts)]
-        await _run(connection, [keys.forgotten, *seen], [salt, *words])
+        await _run(connection, [keys.suppressed, *seen], [salt, *words])
     for begin in range(0, len(unknown), CALL_LIMIT_EVENTS):
         words = [word for name, at in unknown[begin : begin + CALL_LIMIT_EVENTS] for word in (name, at, "")]
-        await _run(connection, [keys.forgotten], [salt, *words])
+        await _run(connection, [keys.suppressed], [salt, *words])
 
 
 async def _run(connection: Connection, names: Sequence[str], arguments: Sequence[object]) -> None:
-    [reply] = await connection.run("forget", [(names, arguments)])
+    [reply] = await connection.run("suppress", [(names, arguments)])
     if isinstance(reply, Exception):
         raise refusal_of(reply)
 
 
-async def remember_noted(connection: Connection, tenant: str, records: Sequence[Record]) -> None:
+async def suppress_erased(connection: Connection, tenant: str, records: Sequence[Record]) -> None:
     """The same for the names in those of some records that are control. Raises LogFull, LogUnavailable."""
     for record in records:
         if record.version == control.VERSION:
@@ -46,4 +46,4 @@ async def remember_noted(connection: Connection, tenant: str, records: Sequence[
             except Rejected:
                 continue
             if isinstance(control_record, control.Erase):
-                await remember(connection, tenant, control_record.salt, names_in(control_record))
+                await suppress(connection, tenant, control_record.salt, names_in(control_record))

@@ -30,7 +30,7 @@ async def erase(connection: Connection, tenant: str, archive_url: str = "") -> E
     keys = keys_of(tenant)
     if archive_url:
         await _take(connection, keys.archiving)
-    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.forgotten, keys.copy]
+    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.suppressed, keys.copy]
     arguments = [tenant, keys.digest, ready_prefix(keys.partition), leases_prefix(keys.partition)]
     [held] = await connection.run("erase", [(names, arguments)])
     if isinstance(held, Exception):

@@ -1,4 +1,4 @@
--- append(log, tenants, groups, usage, erased, forgotten, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
+-- append(log, tenants, groups, usage, erased, suppressed, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
 --        window_ms, rejected, events_per_second, bytes_per_second, events_per_day, then for each event: digest, hash_parts, body)
 --   -> for each event: outcome, position or limit; then wait_ms
 --
@@ -8,7 +8,7 @@
 -- A script isolates but does not roll back, so the log is written first: a claim without its event would tell the
 -- client's retry "duplicate" of something that was never written.
 
-local log, tenants, groups, usage, erased, forgotten = unpack(KEYS, 1, 6)
+local log, tenants, groups, usage, erased, suppressed = unpack(KEYS, 1, 6)
 local tenant, tenant_digest, ready_prefix, partition, channel, received_at_us, window_ms, rejected = unpack(ARGV, 1, 8)
 local limits = {tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])}
 local DAY_MS = 86400000
@@ -24,10 +24,10 @@ local function find(value, wanted)
   end
 end
 
--- Where the event of this `seen` key and hash_parts was, if it was forgotten. Few tenants have forgotten anybody.
-local salt = redis.call('HGET', forgotten, 'salt')
-local function was_forgotten(seen, hash_parts)
-  return redis.call('HGET', forgotten, redis.sha1hex(salt .. string.sub(seen, -32) .. hash_parts)) or nil
+-- Where the event of this `seen` key and hash_parts was, if it was suppressed. Few tenants have suppressed anybody.
+local salt = redis.call('HGET', suppressed, 'salt')
+local function was_suppressed(seen, hash_parts)
+  return redis.call('HGET', suppressed, redis.sha1hex(salt .. string.sub(seen, -32) .. hash_parts)) or nil
 end
 
 -- What is left: of two buckets that fill with a second's worth in a second, and of the day (UTC).
@@ -59,7 +59,7 @@ for i = 7, #KEYS do
   local value = redis.call('GET', KEYS[i])
   local outcome, position, seen_digest = 1
   if value then position, seen_digest = find(value, hash_parts) end
-  if salt and not position then position, seen_digest = was_forgotten(KEYS[i], hash_parts), digest end
+  if salt and not position then position, seen_digest = was_suppressed(KEYS[i], hash_parts), digest end
   if position then
     outcome = seen_digest == digest and 2 or 3
   elseif left and passed() then

@@ -90,7 +90,7 @@ class Archiver:
     async def _archive_tenant(self, tenant: str, eager: bool, done: Archived) -> None:
         keys = keys_of(tenant)
         names = [keys.log, keys.groups, keys.archiving]
-        while taken := await self._run("cold", names, [self._holder, int(LEASE_SECONDS * 1000)]):
+        while taken := await self._run("archive_lease", names, [self._holder, int(LEASE_SECONDS * 1000)]):
             acknowledged, last, oldest = map(int, taken)
             manifest = await asyncio.to_thread(self._archive.manifest, tenant)
             if last and oldest <= manifest.through:

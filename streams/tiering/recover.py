@@ -13,7 +13,7 @@ import msgspec
 
 from streams.append import CALL_LIMIT_EVENTS, refusal_of
 from streams.archive.store import Archive
-from streams.erasure.suppression import remember_noted
+from streams.erasure.suppression import suppress_erased
 from streams.event import Record
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
@@ -46,7 +46,7 @@ async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recl
     window_us, now_us = int(dedup_window_seconds * 1_000_000), time.time_ns() // 1_000
     claims = 0
     async for page in log.read(tenant, 0, through=last):
-        await remember_noted(log.connection, tenant, page)
+        await suppress_erased(log.connection, tenant, page)
         for begin in range(0, len(page), CALL_LIMIT_EVENTS):
             seen, arguments = claims_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
             if seen:

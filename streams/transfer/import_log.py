@@ -12,7 +12,7 @@ from typing import Any
 from streams import dead_letter
 from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, refusal_of
 from streams.connection import Reply
-from streams.erasure.suppression import remember_noted
+from streams.erasure.suppression import suppress_erased
 from streams.event import (
     DEAD_LETTER_VERSION,
     EVENT_VERSION,
@@ -92,7 +92,7 @@ class Restore:
 
     async def _put(self, records: Sequence[Record]) -> None:
         """See that the log has these records: compare those it has, write the others. The door keeps out what they keep out."""
-        await patiently(partial(remember_noted, self._log.connection, self.tenant, records), seconds=self._wait_seconds)
+        await patiently(partial(suppress_erased, self._log.connection, self.tenant, records), seconds=self._wait_seconds)
         while records:
             there = max(0, self._last - records[0].position + 1)
             if there:
@@ -120,7 +120,7 @@ class Restore:
     async def _append(self, records: Sequence[Record]) -> int:
         """The log's last position before; the records were appended if they are the next."""
         call = _script_call(self.tenant, records, self._window_us, time.time_ns() // 1000)
-        [reply] = await self._log.connection.run("restore", [call])
+        [reply] = await self._log.connection.run("import_records", [call])
         return int(_value(reply))
 
 

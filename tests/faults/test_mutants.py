@@ -138,7 +138,7 @@ MUTANTS = [
         "was erased|who has no log",
         (
             ("projector/store/sqlite/tenant_deletion.py", '        store.execute("INSERT OR IGNORE INTO erased_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
-            ("streams/scripts/erase.lua", "redis.call('SADD', erased, tenant_digest)\n", ""),
+            ("streams/scripts/delete_tenant.lua", "redis.call('SADD', erased, tenant_digest)\n", ""),
         ),
     ),
     Mutant(

@@ -20,7 +20,7 @@ TABLES = {
     "identity_links": "tenant_id, one, other",
     "quarantine": "tenant_id, position",
     "tombstones": "tenant_id, position",
-    "forgotten": "tenant_id, salt, name",
+    "suppressions": "tenant_id, salt, name",
     "checkpoints": "tenant_id",
 }
 
@@ -62,7 +62,7 @@ def logs(draw: st.DrawFn) -> list[Record]:
     return found
 
 
-def note(position: int, *positions: int) -> Record:
+def control_record(position: int, *positions: int) -> Record:
     """A record that is a note."""
     return Record(position, position, 2, json.dumps({"act": "drop", "positions": positions}).encode())
 

@@ -87,7 +87,7 @@ def numbered(made: list[tuple[int, bytes]], begin: int = 1) -> list[Record]:
     return [Record(at, 1_000 + at, version, body) for at, (version, body) in enumerate(made, begin)]
 
 
-def forgotten(log: list[Record], subject: Subject, chance: random.Random) -> list[Record]:
+def suppressed(log: list[Record], subject: Subject, chance: random.Random) -> list[Record]:
     """A log with the notes that forget somebody at its end, few positions each, in any order."""
     search = Search("acme", subject)
     for record in log:
@@ -133,10 +133,10 @@ def test_tables_are_the_same_however_much_of_the_log_was_cleaned(
     before: list[tuple[int, bytes]], between: list[tuple[int, bytes]], after: list[tuple[int, bytes]], seed: int
 ) -> None:
     chance = random.Random(seed)
-    log = forgotten(numbered(before), Subject("user_id", "ann"), chance)
+    log = suppressed(numbered(before), Subject("user_id", "ann"), chance)
     log += numbered(between, len(log) + 1)
-    log = forgotten(log, Subject("session_id", "S2"), chance)
-    log = forgotten(log, Subject("user_id", "ann"), chance)  # what came since, and what was about both
+    log = suppressed(log, Subject("session_id", "S2"), chance)
+    log = suppressed(log, Subject("user_id", "ann"), chance)  # what came since, and what was about both
     log += numbered(after, len(log) + 1)
 
     whole = tables_of(log, chance)
@@ -145,7 +145,7 @@ def test_tables_are_the_same_however_much_of_the_log_was_cleaned(
     assert tables_of(cleaned(log, chance, 0.5), chance) == whole
     [(_, position, _, late, dropped, erased)] = whole["checkpoints"]
     assert len(whole["events"]) + len(whole["quarantine"]) + late + dropped + erased == position == len(log)
-    names = {row[2] for row in whole["forgotten"]}
+    names = {row[2] for row in whole["suppressions"]}
     assert not [row for row in whole["events"] if control.salted_name(SALT, row[2], row[3]) in names]
     assert min(late, dropped, erased) >= 0 and erased == sum(row[2] == "erased" for row in whole["tombstones"])
 
@@ -156,7 +156,7 @@ def test_sessions_are_the_fold_of_the_events_that_are_left(
     before: list[tuple[int, bytes]], after: list[tuple[int, bytes]], seed: int
 ) -> None:
     chance = random.Random(seed)
-    log = forgotten(numbered(before), Subject("user_id", "ann"), chance)
+    log = suppressed(numbered(before), Subject("user_id", "ann"), chance)
     cut = len(log)
     log += numbered(after, cut + 1)
 
@@ -331,7 +331,7 @@ async def test_what_is_sent_again_stays_out_within_the_window_and_after_it(
     assert [one.position for one in receipts] == list(range(41, 71))
     assert others[0].position == 44
     assert await log.last_position("acme") == last
-    server.client.delete(keys_of("acme").forgotten)  # a server that lost what it knew
+    server.client.delete(keys_of("acme").suppressed)  # a server that lost what it knew
     assert {one.status for one in await log.append("acme", about_ann(30))} == {"accepted"}
     await worker.run_to_end()
     assert not [row for row in dump(store)["events"] if CANARY in repr(row)]
@@ -443,21 +443,21 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
     server, log, _, worker, folder = life
     assert forget(server, folder).returncode == 0
     await worker.run_to_end()
-    kept = server.client.hgetall(keys_of("acme").forgotten)
+    kept = server.client.hgetall(keys_of("acme").suppressed)
     exported = command(server, folder, "streams", "export", "acme", "--out", "acme.ndjson")
     assert exported.returncode == 0 and len(kept) > 30
 
-    server.client.delete(keys_of("acme").forgotten)
+    server.client.delete(keys_of("acme").suppressed)
     await reclaim(log, "acme", dedup_window_seconds=3_600)
-    assert server.client.hgetall(keys_of("acme").forgotten) == kept
+    assert server.client.hgetall(keys_of("acme").suppressed) == kept
     server.client.flushall()
     imported = command(server, folder, "streams", "import", "acme.ndjson", ARCHIVE_URL="none")
 
     assert imported.returncode == 0, imported.stderr
-    assert server.client.hgetall(keys_of("acme").forgotten) == kept
+    assert server.client.hgetall(keys_of("acme").suppressed) == kept
     assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
     await log_erasure.erase(log.connection, "acme")
-    assert not server.client.exists(keys_of("acme").forgotten)
+    assert not server.client.exists(keys_of("acme").suppressed)
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------

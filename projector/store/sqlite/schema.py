@@ -13,7 +13,7 @@ from sqlite_utils import Database, Migrations
 from projector.projection.project import PROJECTION_VERSION
 
 LIVE, SHADOW, PREVIOUS, DROPPED = "", "__shadow", "__previous", "__dropped"
-TABLES = ("events", "event_sessions", "identity_links", "quarantine", "tombstones", "forgotten", "checkpoints")
+TABLES = ("events", "event_sessions", "identity_links", "quarantine", "tombstones", "suppressions", "checkpoints")
 
 DEFAULT_GAP_US = 1_800_000_000
 
@@ -78,7 +78,7 @@ _COLUMNS = {
         reason TEXT NOT NULL,
         PRIMARY KEY (tenant_id, position)""",
     # salted names of events that were forgotten
-    "forgotten": """
+    "suppressions": """
         tenant_id TEXT NOT NULL,
         salt TEXT NOT NULL,
         name TEXT NOT NULL,
@@ -164,7 +164,7 @@ def count_what_is_in_no_table(db: Database) -> None:
 def create_tombstones(db: Database) -> None:
     """Tables of what was dropped or erased, and of the names that stay out; in every set."""
     for (suffix,) in db.execute("SELECT suffix FROM table_sets").fetchall():
-        for table in ("tombstones", "forgotten"):
+        for table in ("tombstones", "suppressions"):
             db.execute(f"CREATE TABLE IF NOT EXISTS {table}{suffix} ({_COLUMNS[table]}) STRICT, WITHOUT ROWID")
 
 

@@ -142,14 +142,14 @@ class Tables:
         for placed in [*batch.control_records, None]:
             here = range(begin, placed.position if placed else batch.through + 1)
             named = [one for one in (*names_of(rows), *batch.named) if one[0] in here]
-            kept_out = self.tombstones.kept_out(batch.tenant, named)
-            self.tombstones.mark(batch.tenant, sorted(kept_out), counts)
-            stays = [one for one in batch.quarantined if one.position in here and one.position not in kept_out]
+            suppressed = self.tombstones.suppressed(batch.tenant, named)
+            self.tombstones.mark(batch.tenant, sorted(suppressed), counts)
+            stays = [one for one in batch.quarantined if one.position in here and one.position not in suppressed]
             self._insert_quarantine(stays)
-            if stored and not batch.control_records and not kept_out:
+            if stored and not batch.control_records and not suppressed:
                 self._write(batch.tenant, [], stored, counts)
             else:
-                fresh = [row for row in rows if row.position in here and row.position not in kept_out]
+                fresh = [row for row in rows if row.position in here and row.position not in suppressed]
                 self._write(batch.tenant, fresh, None, counts)
             if placed:
                 self.tombstones.carry_out(batch.tenant, placed.control_record, counts)

@@ -20,7 +20,7 @@ KEYS = {
     "identity_links": "one",
     "quarantine": "position",
     "tombstones": "position",
-    "forgotten": "name",
+    "suppressions": "name",
 }
 KEPT = ("api_keys", "tenant_limits")
 

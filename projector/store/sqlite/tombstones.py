@@ -39,7 +39,7 @@ class Tombstones:
         counts.dropped += 1
         if isinstance(control_record, control.Erase):
             self.erase(tenant, control_record.positions, counts)
-            self._keep_out(tenant, control_record)
+            self._suppress(tenant, control_record)
         else:
             self._drop(tenant, control_record.positions, counts)
 
@@ -83,13 +83,13 @@ class Tombstones:
 
     # -- names -------------------------------------------------------------------------------------------------------
 
-    def _keep_out(self, tenant: str, control_record: control.Erase) -> None:
+    def _suppress(self, tenant: str, control_record: control.Erase) -> None:
         """From here on, what has one of these names does not become a row."""
         names = _json([name for name in control_record.names if name])
-        statement = "INSERT OR IGNORE INTO forgotten{0} SELECT ?1, ?2, value FROM json_each(?3)"
+        statement = "INSERT OR IGNORE INTO suppressions{0} SELECT ?1, ?2, value FROM json_each(?3)"
         self._execute(statement, (tenant, control_record.salt, names))
 
-    def kept_out(self, tenant: str, named: Sequence[tuple[int, str, str]]) -> set[int]:
+    def suppressed(self, tenant: str, named: Sequence[tuple[int, str, str]]) -> set[int]:
         """Which of some events, (position, event_hash, hash_parts), have names that were forgotten: their positions."""
         found: set[int] = set()
         for salt in self._salts(tenant):
@@ -99,7 +99,9 @@ class Tombstones:
                 name = salted.copy()
                 name.update(f"{event_hash}{hash_parts}".encode())
                 at.setdefault(name.hexdigest(), []).append(position)
-            statement = "SELECT value FROM json_each(?3) CROSS JOIN forgotten{0} ON tenant_id = ?1 AND salt = ?2 AND name = value"
+            statement = (
+                "SELECT value FROM json_each(?3) CROSS JOIN suppressions{0} ON tenant_id = ?1 AND salt = ?2 AND name = value"
+            )
             for (name_of_one,) in self._execute(statement, (tenant, salt, _json(list(at)))):
                 found.update(at[name_of_one])
         return found
@@ -108,7 +110,7 @@ class Tombstones:
         """A tenant's salts: one, unless its log was put together of several."""
         salt = ""
         while salt is not None:
-            statement = "SELECT min(salt) FROM forgotten{0} WHERE tenant_id = ? AND salt > ?"
+            statement = "SELECT min(salt) FROM suppressions{0} WHERE tenant_id = ? AND salt > ?"
             [salt] = self._execute(statement, (tenant, salt)).fetchone()
             if salt is not None:
                 yield salt
@@ -119,7 +121,7 @@ class Tombstones:
 
 
 def names_of(rows: Sequence[EventRow]) -> list[tuple[int, str, str]]:
-    """Rows as `kept_out` takes them."""
+    """Rows as `suppressed` takes them."""
     return [(row.position, row.event_hash, row.hash_parts) for row in rows]
 
 
