@@ -10,14 +10,14 @@ from streams.append import LogFull, TenantErased
 from streams.archive.manifest import ArchiveMoved
 from streams.connection import Connection
 from streams.control import LogMissing
-from streams.erasure.erase import Cleaned, Forgetting, LeaseLost, NoRoom
+from streams.erasure.erase import Cleanup, LeaseLost, NoMemoryForRewrite, SubjectErasure
 from streams.erasure.subject import Subject
 from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
 from streams.runtime.progress import Progress
 from streams.runtime.settings import Settings
 
-REFUSALS = (LogFull, LogMissing, TenantErased, LeaseLost, NoRoom, ArchiveMoved)
+REFUSALS = (LogFull, LogMissing, TenantErased, LeaseLost, NoMemoryForRewrite, ArchiveMoved)
 
 
 class Where(click.ParamType[Subject]):
@@ -66,30 +66,30 @@ async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -
     async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         if not await log.holds(tenant):
             raise LogMissing(tenant)
-        forgetting = Forgetting(log, tenant, subject)
-        async with forgetting.alone():
+        erasure = SubjectErasure(log, tenant, subject)
+        async with erasure.alone():
             with Progress("reading") as progress:
-                await forgetting.look(progress)
-            found = len(forgetting.search.to_note)
+                await erasure.look(progress)
+            found = len(erasure.search.to_note)
             if found:
-                print(_found(tenant, forgetting))
+                print(_found(tenant, erasure))
                 if not yes:
                     click.confirm("Forget them, for good?", abort=True)
-                    await forgetting.insist()
-            elif not forgetting.search.was_noted:
+                    await erasure.keep_lease()
+            elif not erasure.search.was_noted:
                 print(f"No record of {tenant} names it; there is nothing to forget.")
                 return 0
-            last = await forgetting.note()
+            last = await erasure.note()
             with Progress("copying the log") as progress:
-                cleaned = await forgetting.clean(progress)
-            level = await forgetting.reach(last)
+                cleaned = await erasure.clean(progress)
+            level = await erasure.reach(last)
     print(_done(found, last, cleaned))
     print(_of_tables(level))
     return 0
 
 
-def _found(tenant: str, forgetting: Forgetting) -> str:
-    search = forgetting.search
+def _found(tenant: str, erasure: SubjectErasure) -> str:
+    search = erasure.search
     words = f"{len(search.to_note)} records of {tenant} are to be erased"
     if search.sample is None:
         return words
@@ -97,12 +97,14 @@ def _found(tenant: str, forgetting: Forgetting) -> str:
     return f"{words}; the first that names it is at position {search.sample.position}, received {received}"
 
 
-def _done(found: int, last: int, cleaned: Cleaned) -> str:
+def _done(found: int, last: int, cleaned: Cleanup) -> str:
     words = f"{found} records forgotten; the log says so at position {last}." if found else "Nothing new was to be forgotten."
     words += f"\ncleaned: {cleaned.entries} records on the server, {cleaned.segments} segments of the archive"
-    if cleaned.written_anew is None:
+    if cleaned.file_rewritten is None:
         return f"{words}; the server has no append-only file, or lets nobody have it written anew"
-    return words + ("; the append-only file was written anew" if cleaned.written_anew else "; the append-only file could NOT be")
+    return words + (
+        "; the append-only file was written anew" if cleaned.file_rewritten else "; the append-only file could NOT be"
+    )
 
 
 def _of_tables(level: bool) -> str:

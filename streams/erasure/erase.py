@@ -1,4 +1,4 @@
-"""Forgetting somebody: a note in the log says which records are erased, then their bytes leave the server and the archive.
+"""SubjectErasure somebody: a note in the log says which records are erased, then their bytes leave the server and the archive.
 
 Whatever is killed on the way, the next run reads from the log what was noted and is there still, and goes on. Positions stay: an
 erased record stands where the one before stood, so that nobody who reads a log needs to know.
@@ -41,7 +41,7 @@ class LeaseLost(Exception):
         super().__init__(self.__doc__)
 
 
-class NoRoom(Exception):
+class NoMemoryForRewrite(Exception):
     """The server's memory has no room for a second log of this tenant: the log stays as it was, and what is noted is erased from
     it when this is run again with more memory. The tables forget meanwhile."""
 
@@ -49,16 +49,16 @@ class NoRoom(Exception):
         super().__init__(self.__doc__)
 
 
-class Cleaned(msgspec.Struct, frozen=True):
+class Cleanup(msgspec.Struct, frozen=True):
     """What was cleaned: entries of the server's stream, segments of the archive; whether its append-only file was written anew,
     None when it has none or does not allow that."""
 
     entries: int
     segments: int
-    written_anew: bool | None
+    file_rewritten: bool | None
 
 
-class Forgetting:
+class SubjectErasure:
     """One run over one tenant's log, while nobody else archives or cleans it: search, note, clean, in this order."""
 
     def __init__(self, log: Log, tenant: str, subject: Subject) -> None:
@@ -85,7 +85,7 @@ class Forgetting:
             if await self._log.connection.call("GET", self._keys.archiving) == self._holder.encode():
                 await self._log.connection.call("DEL", self._keys.archiving)
 
-    async def insist(self) -> None:
+    async def keep_lease(self) -> None:
         """Go on after a while in which nothing was done, such as a question. Raises LeaseLost."""
         if not await self._hold():
             raise LeaseLost
@@ -159,10 +159,10 @@ class Forgetting:
 
     # -- cleaning ------------------------------------------------------------------------------------------------------
 
-    async def clean(self, show: Show) -> Cleaned:
+    async def clean(self, show: Show) -> Cleanup:
         """Erase what is noted from the server and from the archive, and what a run that was killed left there.
 
-        Raises LeaseLost, NoRoom, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable."""
+        Raises LeaseLost, NoMemoryForRewrite, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable."""
         positions = sorted(self.search.to_erase)
         entries = await self._clean_log(positions, show)
         failpoint("between_log_and_archive")
@@ -170,7 +170,7 @@ class Forgetting:
         if self._log.archive_url:
             erasure = Erasure(self._subject.digest(self.search.salt), self._through, len(positions), time.time_ns() // 1_000)
             segments = await asyncio.to_thread(_clean_archive, self._log.archive_url, self._tenant, positions, erasure)
-        return Cleaned(entries, segments, await rewrite_append_only_file(self._log.connection))
+        return Cleanup(entries, segments, await rewrite_append_only_file(self._log.connection))
 
     async def _clean_log(self, positions: Sequence[int], show: Show) -> int:
         """Put a copy of the stream, without what is erased, in its place; how many of its entries those were. Also when it holds
@@ -196,7 +196,7 @@ class Forgetting:
             if isinstance(reply, Exception):
                 await self._log.connection.call("UNLINK", keys.copy)
                 error = refusal_of(reply)
-                raise NoRoom from None if isinstance(error, LogFull) else error
+                raise NoMemoryForRewrite from None if isinstance(error, LogFull) else error
             if reply == b"taken":
                 raise LeaseLost
             if b"-" not in reply:

@@ -84,7 +84,7 @@ KINDS: dict[str, Kind] = {
     **{f"dies-alone-at-{p}": Kind(partial(processes.die_alone_at, p, n), (PROJECTION,)) for p, n in PROJECTOR_POINTS.items()},
     **{f"rebuild-dies-at-{p}": Kind(partial(tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-FORGET_POINTS = (  # each of which tests/test_forget.py passes
+ERASE_POINTS = (  # each of which tests/test_forget.py passes
     "between_names_and_notes",
     "between_forgetting_notes",
     "while_the_log_is_copied",
@@ -93,6 +93,6 @@ FORGET_POINTS = (  # each of which tests/test_forget.py passes
     "between_manifest_and_removal",
 )
 POINTS = {
-    *PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *VACUUM_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, *FORGET_POINTS,
+    *PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *VACUUM_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, *ERASE_POINTS,
     "during_erasure",
 }  # fmt: skip

@@ -21,7 +21,7 @@ from tests.faults.environment import Violation, failpoints, remove
 from tests.faults.fold import log_keys
 from tests.faults.invariants import check, digest_of_tables
 from tests.faults.journal import LIMIT, LIMITED, TENANTS, Journal
-from tests.faults.kinds import BACKUP_POINTS, DROP_POINTS, FORGET_POINTS, KINDS, POINTS, Kind
+from tests.faults.kinds import BACKUP_POINTS, DROP_POINTS, ERASE_POINTS, KINDS, POINTS, Kind
 from tests.faults.scene import Scene
 from tests.faults.system import NAMES, System
 from tests.faults.tables import keep_for_tomorrow, to_the_end
@@ -195,7 +195,7 @@ async def run(code: Path, server: str, seed: int, begin: int, rounds: int, only:
         print(f"answers {dict(epoch.journal.statuses)}, points {dict(epoch.system.reached)}", flush=True)
         reached |= set(epoch.system.reached)
         numbers, decks = numbers[count:], decks[count:]
-    missed = POINTS - reached - {*DROP_POINTS, *BACKUP_POINTS, *FORGET_POINTS}
+    missed = POINTS - reached - {*DROP_POINTS, *BACKUP_POINTS, *ERASE_POINTS}
     if only is None and rounds >= FULL_ROUNDS and missed:
         raise Violation(f"no process ended at {missed}")
 

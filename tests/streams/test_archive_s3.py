@@ -20,7 +20,7 @@ from streams import Connection, Log, keys_of
 from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_erasure
-from streams.erasure.erase import Forgetting
+from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
 from streams.tiering.verify import problems
 from tests.streams.test_archive import archiver, everything
@@ -208,12 +208,12 @@ async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteSt
         await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
         await archiver(log).run_once()
         [before] = Archive(url_of(s3)).manifest("acme").segments
-        forgetting = Forgetting(log, "acme", Subject("session_id", "ann"))
+        erasure = SubjectErasure(log, "acme", Subject("session_id", "ann"))
 
-        async with forgetting.alone():
-            await forgetting.look(lambda done, total: None)
-            await forgetting.note()
-            cleaned = await forgetting.clean(lambda done, total: None)
+        async with erasure.alone():
+            await erasure.look(lambda done, total: None)
+            await erasure.note()
+            cleaned = await erasure.clean(lambda done, total: None)
 
         manifest = Archive(url_of(s3)).manifest("acme")
         named = [one["Key"].rpartition("/")[2] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]

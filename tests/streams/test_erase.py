@@ -21,12 +21,12 @@ from projector.rebuild.verify import verify
 from projector.store.sqlite.store import SqliteStore
 from streams import Connection, Event, Log, Record, control, event_identity, keys_of, make_event
 from streams.erasure import tenant_deletion as log_erasure
-from streams.erasure.erase import Forgetting
+from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Search, Subject
 from streams.tiering.recover import reclaim
 from streams.tiering.verify import problems
 from tests.api.test_tenant_deletion import everything_in
-from tests.faults.kinds import FORGET_POINTS
+from tests.faults.kinds import ERASE_POINTS
 from tests.projector.test_projection import dump, dump_memory
 from tests.support.events import event, events
 from tests.support.http import environment, opened, process_of, wait_until
@@ -346,7 +346,7 @@ async def test_what_is_sent_again_stays_out_within_the_window_and_after_it(
 # -- interrupted, refused, under load --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", FORGET_POINTS)
+@pytest.mark.parametrize("point", ERASE_POINTS)
 async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: str) -> None:
     server, log, store, worker, folder = life
 
@@ -405,11 +405,11 @@ async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: 
             await until(lambda: store.tables().checkpoint("acme").position == 560)
             writing = [asyncio.create_task(write(number)) for number in range(3)]
             for _ in range(3):
-                forgetting = Forgetting(log, "acme", Subject("user_id", "ann"))
-                async with forgetting.alone():
-                    await forgetting.look(lambda done, total: None)
-                    last = await forgetting.note()
-                    cleaned = await forgetting.clean(lambda done, total: None)
+                erasure = SubjectErasure(log, "acme", Subject("user_id", "ann"))
+                async with erasure.alone():
+                    await erasure.look(lambda done, total: None)
+                    last = await erasure.note()
+                    cleaned = await erasure.clean(lambda done, total: None)
                 await log.append("acme", [event(event_id=f"{CANARY} {last}", user_id="ann", session_id="S1")])
                 assert cleaned.entries in (60, 1)
             stop.set()

@@ -181,9 +181,9 @@ class SqliteStore(SqliteFile):
         rename_set(self._connection, suffix, "__next")
         rename_set(self._connection, LIVE, PREVIOUS)
         rename_set(self._connection, "__next", LIVE)
-        self._forget_in_previous()
+        self._erase_from_previous()
 
-    def _forget_in_previous(self) -> None:
+    def _erase_from_previous(self) -> None:
         """Erase from the previous set what it has of those whom the live one has forgotten; within the caller's transaction."""
         if not self.has_set(PREVIOUS):
             return
@@ -229,7 +229,7 @@ class SqliteStore(SqliteFile):
             self._connection.execute(
                 f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}{SHADOW} WHERE tenant_id = ?", (tenant,)
             )
-        self._forget_in_previous()
+        self._erase_from_previous()
 
     def drop_leftovers(self) -> None:
         """Remove sets that nobody can reach any more, and the files of a rebuild that was killed."""
