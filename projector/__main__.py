@@ -18,7 +18,7 @@ from projector.commands.backup import backup, restore
 from projector.commands.cli import Begin, Moment, opened, run_command
 from projector.commands.quarantine import LEVEL_SECONDS, quarantine
 from projector.commands.tables import adopt_command, copy_command
-from projector.divergence import LogDiffers, LogErased
+from projector.divergence import DeletedTenantHasLog, LogDiffers
 from projector.live.worker import Worker
 from projector.quarantine import behind, level
 from projector.rebuild import point_in_time
@@ -106,7 +106,7 @@ def vacuum() -> None:
                     try:
                         if not await level(log, store, tenant, seconds=LEVEL_SECONDS):
                             late.append(tenant)
-                    except (LogDiffers, LogErased, Gap) as error:
+                    except (LogDiffers, DeletedTenantHasLog, Gap) as error:
                         late.append(tenant)
                         print(error)
                 store.vacuum()

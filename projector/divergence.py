@@ -30,7 +30,7 @@ class LogUnreadable(Exception):
         super().__init__(f"the log of {tenant} cannot be read: {reason}")
 
 
-class LogErased(Exception):
+class DeletedTenantHasLog(Exception):
     """The tenant was erased from the tables, and there is a log of it again: one of a server that was restored."""
 
     def __init__(self, tenant: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from projector.divergence import LogErased, disagreements
+from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.projection.project import QuarantineRow, content_of, row_of
 from projector.rebuild.replay import Span, read
 from projector.store.sqlite.connection import store_errors
@@ -161,12 +161,12 @@ def became(store: SqliteStore, tenant: str, positions: Sequence[int]) -> dict[st
 
 async def level(log: Log, store: SqliteStore, tenant: str, *, seconds: float) -> bool:
     """Until the tables have all that a tenant's log has now, a drop that somebody began included; False when that takes longer.
-    Raises LogBehind, LogDiffers, LogErased, Gap."""
+    Raises LogBehind, LogDiffers, DeletedTenantHasLog, Gap."""
     checkpoint = store.tables().checkpoint(tenant)
     surveys = [one for one in await log.survey([keys_of(tenant).partition]) if one.tenant == tenant]
     [survey] = surveys or [Survey(tenant, 0, 0)]
     if checkpoint is NOTHING and survey.last and store.tables().is_erased(tenant):
-        raise LogErased(tenant)
+        raise DeletedTenantHasLog(tenant)
     for wrong in (await disagreements(log, [survey], {tenant: checkpoint})).values():
         raise wrong
     return await reach(log, store, tenant, survey.last, seconds=seconds)
@@ -200,7 +200,7 @@ async def reach(log: Log, store: SqliteStore, tenant: str, position: int, *, sec
 
 async def drop(log: Log, store: SqliteStore, selection: Selection) -> tuple[int, int]:
     """Append the notes that drop what is meant of one tenant; how many records they name, and the last note's position, 0 when
-    there was nothing to drop. Raises LogMissing, TenantErased, LogFull, LogUnavailable."""
+    there was nothing to drop. Raises LogMissing, TenantDeleted, LogFull, LogUnavailable."""
     assert selection.tenant is not None
     store.check_version("")
     dropped = last = 0

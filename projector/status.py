@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from projector.divergence import LogErased, disagreements
+from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.live.worker import group_of
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint
@@ -42,7 +42,7 @@ async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) ->
     logs = {survey.tenant: survey for survey in await log.survey()}
     checkpoints, quarantined, sessions, erased = await asyncio.to_thread(_of_tables, store, logs, with_sessions)
     surveys = [logs.get(tenant, Survey(tenant, 0, 0)) for tenant in sorted(logs.keys() | checkpoints.keys())]
-    wrong = await disagreements(log, surveys, checkpoints) | {tenant: LogErased(tenant) for tenant in erased}
+    wrong = await disagreements(log, surveys, checkpoints) | {tenant: DeletedTenantHasLog(tenant) for tenant in erased}
     ages = await _ages_seconds(log, surveys, checkpoints)
     found = []
     for survey in surveys:

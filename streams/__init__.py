@@ -1,7 +1,7 @@
 """The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
 
 from streams import control, dead_letter
-from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantErased
+from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantDeleted
 from streams.archive.manifest import ArchiveUnavailable
 from streams.connection import Connection, LogUnavailable
 from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
@@ -67,7 +67,7 @@ __all__ = [
     "StoredEvent",
     "Survey",
     "Taken",
-    "TenantErased",
+    "TenantDeleted",
     "Wanted",
     "check_event",
     "configure_logging",

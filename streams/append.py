@@ -36,7 +36,7 @@ class LogRefused(Exception):
     """The server answered an append with an error of its own."""
 
 
-class TenantErased(Exception):
+class TenantDeleted(Exception):
     """The tenant was erased: nothing is taken for it until it is created again (python -m api tenant create)."""
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class Appender:
         """The keys and arguments of append.lua for appends of one tenant."""
         tenant, limits = call[0].tenant, call[-1].limits
         keys = keys_of(tenant)
-        names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.suppressed]
+        names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, keys.suppressed]
         arguments: list[Any] = [
             tenant,
             keys.digest,
@@ -310,8 +310,8 @@ def _fail(call: list[_Append], error: Exception) -> None:
 def refusal_of(reply: Exception) -> Exception:
     """The error of a script call; older servers hide OOM in a plain error, so the text decides."""
     text = str(reply)
-    if "ERASED" in text:
-        return TenantErased()
+    if "DELETED" in text:
+        return TenantDeleted()
     if "OOM" in text or "maxmemory" in text:
         return LogFull()
     if "MISCONF" in text or "READONLY" in text or "NOREPLICAS" in text:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from streams.append import LogFull, TenantErased
+from streams.append import LogFull, TenantDeleted
 from streams.connection import Connection, LogUnavailable
 from streams.event import Record, Rejected
 from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
@@ -92,10 +92,10 @@ def salted_name(salt: str, event_hash: str, hash_parts: str) -> str:
 
 
 async def append(connection: Connection, tenant: str, control_record: ControlRecord) -> int:
-    """Put a note at the end of a tenant's log; its position. Raises LogMissing, TenantErased, LogFull, LogUnavailable (it may
+    """Put a note at the end of a tenant's log; its position. Raises LogMissing, TenantDeleted, LogFull, LogUnavailable (it may
     have been written: whoever asks again looks at the tables first)."""
     keys = keys_of(tenant)
-    names = [keys.log, keys.tenants, keys.groups, keys.erased]
+    names = [keys.log, keys.tenants, keys.groups, keys.deleted]
     arguments = [
         tenant,
         keys.digest,
@@ -112,8 +112,8 @@ async def append(connection: Connection, tenant: str, control_record: ControlRec
 
 
 def _refusal(tenant: str, text: str) -> Exception:
-    if "ERASED" in text:
-        return TenantErased()
+    if "DELETED" in text:
+        return TenantDeleted()
     if "NOLOG" in text:
         return LogMissing(tenant)
     if "OOM" in text or "maxmemory" in text:

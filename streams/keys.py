@@ -7,7 +7,7 @@
 {p}:tenants              set      every tenant that has a log, or whose events were all rejected
 {p}:archiving:TENANT     string   who archives or cleans the tenant's log now; a lease
 {p}:copy:TENANT          stream   the log while it is cleaned, until it takes the log's place
-{p}:erased               set      digests of tenants that were erased: nothing is taken for them
+{p}:deleted              set      digests of tenants that were erased: nothing is taken for them
 {p}:groups               set      groups that a new log gets at its first event
 {p}:ready:GROUP          zset     tenants with records that GROUP has not applied; score = when they may be taken
 {p}:leases:GROUP         hash     tenant -> the projector that has taken it
@@ -47,7 +47,7 @@ class TenantKeys(msgspec.Struct, frozen=True):
     copy: str
     tenants: str
     groups: str
-    erased: str
+    deleted: str
     digest: str
 
 
@@ -67,7 +67,7 @@ def keys_of(tenant: str) -> TenantKeys:
         copy=f"{{{partition}}}:copy:{tenant}",
         tenants=tenants_key(partition),
         groups=groups_key(partition),
-        erased=erased_key(partition),
+        deleted=deleted_key(partition),
         digest=hashlib.sha256(tenant.encode()).hexdigest(),
     )
 
@@ -82,9 +82,9 @@ def usage_prefix(partition: int) -> str:
     return f"{{{partition}}}:usage:"
 
 
-def erased_key(partition: int) -> str:
+def deleted_key(partition: int) -> str:
     """The set of digests of tenants that were erased."""
-    return f"{{{partition}}}:erased"
+    return f"{{{partition}}}:deleted"
 
 
 def tenants_key(partition: int) -> str:

@@ -82,7 +82,7 @@ class Log:
         `rejected` more, which nobody could append, are counted.
 
         Raises LogUnavailable (some may have been written: appending them again is safe), LogFull, LogRefused, LogBusy,
-        TenantErased. Appends that wait while others are on their way go out together (group commit), so one fsync serves many.
+        TenantDeleted. Appends that wait while others are on their way go out together (group commit), so one fsync serves many.
         """
         return await self._appender.append(tenant, events, limits=limits, rejected=rejected)
 

@@ -15,7 +15,7 @@ from api.commands.cli import opened, tenant_or_exit
 from projector import SqliteStore, TenantLimits
 from projector.store.sqlite import tenant_deletion, tenant_limits
 from streams import INTEGER_LIMIT, LIMIT_NAMES, Connection, Settings
-from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure import tenant_deletion as log_deletion
 
 T = TypeVar("T")
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
@@ -85,8 +85,8 @@ def create(name: str) -> None:
     """Let TENANT, which was erased, begin again; its log starts at position 1. Others need no creation."""
     tenant_or_exit(name)
     with opened() as (settings, store):
-        was_erased = tenant_deletion.create(store, name)
-        if not _ask(settings, lambda connection: log_erasure.create(connection, name)) and not was_erased:
+        was_deleted = tenant_deletion.create(store, name)
+        if not _ask(settings, lambda connection: log_deletion.create(connection, name)) and not was_deleted:
             sys.exit(f"{name} was not erased; there is nothing to do.")
     print(f"{name} may begin again. Keys that it had are gone: python -m api key create {name}")
 
@@ -94,7 +94,7 @@ def create(name: str) -> None:
 @tenant.command()
 @click.argument("name", metavar="TENANT")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def erase(name: str, yes: bool) -> None:
+def delete(name: str, yes: bool) -> None:
     """Remove TENANT from everywhere, for good: its log, rows, sessions, quarantine, keys, limits and counts.
 
     While it is removed, and from then on, what is sent for it is answered 410. Previous tables go, too; backups of yours do
@@ -105,16 +105,16 @@ def erase(name: str, yes: bool) -> None:
         click.confirm(f"Remove everything of {name}? Nothing brings it back", abort=True)
     with opened() as (settings, store):
         with store.rebuilding():
-            removed = _erase(settings, store, name)
+            removed = _delete(settings, store, name)
     for what, count in removed.items():
         print(f"{count:>12,} {what}")
     print(f"Everything of {name} is removed. Nothing is taken for it until `python -m api tenant create {name}`.")
 
 
-def _erase(settings: Settings, store: SqliteStore, name: str) -> dict[str, int]:
+def _delete(settings: Settings, store: SqliteStore, name: str) -> dict[str, int]:
     """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
-    log = _ask(settings, lambda connection: log_erasure.erase(connection, name, settings.archive))
-    rows = tenant_deletion.erase(store, name)
+    log = _ask(settings, lambda connection: log_deletion.delete_tenant(connection, name, settings.archive))
+    rows = tenant_deletion.delete_tenant(store, name)
     return {"records of the log": log.records, "claims on names": log.claims, "files of the archive": log.files} | {
         f"rows of {table}": count for table, count in sorted(rows.items())
     }

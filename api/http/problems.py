@@ -11,7 +11,7 @@ from starlette.routing import Match
 
 from api.schemas import ProblemDetails
 from projector import StoreUnavailable
-from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected, TenantErased
+from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected, TenantDeleted
 
 log_of_api = logging.getLogger("api")
 HEADERS = {503: {"retry-after": "1"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": 'Bearer realm="penstock"'}}
@@ -36,7 +36,7 @@ ERRORS: dict[type[Exception], tuple[int, str]] = {
     LogRefused: (500, "log-refused"),
     StoreUnavailable: (503, "tables-unavailable"),
     BadTenant: (400, "tenant-invalid"),
-    TenantErased: (410, "tenant-erased"),
+    TenantDeleted: (410, "tenant-deleted"),
     Rejected: (400, "invalid-request"),
 }
 TITLES = {404: "not-found", 405: "method-not-allowed"}

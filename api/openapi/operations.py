@@ -81,7 +81,7 @@ CODES_OF_MODE: dict[str, dict[int, tuple[str, ...]]] = {
 CODES_OF_READS: dict[int, tuple[str, ...]] = {400: ("invalid-parameter",), 503: ("tables-unavailable", "not-yet-projected")}
 CODES_OF_APPENDS: dict[int, tuple[str, ...]] = {
     400: ("not-json", "not-gzip"),
-    410: ("tenant-erased",),
+    410: ("tenant-deleted",),
     413: ("request-too-large", "too-many-events"),
     415: ("encoding-unsupported",),
     429: ("too-many-new-tenants",),

@@ -13,10 +13,10 @@ from importlib.metadata import version
 
 import msgspec
 
-from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, ErasedTenant, Folder, KeptLog, digest_of_file
+from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, DeletedTenant, Folder, KeptLog, digest_of_file
 from projector.backup.incremental_copy import RecordsDiffer, carry
 from streams.connection import Connection, LogUnavailable
-from streams.keys import PARTITIONS, erased_key, keys_of
+from streams.keys import PARTITIONS, deleted_key, keys_of
 from streams.log import Gap, Log, Survey
 from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
@@ -46,16 +46,16 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
     ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
     """
     while True:
-        erased = await erased_tenants(log.connection)
+        erased = await deleted_tenants(log.connection)
         await copy_tables(folder.next_tables)
         failpoint("after_tables_before_log")
         try:
             tenants, added = await _copy_logs(log, folder, erased, show)
         except (RecordsDiffer, LogLost, Gap):
-            if await erased_tenants(log.connection) == erased:
+            if await deleted_tenants(log.connection) == erased:
                 raise
         else:
-            if await erased_tenants(log.connection) == erased:
+            if await deleted_tenants(log.connection) == erased:
                 break
         os.unlink(folder.next_tables)  # a tenant was erased meanwhile, and these tables may have it
     size, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
@@ -63,18 +63,18 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
     backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size, digest, tenants, erased)
     failpoint("before_backup_is_one")
     folder.finish(backup)
-    for tenant in _of_erased(folder.tenants(), erased):
+    for tenant in _of_deleted(folder.tenants(), erased):
         await asyncio.to_thread(folder.archive().remove, tenant)
     return Made(backup, added)
 
 
-async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], show: Show) -> tuple[list[KeptLog], int]:
+async def _copy_logs(log: Log, folder: Folder, erased: Sequence[DeletedTenant], show: Show) -> tuple[list[KeptLog], int]:
     """Every log into the folder; what it has then, and how many records were added."""
     surveys = await log.survey()
     usages = await _usages(log.connection, surveys)
     archive = folder.archive()
     there = {survey.tenant for survey in surveys}
-    for tenant in sorted(set(folder.tenants()) - there - set(_of_erased(folder.tenants(), erased))):
+    for tenant in sorted(set(folder.tenants()) - there - set(_of_deleted(folder.tenants(), erased))):
         if kept := (await asyncio.to_thread(archive.manifest, tenant)).through:
             raise LogLost(tenant, 0, kept)
     total = sum(survey.last for survey in surveys)
@@ -98,7 +98,7 @@ async def _copy_logs(log: Log, folder: Folder, erased: Sequence[ErasedTenant], s
     return [KeptLog(survey.tenant, survey.last, usages[survey.tenant]) for survey in surveys], added
 
 
-def _of_erased(tenants: Sequence[str], erased: Sequence[ErasedTenant]) -> list[str]:
+def _of_deleted(tenants: Sequence[str], erased: Sequence[DeletedTenant]) -> list[str]:
     digests = {one.digest for one in erased}
     return [tenant for tenant in tenants if keys_of(tenant).digest in digests]
 
@@ -115,11 +115,11 @@ async def _usages(connection: Connection, surveys: Sequence[Survey]) -> dict[str
     return found
 
 
-async def erased_tenants(connection: Connection) -> list[ErasedTenant]:
+async def deleted_tenants(connection: Connection) -> list[DeletedTenant]:
     """Every tenant that was erased. Raises LogUnavailable."""
     found = []
-    for partition, reply in enumerate(await connection.calls([("SMEMBERS", erased_key(p)) for p in range(PARTITIONS)])):
+    for partition, reply in enumerate(await connection.calls([("SMEMBERS", deleted_key(p)) for p in range(PARTITIONS)])):
         if isinstance(reply, Exception):
             raise LogUnavailable(str(reply))
-        found += [ErasedTenant(partition, digest.decode()) for digest in sorted(reply)]
+        found += [DeletedTenant(partition, digest.decode()) for digest in sorted(reply)]
     return found

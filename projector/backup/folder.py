@@ -53,7 +53,7 @@ class KeptLog(msgspec.Struct, frozen=True):
     usage: dict[str, str] = {}
 
 
-class ErasedTenant(msgspec.Struct, frozen=True):
+class DeletedTenant(msgspec.Struct, frozen=True):
     """A tenant that was erased: where the server knows it, and the digest of its name."""
 
     partition: int
@@ -70,7 +70,7 @@ class Backup(msgspec.Struct, frozen=True):
     tables_bytes: int
     tables_sha256: str
     tenants: list[KeptLog]
-    erased: list[ErasedTenant]
+    erased: list[DeletedTenant]
     sha256: str = ""
 
     @property

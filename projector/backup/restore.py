@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 
-from projector.backup.create import erased_tenants
+from projector.backup.create import deleted_tenants
 from projector.backup.folder import Backup, DamagedBackup, Folder, KeptLog
 from projector.backup.incremental_copy import Comparison, carry, pages_of
 from streams.archive.store import Archive
 from streams.connection import LogUnavailable
 from streams.event import Record
-from streams.keys import erased_key, keys_of
+from streams.keys import deleted_key, keys_of
 from streams.log import Log
 from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
@@ -24,7 +24,7 @@ from streams.transfer.format import FORMAT, FORMAT_VERSION, Header
 from streams.transfer.import_log import Restore
 
 
-class ErasedThere(Exception):
+class TenantDeletedThere(Exception):
     """A tenant of the backup was erased on the server: it must not come back by itself."""
 
     def __init__(self, tenant: str) -> None:
@@ -65,14 +65,14 @@ class Recovery:
             show(done, backup.records)
 
     async def compare(self, backup: Backup, show: Show) -> None:
-        """Look at what is there of its logs. Raises RecordsDiffer, ErasedThere, Gap, DamagedArchive, ArchiveUnavailable,
+        """Look at what is there of its logs. Raises RecordsDiffer, TenantDeletedThere, Gap, DamagedArchive, ArchiveUnavailable,
         LogUnavailable."""
         surveys = {survey.tenant: survey.last for survey in await self._log.survey()}
-        erased = {one.digest for one in await erased_tenants(self._log.connection)}
+        erased = {one.digest for one in await deleted_tenants(self._log.connection)}
         done = 0
         for one in backup.tenants:
             if keys_of(one.tenant).digest in erased:
-                raise ErasedThere(one.tenant)
+                raise TenantDeletedThere(one.tenant)
             archived = (await asyncio.to_thread(self._archive.manifest, one.tenant)).through if self._archive else 0
             found = self._found[one.tenant] = Found(surveys.get(one.tenant, 0), archived)
             comparison = Comparison(one.tenant, self._kept)
@@ -99,7 +99,7 @@ class Recovery:
             done += one.last
             show(done, backup.records)
             failpoint("between_restored_logs")
-        await self._calls([("SADD", erased_key(erased.partition), erased.digest) for erased in backup.erased])
+        await self._calls([("SADD", deleted_key(erased.partition), erased.digest) for erased in backup.erased])
         return written
 
     async def _put_log_back(self, one: KeptLog) -> int:

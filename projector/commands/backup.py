@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from projector.backup.create import LogLost, make
 from projector.backup.folder import BackupRunning, DamagedBackup, Folder, NoBackup
 from projector.backup.incremental_copy import RecordsDiffer
-from streams.append import LogFull, LogRefused, TenantErased
+from streams.append import LogFull, LogRefused, TenantDeleted
 from streams.archive.manifest import ArchiveMoved
 from streams.connection import Connection
 from streams.log import Log
@@ -24,7 +24,7 @@ from streams.transfer.import_log import LogDiffers, LogEndsBefore
 
 ENDS = (
     *KNOWN_ERRORS, ArchiveMoved, BackupRunning, DamagedBackup, LogDiffers, LogEndsBefore, LogFull, LogLost,
-    LogRefused, NoBackup, OSError, RecordsDiffer, ResponseError, TenantErased,
+    LogRefused, NoBackup, OSError, RecordsDiffer, ResponseError, TenantDeleted,
 )  # fmt: skip
 
 

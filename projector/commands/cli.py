@@ -10,7 +10,7 @@ from typing import Any
 import click
 import uvloop
 
-from projector.divergence import LogBehind, LogDiffers, LogErased, TenantUnknown
+from projector.divergence import DeletedTenantHasLog, LogBehind, LogDiffers, TenantUnknown
 from projector.rebuild.point_in_time import OutputExists
 from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, SwapTooSlow
 from projector.rebuild.verify import Since
@@ -26,7 +26,7 @@ from streams import (
     LogUnavailable,
     SettingError,
     Settings,
-    TenantErased,
+    TenantDeleted,
     control,
     load_settings,
 )
@@ -38,9 +38,9 @@ KNOWN_ERRORS = (
     LogFull,
     LogBehind,
     LogDiffers,
-    LogErased,
+    DeletedTenantHasLog,
     TenantUnknown,
-    TenantErased,
+    TenantDeleted,
     control.LogMissing,
     StoreUnavailable,
     OtherProjection,

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from projector.divergence import LogBehind, LogDiffers, LogErased, LogUnreadable, differs
+from projector.divergence import DeletedTenantHasLog, LogBehind, LogDiffers, LogUnreadable, differs
 from projector.live.scheduling import READ_AHEAD, Turn, plan
 from projector.projection.project import Batch, project
 from projector.store.open import OtherProjection, StoreReplaced, StoreUnavailable
@@ -118,7 +118,7 @@ class Worker:
                 continue
             try:
                 batch = await self._next_batch(turn, delivery)
-            except (LogBehind, LogDiffers, LogErased, LogUnreadable, Gap) as error:
+            except (LogBehind, LogDiffers, DeletedTenantHasLog, LogUnreadable, Gap) as error:
                 self._stop(tenant, error)
                 turn.ended, turn.delay_seconds = True, STUCK_SECONDS
                 continue
@@ -143,7 +143,7 @@ class Worker:
         taken, checkpoint = turn.taken, turn.checkpoint
         after = checkpoint.position
         if turn.erased and taken.last:
-            raise LogErased(taken.tenant)
+            raise DeletedTenantHasLog(taken.tenant)
         if delivery.error is not None:
             raise LogUnreadable(taken.tenant, delivery.error)
         if taken.last < after:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from streams.append import TenantErased
+from streams.append import TenantDeleted
 from streams.connection import Connection
 from streams.log import Gap, Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit, stopping, wait_for_signal
@@ -115,7 +115,7 @@ async def _reclaim(settings: Settings, tenants: Sequence[str]) -> int:
             try:
                 done = await reclaim_tenant(log, tenant, dedup_window_seconds=settings.dedup_window_seconds)
                 print(f"{tenant}: ends at position {done.last}; {done.claims} names claimed again")
-            except (HistoryDiffers, Gap, TenantErased) as error:
+            except (HistoryDiffers, Gap, TenantDeleted) as error:
                 print(f"{tenant}: {error}")
                 status = 1
     return status

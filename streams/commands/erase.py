@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from streams.append import LogFull, TenantErased
+from streams.append import LogFull, TenantDeleted
 from streams.archive.manifest import ArchiveMoved
 from streams.connection import Connection
 from streams.control import LogMissing
@@ -17,7 +17,7 @@ from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
 from streams.runtime.progress import Progress
 from streams.runtime.settings import Settings
 
-REFUSALS = (LogFull, LogMissing, TenantErased, LeaseLost, NoMemoryForRewrite, ArchiveMoved)
+REFUSALS = (LogFull, LogMissing, TenantDeleted, LeaseLost, NoMemoryForRewrite, ArchiveMoved)
 
 
 class Where(click.ParamType[Subject]):

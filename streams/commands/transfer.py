@@ -13,7 +13,7 @@ import click
 import msgspec
 from redis.exceptions import ResponseError
 
-from streams.append import LogBusy, LogFull, LogRefused, TenantErased
+from streams.append import LogBusy, LogFull, LogRefused, TenantDeleted
 from streams.connection import Connection, LogUnavailable
 from streams.keys import BadTenant, keys_of
 from streams.log import Gap, Log
@@ -31,7 +31,7 @@ READERS = {"ndjson": ndjson_lines, "csv": csv_lines}
 REFUSED = 2  # the exit status when some lines were
 ENDS = (
     BadColumns, BadLine, BadTenant, Gap, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
-    OtherFile, ResponseError, TenantErased,
+    OtherFile, ResponseError, TenantDeleted,
 )  # fmt: skip
 
 

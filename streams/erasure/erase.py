@@ -125,7 +125,7 @@ class SubjectErasure:
 
     async def note(self) -> int:
         """Keep the names out, then write the notes; the last one's position, 0 when all was noted before. Raises LogFull,
-        LogUnavailable, TenantErased.
+        LogUnavailable, TenantDeleted.
 
         What came by one of the names while the log was read is erased, too; after it, nothing comes by them. Of a person with
         many events the newest are noted first: a session loses its first event, by which it is called, once, at last."""

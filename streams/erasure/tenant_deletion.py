@@ -16,7 +16,7 @@ SCAN_KEYS = 1_000
 HOLDER, LEASE_MS, PAUSE_SECONDS = "erasure", 600_000, 0.1
 
 
-class ErasedLog(msgspec.Struct, frozen=True):
+class DeletedLog(msgspec.Struct, frozen=True):
     """What was removed: records that the server held, claims on events' names, files of the archive."""
 
     records: int
@@ -24,19 +24,19 @@ class ErasedLog(msgspec.Struct, frozen=True):
     files: int
 
 
-async def erase(connection: Connection, tenant: str, archive_url: str = "") -> ErasedLog:
+async def delete_tenant(connection: Connection, tenant: str, archive_url: str = "") -> DeletedLog:
     """Remove a tenant's log, claims, counts, archive and whatever names it. Interrupt it at any moment and start it again;
     other tenants wait for nothing. Waits for an archiver that has the tenant. Raises LogUnavailable, ArchiveUnavailable."""
     keys = keys_of(tenant)
     if archive_url:
         await _take(connection, keys.archiving)
-    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, keys.suppressed, keys.copy]
+    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, keys.suppressed, keys.copy]
     arguments = [tenant, keys.digest, ready_prefix(keys.partition), leases_prefix(keys.partition)]
-    [held] = await connection.run("erase", [(names, arguments)])
+    [held] = await connection.run("delete_tenant", [(names, arguments)])
     if isinstance(held, Exception):
         raise LogUnavailable(str(held))
     files = await asyncio.to_thread(_remove_archive, archive_url, tenant) if archive_url else 0
-    erased = ErasedLog(held, await _forget_claims(connection, keys.seen), files)
+    erased = DeletedLog(held, await _forget_claims(connection, keys.seen), files)
     await connection.call("DEL", keys.archiving)
     with contextlib.suppress(ResponseError):  # one is under way, or the server's owner does not allow it
         await connection.call("BGREWRITEAOF")  # the append-only file forgets, too
@@ -71,4 +71,4 @@ async def _forget_claims(connection: Connection, prefix: str) -> int:
 async def create(connection: Connection, tenant: str) -> bool:
     """Let a tenant that was erased begin again; whether it was. Raises LogUnavailable."""
     keys = keys_of(tenant)
-    return bool(await connection.call("SREM", keys.erased, keys.digest))
+    return bool(await connection.call("SREM", keys.deleted, keys.digest))

@@ -1,4 +1,4 @@
--- append(log, tenants, groups, usage, erased, suppressed, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
+-- append(log, tenants, groups, usage, deleted, suppressed, seen...; tenant, tenant digest, ready prefix, partition, channel, received_at_us,
 --        window_ms, rejected, events_per_second, bytes_per_second, events_per_day, then for each event: digest, hash_parts, body)
 --   -> for each event: outcome, position or limit; then wait_ms
 --
@@ -8,14 +8,14 @@
 -- A script isolates but does not roll back, so the log is written first: a claim without its event would tell the
 -- client's retry "duplicate" of something that was never written.
 
-local log, tenants, groups, usage, erased, suppressed = unpack(KEYS, 1, 6)
+local log, tenants, groups, usage, deleted, suppressed = unpack(KEYS, 1, 6)
 local tenant, tenant_digest, ready_prefix, partition, channel, received_at_us, window_ms, rejected = unpack(ARGV, 1, 8)
 local limits = {tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])}
 local DAY_MS = 86400000
 
 local last = last_position(log)
 local first = last + 1
-if last == 0 and redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
+if last == 0 and redis.call('SISMEMBER', deleted, tenant_digest) == 1 then return redis.error_reply('DELETED') end
 
 -- The first event of this name and hash_parts, from a value like "12/9f86d081884c7d65/4.9 77/60303ae22b998861/5.8".
 local function find(value, wanted)

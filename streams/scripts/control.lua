@@ -1,12 +1,12 @@
--- control_record(log, tenants, groups, erased; tenant, tenant digest, ready prefix, partition, channel, received_at_us, control_record) -> position
+-- control_record(log, tenants, groups, deleted; tenant, tenant digest, ready prefix, partition, channel, received_at_us, control_record) -> position
 --
 -- Puts a control_record at the end of a log that is there. The same control_record again, with nothing between, is not written twice: its position
 -- is answered. The log is written first, as by the append script.
 
-local log, tenants, groups, erased = unpack(KEYS)
+local log, tenants, groups, deleted = unpack(KEYS)
 local tenant, tenant_digest, ready_prefix, partition, channel, received_at_us, control_record = unpack(ARGV)
 
-if redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
+if redis.call('SISMEMBER', deleted, tenant_digest) == 1 then return redis.error_reply('DELETED') end
 local last = last_position(log)
 if last == 0 then return redis.error_reply('NOLOG') end
 

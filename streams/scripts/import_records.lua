@@ -1,16 +1,16 @@
--- restore(log, tenants, groups, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, first, records,
+-- restore(log, tenants, groups, deleted, seen...; tenant, tenant digest, ready prefix, partition, channel, first, records,
 --         then for each record: received_at_us, version, body; then for each seen key: position, digest, hash_parts, remaining_ms)
 --   -> the last position that the log had; the records were written if `first` is the next, and nothing was otherwise
 --
 -- Records get the positions they had elsewhere, one atomic act for all, and the claims on their names that still hold there.
 -- The log is written first, for the reason that append gives.
 
-local log, tenants, groups, erased = unpack(KEYS, 1, 4)
+local log, tenants, groups, deleted = unpack(KEYS, 1, 4)
 local tenant, tenant_digest, ready_prefix, partition, channel, first, records = unpack(ARGV, 1, 7)
 
 local last = last_position(log)
 if last + 1 ~= tonumber(first) then return whole(last) end
-if last == 0 and redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
+if last == 0 and redis.call('SISMEMBER', deleted, tenant_digest) == 1 then return redis.error_reply('DELETED') end
 
 for i = 1, tonumber(records) do
   local at = 5 + i * 3

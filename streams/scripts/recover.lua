@@ -1,15 +1,15 @@
--- reclaim(log, tenants, groups, usage, erased, seen...; tenant, tenant digest, ready prefix, partition, channel, through,
+-- reclaim(log, tenants, groups, usage, deleted, seen...; tenant, tenant digest, ready prefix, partition, channel, through,
 --         received_at_us, version, body, then for each seen key: position, digest, hash_parts, remaining_ms) -> the last position
 --
 -- A server that has nothing of a log gets its newest archived record, at `through`, so that it goes on behind it; and claims on
 -- names, in any case. Nothing is written where the log ends before `through` and is not empty: it has another history.
 
-local log, tenants, groups, usage, erased = unpack(KEYS, 1, 5)
+local log, tenants, groups, usage, deleted = unpack(KEYS, 1, 5)
 local tenant, tenant_digest, ready_prefix, partition, channel, through, received_at_us, version, body = unpack(ARGV, 1, 9)
 
 local last = last_position(log)
 if last == 0 then
-  if redis.call('SISMEMBER', erased, tenant_digest) == 1 then return redis.error_reply('ERASED') end
+  if redis.call('SISMEMBER', deleted, tenant_digest) == 1 then return redis.error_reply('DELETED') end
   redis.call('XADD', log, through .. '-0', 'event', body, 'received_at_us', received_at_us, 'version', version)
   redis.call('HSET', usage, 'archived', whole(tonumber(through) - 1))
   wake(log, tenants, groups, tenant, ready_prefix, partition, channel, true)

@@ -36,7 +36,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 
 async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reclaimed:
-    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantErased, Gap, LogFull,
+    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantDeleted, Gap, LogFull,
     LogUnavailable."""
     through = Archive(log.archive_url).manifest(tenant).through
     newest = await log.find(tenant, through) if through else None
@@ -57,7 +57,7 @@ async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recl
 
 async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claims: Sequence[Any]) -> int:
     keys = keys_of(tenant)
-    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.erased, *seen]
+    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *seen]
     place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL]
     arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *claims]
     [reply] = await log.connection.run("reclaim", [(names, arguments)])

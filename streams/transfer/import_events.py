@@ -46,7 +46,7 @@ class History:
         self.line = 0
 
     async def run(self, lines: Iterable[Line], *, show: Callable[[int], None] = lambda line: None) -> None:
-        """Append what the lines hold. Raises BadTenant, TenantErased, LogUnavailable, LogFull, LogRefused."""
+        """Append what the lines hold. Raises BadTenant, TenantDeleted, LogUnavailable, LogFull, LogRefused."""
         for batch in _batches(lines):
             await self._take(batch)
             self.line = batch[-1].number

@@ -64,7 +64,7 @@ class Restore:
 
     async def run(self, lines: Iterable[bytes], *, tenant: str | None = None, show: Show = lambda done, total: None) -> None:
         """Put a file's records into the log. Raises BadLine (what stands before that line was put there), LogDiffers,
-        LogEndsBefore, TenantErased, LogUnavailable, LogFull, LogRefused."""
+        LogEndsBefore, TenantDeleted, LogUnavailable, LogFull, LogRefused."""
         await self.take(read_log(lines), tenant=tenant, show=show)
 
     async def take(
@@ -156,7 +156,7 @@ def _batches(items: Iterator[Header | Record]) -> Iterator[Header | list[Record]
 def _script_call(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:
     """The keys and arguments of restore.lua."""
     keys = keys_of(tenant)
-    names = [keys.log, keys.tenants, keys.groups, keys.erased]
+    names = [keys.log, keys.tenants, keys.groups, keys.deleted]
     first = records[0].position
     arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, first, len(records)]
     for record in records:

@@ -22,7 +22,7 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import api_keys, tenant_deletion, tenant_limits
-from streams import Connection, Log, TenantErased, keys_of
+from streams import Connection, Log, TenantDeleted, keys_of
 from streams.erasure import tenant_deletion as log_erasure
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
@@ -215,7 +215,7 @@ async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server,
     before = sorted(server.client.keys())
 
     for sent, rejected in ((events(1), 0), ([], 3), (events(600), 1)):
-        with pytest.raises(TenantErased):
+        with pytest.raises(TenantDeleted):
             await log.append(GONE, sent, rejected=rejected)
 
     assert sorted(server.client.keys()) == before

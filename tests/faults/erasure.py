@@ -38,7 +38,7 @@ async def erase(scene: Scene) -> None:
     finally:
         client.hang_up()
         journal.close()
-    if (status, problem.get("code")) != (410, "tenant-erased"):
+    if (status, problem.get("code")) != (410, "tenant-deleted"):
         raise Violation(f"{tenant} was erased, and is answered {status} {problem}")
     if left := [*await scene.system.ask(lambda redis: list(keys_with(redis, tenant))), *rows_with(scene.system, tenant)]:
         raise Violation(f"{tenant} was erased, and is still in {left}")

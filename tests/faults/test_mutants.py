@@ -137,7 +137,7 @@ MUTANTS = [
         "erase",
         "was erased|who has no log",
         (
-            ("projector/store/sqlite/tenant_deletion.py", '        store.execute("INSERT OR IGNORE INTO erased_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
+            ("projector/store/sqlite/tenant_deletion.py", '        store.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
             ("streams/scripts/delete_tenant.lua", "redis.call('SADD', erased, tenant_digest)\n", ""),
         ),
     ),

@@ -173,7 +173,7 @@ async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothin
     assert f"backed up: 4 tenants, {sum(promised.values())} records" in said
     assert (promised["none-yet"], promised["globex"]) == (0, 301)
     assert before <= promised["acme"] <= positions[after] and promised["acme"] < positions[-1]
-    assert [len(rows[table]) for table in ("api_keys", "tenant_limits", "erased_tenants", "quarantine")] == [1, 1, 1, 1]
+    assert [len(rows[table]) for table in ("api_keys", "tenant_limits", "deleted_tenants", "quarantine")] == [1, 1, 1, 1]
 
     house.destroy()
     house.settings["ARCHIVE_URL"] = archive

@@ -14,7 +14,7 @@ from projector.rebuild import replay
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
-from streams import Connection, Log, LogUnavailable, TenantErased, control, keys_of
+from streams import Connection, Log, LogUnavailable, TenantDeleted, control, keys_of
 from streams.append import LogFull
 from streams.erasure import tenant_deletion
 from streams.keys import ready_key
@@ -99,7 +99,7 @@ async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(serv
     await log.append("acme", events(2))
     await tenant_deletion.erase(log.connection, "acme")
 
-    with pytest.raises(TenantErased):
+    with pytest.raises(TenantDeleted):
         await control.append(log.connection, "acme", control.Drop([1]))
 
     assert not await log.holds("acme")

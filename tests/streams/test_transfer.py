@@ -22,7 +22,7 @@ import streams.transfer.import_log
 from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.verify import verify
-from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantErased, event_identity, keys_of
+from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantDeleted, event_identity, keys_of
 from streams.erasure import tenant_deletion
 from streams.transfer.format import BadLine, export, line_of, lines_of
 from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
@@ -520,7 +520,7 @@ async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: 
     await tenant_deletion.erase(log.connection, "acme")
     before = everything_in(server)
 
-    with pytest.raises(TenantErased):
+    with pytest.raises(TenantDeleted):
         await imported(log, file_of(*numbered(5)))
     assert everything_in(server) == before
     await tenant_deletion.create(log.connection, "acme")

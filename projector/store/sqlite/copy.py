@@ -18,7 +18,7 @@ from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
 from streams import failpoint, sync
 
-FILLED = (*TABLES, "api_keys", "tenant_limits", "erased_tenants")
+FILLED = (*TABLES, "api_keys", "tenant_limits", "deleted_tenants")
 CACHE_MIB = 8
 
 

@@ -146,7 +146,7 @@ def create_tenant_limits(db: Database) -> None:
         "CREATE TABLE tenant_limits (tenant_id TEXT NOT NULL PRIMARY KEY, events_per_second INTEGER, bytes_per_second INTEGER, "
         "events_per_day INTEGER) STRICT, WITHOUT ROWID"
     )
-    db.execute("CREATE TABLE erased_tenants (tenant_digest TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID")
+    db.execute("CREATE TABLE deleted_tenants (tenant_digest TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID")
     db.execute("ALTER TABLE api_keys_version RENAME TO access_version")
 
 

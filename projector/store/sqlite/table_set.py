@@ -91,7 +91,7 @@ class Tables:
 
     def is_erased(self, tenant: str) -> bool:
         """Whether a tenant was erased, and not created again. One that was has no checkpoint: only then is this asked."""
-        row = self._connection.execute("SELECT 1 FROM erased_tenants WHERE tenant_digest = ?", (keys_of(tenant).digest,))
+        row = self._connection.execute("SELECT 1 FROM deleted_tenants WHERE tenant_digest = ?", (keys_of(tenant).digest,))
         return row.fetchone() is not None
 
     def apply(self, batch: Batch, stored: Stored | None = None) -> bool:

@@ -25,7 +25,7 @@ KEYS = {
 KEPT = ("api_keys", "tenant_limits")
 
 
-def erase(store: SqliteStore, tenant: str) -> Counter[str]:
+def delete_tenant(store: SqliteStore, tenant: str) -> Counter[str]:
     """Remove a tenant from every set of tables, with its keys and limits; how many rows of each table. Whoever calls has the
     right to rebuild, so no shadow set is being filled. Interrupt it at any moment and start it again. Raises StoreUnavailable."""
     store.drop_leftovers()
@@ -34,11 +34,11 @@ def erase(store: SqliteStore, tenant: str) -> Counter[str]:
     store.execute("PRAGMA secure_delete = ON")
     suffixes = [suffix for suffix in (LIVE, PREVIOUS) if store.has_set(suffix)]
     with store.transaction():
-        store.execute("INSERT OR IGNORE INTO erased_tenants VALUES (?)", (keys_of(tenant).digest,))
+        store.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))
         for table in (*KEPT, *(f"checkpoints{suffix}" for suffix in suffixes)):
             removed[table.partition("__")[0]] += store.execute(f"DELETE FROM {table} WHERE tenant_id = ?", (tenant,)).rowcount
         changed(store)
-    failpoint("during_erasure")
+    failpoint("during_deletion")
     for suffix in suffixes:
         for table, key in KEYS.items():
             removed[table] += _remove(store, f"{table}{suffix}", key, tenant)
@@ -64,5 +64,5 @@ def _remove(store: SqliteStore, table: str, key: str, tenant: str) -> int:
 def create(store: SqliteStore, tenant: str) -> bool:
     """Let a tenant that was erased begin again; whether it was."""
     with store.transaction():
-        statement = "DELETE FROM erased_tenants WHERE tenant_digest = ?"
+        statement = "DELETE FROM deleted_tenants WHERE tenant_digest = ?"
         return bool(store.execute(statement, (keys_of(tenant).digest,)).rowcount)
