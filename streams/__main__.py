@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from streams.commands.archive import archive, reclaim, verify
+from streams.commands.archive import archive, recover, verify
 from streams.commands.erase import erase
 from streams.commands.group import group
 from streams.commands.transfer import export_command, import_command
@@ -27,7 +27,7 @@ def main() -> None:
     configure_logging()
 
 
-for command in (archive, erase, export_command, group, import_command, reclaim, verify):
+for command in (archive, erase, export_command, group, import_command, recover, verify):
     main.add_command(command)
 
 

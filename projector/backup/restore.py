@@ -19,7 +19,7 @@ from streams.keys import deleted_key, keys_of
 from streams.log import Log
 from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
-from streams.tiering.recover import reclaim
+from streams.tiering.recover import recover
 from streams.transfer.format import FORMAT, FORMAT_VERSION, Header
 from streams.transfer.import_log import Restore
 
@@ -112,14 +112,14 @@ class Recovery:
             missing = pages_of(self._kept, one.tenant, after=found.archived, through=one.last)
             _, added = await carry(missing, self._archive, one.tenant)
             failpoint("between_archive_and_server")
-            await reclaim(self._log, one.tenant, dedup_window_seconds=self._window_seconds)
+            await recover(self._log, one.tenant, dedup_window_seconds=self._window_seconds)
             return added
         if found.last < one.last:
             restore = Restore(self._log, dedup_window_seconds=self._window_seconds, wait_seconds=self._wait_seconds)
             await restore.take(self._items(one.tenant, found.last, one.last))
             return restore.written
         if self._archive:
-            await reclaim(self._log, one.tenant, dedup_window_seconds=self._window_seconds)  # which may have been interrupted
+            await recover(self._log, one.tenant, dedup_window_seconds=self._window_seconds)  # which may have been interrupted
         return 0
 
     def _items(self, tenant: str, after: int, through: int) -> Iterator[Header | Record]:

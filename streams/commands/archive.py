@@ -1,4 +1,4 @@
-"""python -m streams archive, verify and reclaim."""
+"""python -m streams archive, verify and recover."""
 
 import asyncio
 import os
@@ -88,32 +88,32 @@ async def _verify(settings: Settings, tenants: Sequence[str]) -> int:
 
 @click.command()
 @click.option("--tenant", "tenants", multiple=True, help="Only this tenant; may be repeated.")
-def reclaim(tenants: tuple[str, ...]) -> None:
+def recover(tenants: tuple[str, ...]) -> None:
     """Give a server back from the archive where each log ends, and which names were claimed within DEDUP_WINDOW_SECONDS.
 
     For a server that lost everything, or its `seen` keys: logs go on at the next position, and what is sent again is answered
     `duplicate`. Run it before the API accepts anything; a log that has begun anew meanwhile is left alone and named.
     """
     try:
-        sys.exit(asyncio.run(_reclaim(settings_or_exit(), tenants)))
+        sys.exit(asyncio.run(_recover(settings_or_exit(), tenants)))
     except KNOWN_ERRORS as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-async def _reclaim(settings: Settings, tenants: Sequence[str]) -> int:
+async def _recover(settings: Settings, tenants: Sequence[str]) -> int:
     if not settings.archive:
-        sys.exit("ARCHIVE_URL is none; there is nothing to reclaim from.")
+        sys.exit("ARCHIVE_URL is none; there is nothing to recover from.")
     from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
     from streams.tiering.recover import HistoryDiffers
-    from streams.tiering.recover import reclaim as reclaim_tenant
+    from streams.tiering.recover import recover as recover_tenant
 
     status = 0
     async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         for tenant in tenants or await asyncio.to_thread(Archive(settings.archive).tenants):
             try:
-                done = await reclaim_tenant(log, tenant, dedup_window_seconds=settings.dedup_window_seconds)
+                done = await recover_tenant(log, tenant, dedup_window_seconds=settings.dedup_window_seconds)
                 print(f"{tenant}: ends at position {done.last}; {done.claims} names claimed again")
             except (HistoryDiffers, Gap, TenantDeleted) as error:
                 print(f"{tenant}: {error}")

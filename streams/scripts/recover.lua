@@ -1,4 +1,4 @@
--- reclaim(log, tenants, groups, usage, deleted, seen...; tenant, tenant digest, ready prefix, partition, channel, through,
+-- recover(log, tenants, groups, usage, deleted, seen...; tenant, tenant digest, ready prefix, partition, channel, through,
 --         received_at_us, version, body, then for each seen key: position, digest, hash_parts, remaining_ms) -> the last position
 --
 -- A server that has nothing of a log gets its newest archived record, at `through`, so that it goes on behind it; and claims on

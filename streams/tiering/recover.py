@@ -27,7 +27,7 @@ class HistoryDiffers(Exception):
         super().__init__(f"the log of {tenant} ends at position {last} on the server, its archive at {through}: they differ")
 
 
-class Reclaimed(msgspec.Struct, frozen=True):
+class Recovered(msgspec.Struct, frozen=True):
     """What was done for a tenant: where its log ends, and how many records within the window were claimed again."""
 
     tenant: str
@@ -35,7 +35,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
     claims: int
 
 
-async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reclaimed:
+async def recover(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recovered:
     """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantDeleted, Gap, LogFull,
     LogUnavailable."""
     through = Archive(log.archive_url).manifest(tenant).through
@@ -52,7 +52,7 @@ async def reclaim(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recl
             if seen:
                 await _run(log, tenant, newest or page[0], seen, arguments)
                 claims += len(seen)
-    return Reclaimed(tenant, last, claims)
+    return Recovered(tenant, last, claims)
 
 
 async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claims: Sequence[Any]) -> int:
@@ -60,7 +60,7 @@ async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claim
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *seen]
     place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL]
     arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *claims]
-    [reply] = await log.connection.run("reclaim", [(names, arguments)])
+    [reply] = await log.connection.run("recover", [(names, arguments)])
     if isinstance(reply, Exception):
         raise refusal_of(reply)
     return int(reply)

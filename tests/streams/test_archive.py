@@ -25,7 +25,7 @@ from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_erasure
 from streams.tiering.archiver import Archiver
-from streams.tiering.recover import HistoryDiffers, reclaim
+from streams.tiering.recover import HistoryDiffers, recover
 from streams.tiering.verify import problems
 from tests.support.events import event, events
 from tests.support.http import ROOT, environment
@@ -502,9 +502,9 @@ async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplic
     await archiver(log).run_once()
     server.client.flushall()
 
-    done = await reclaim(log, TENANT, dedup_window_seconds=3_600)
+    done = await recover(log, TENANT, dedup_window_seconds=3_600)
     receipts = await log.append(TENANT, [*events(899), event(session_id="new")])
-    again = await reclaim(log, TENANT, dedup_window_seconds=3_600)
+    again = await recover(log, TENANT, dedup_window_seconds=3_600)
 
     assert (done.last, done.claims) == (899, 899)  # the newest had not been archived
     assert [receipt.status for receipt in receipts] == ["duplicate"] * 899 + ["accepted"]
@@ -525,8 +525,8 @@ async def test_only_names_within_the_window_are_claimed_and_for_what_is_left_of_
     await archiver(log).run_once()
     server.client.delete(*server.client.keys("*:seen:*"))
 
-    assert (await reclaim(log, TENANT, dedup_window_seconds=0.001)).claims == 0
-    assert (await reclaim(log, TENANT, dedup_window_seconds=3_600)).claims == 20
+    assert (await recover(log, TENANT, dedup_window_seconds=0.001)).claims == 0
+    assert (await recover(log, TENANT, dedup_window_seconds=3_600)).claims == 20
     assert all(3_500 < server.client.ttl(key) <= 3_600 for key in server.client.keys("*:seen:*"))
 
 
@@ -538,7 +538,7 @@ async def test_a_log_that_began_anew_is_left_alone(server: Server, log: Log, wor
     before = sorted(server.client.keys())
 
     with pytest.raises(HistoryDiffers, match="ends at position 1 on the server, its archive at 19"):
-        await reclaim(log, TENANT, dedup_window_seconds=3_600)
+        await recover(log, TENANT, dedup_window_seconds=3_600)
 
     assert sorted(server.client.keys()) == before
 

@@ -23,7 +23,7 @@ from streams import Connection, Event, Log, Record, control, event_identity, key
 from streams.erasure import tenant_deletion as log_erasure
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Search, Subject
-from streams.tiering.recover import reclaim
+from streams.tiering.recover import recover
 from streams.tiering.verify import problems
 from tests.api.test_tenant_deletion import everything_in
 from tests.faults.kinds import ERASE_POINTS
@@ -448,7 +448,7 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
     assert exported.returncode == 0 and len(kept) > 30
 
     server.client.delete(keys_of("acme").suppressed)
-    await reclaim(log, "acme", dedup_window_seconds=3_600)
+    await recover(log, "acme", dedup_window_seconds=3_600)
     assert server.client.hgetall(keys_of("acme").suppressed) == kept
     server.client.flushall()
     imported = command(server, folder, "streams", "import", "acme.ndjson", ARCHIVE_URL="none")
