@@ -227,16 +227,16 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
                 store.session_gap_us / 1_000_000,
                 store.gap_us() / 1_000_000,
             )
-        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        lease_owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         worker = Worker(
             log,
             store,
-            holder=holder,
+            lease_owner=lease_owner,
             lease_seconds=settings.lease_seconds,
             batch_records=settings.projector_batch_records,
             batch_bytes=settings.projector_batch_bytes,
         )
-        log_of_projector.info("%s applies %s to %s", holder, settings.log_url, store.path)
+        log_of_projector.info("%s applies %s to %s", lease_owner, settings.log_url, store.path)
         await worker.run(stop)
 
 

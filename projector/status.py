@@ -100,5 +100,5 @@ async def _ages_seconds(log: Log, surveys: Sequence[Survey], checkpoints: Mappin
 async def _waits_for(log: Log, store: SqliteStore, tenant: str) -> str:
     """Why a tenant waits."""
     partition = keys_of(tenant).partition
-    holder = await log.connection.call("HGET", leases_key(partition, group_of(store)), tenant)
-    return f"taken by {holder.decode()}" if holder else "no projector takes it: is one running?"
+    lease_owner = await log.connection.call("HGET", leases_key(partition, group_of(store)), tenant)
+    return f"taken by {lease_owner.decode()}" if lease_owner else "no projector takes it: is one running?"

@@ -4,7 +4,7 @@ from streams import control, dead_letter
 from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantDeleted
 from streams.archive.manifest import ArchiveUnavailable
 from streams.connection import Connection, LogUnavailable
-from streams.consumer import Consumer, Delivery, Release, Taken, Wanted
+from streams.consumer import Consumer, Delivery, Lease, ReadRequest, Release
 from streams.erasure import tenant_deletion
 from streams.event import (
     DEAD_LETTER_VERSION,
@@ -24,7 +24,7 @@ from streams.event import (
     parse_body,
     parse_event,
 )
-from streams.keys import PARTITIONS, TENANT_PATTERN, WAKE_CHANNEL, BadTenant, keys_of, leases_key
+from streams.keys import PARTITIONS, READY_CHANNEL, TENANT_PATTERN, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.log import Counts, Gap, Log, Survey, mean_bytes
 from streams.runtime.failpoints import failpoint
@@ -41,8 +41,8 @@ __all__ = [
     "NAME_LIMIT_BYTES",
     "NO_LIMITS",
     "PARTITIONS",
+    "READY_CHANNEL",
     "TENANT_PATTERN",
-    "WAKE_CHANNEL",
     "ArchiveUnavailable",
     "BadTenant",
     "Connection",
@@ -51,6 +51,7 @@ __all__ = [
     "Delivery",
     "Event",
     "Gap",
+    "Lease",
     "Limits",
     "Log",
     "LogBusy",
@@ -58,6 +59,7 @@ __all__ = [
     "LogRefused",
     "LogUnavailable",
     "Progress",
+    "ReadRequest",
     "Receipt",
     "Record",
     "Rejected",
@@ -66,9 +68,7 @@ __all__ = [
     "Settings",
     "StoredEvent",
     "Survey",
-    "Taken",
     "TenantDeleted",
-    "Wanted",
     "check_event",
     "configure_logging",
     "control",

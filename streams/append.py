@@ -10,7 +10,7 @@ import msgspec
 
 from streams.connection import Connection, LogUnavailable, Reply
 from streams.event import Event, content_digest, event_identity
-from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.limits import LIMIT_NAMES, Limits
 
 OUTCOMES = {1: "accepted", 2: "duplicate", 3: "conflict", 4: "limited"}
@@ -235,7 +235,7 @@ class Appender:
             keys.digest,
             ready_prefix(keys.partition),
             keys.partition,
-            WAKE_CHANNEL,
+            READY_CHANNEL,
             time.time_ns() // 1000,
             self._window_ms,
             sum([append.rejected for append in call]),

@@ -22,7 +22,7 @@ CONSUMER = "projector"
 PENDING_IDS = 1_000  # a turn; a delivery has one
 
 
-class Taken(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True):
     """A tenant that was taken: since when it was due (server's clock), its log's last position, the group's last delivered
     one (-1 without the group), how many of its deliveries are pending, and about how much memory its newest record takes."""
 
@@ -34,10 +34,10 @@ class Taken(msgspec.Struct, frozen=True):
     newest_bytes: int
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class ReadRequest(msgspec.Struct, frozen=True):
     """What to read of a tenant: at most `count` records behind `after`; `first` in this turn, so after the checkpoint."""
 
-    taken: Taken
+    lease: Lease
     after: int
     count: int
     first: bool
@@ -45,7 +45,7 @@ class Wanted(msgspec.Struct, frozen=True):
     @property
     def was_delivered(self) -> bool:
         """Whether this was delivered to somebody before, so that the group does not give it again."""
-        return self.first and self.taken.delivered > self.after
+        return self.first and self.lease.delivered > self.after
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -71,47 +71,47 @@ class Release(msgspec.Struct, frozen=True):
 class Consumer:
     """One process's part in a group."""
 
-    def __init__(self, connection: Connection, *, group: str, holder: str, lease_seconds: float) -> None:
+    def __init__(self, connection: Connection, *, group: str, lease_owner: str, lease_seconds: float) -> None:
         self._connection = connection
         self._group = group
-        self._holder = holder
+        self._lease_owner = lease_owner
         self._lease_ms = int(lease_seconds * 1000)
 
-    async def take(self, partitions: Sequence[int], *, records: int) -> dict[int, list[Taken]]:
+    async def lease(self, partitions: Sequence[int], *, records: int) -> dict[int, list[Lease]]:
         """Tenants that are due, by partition, oldest first, as many as hold about that many unread records in all."""
         share = max(1, records // max(1, len(partitions)))
         calls = [
             (
                 [ready_key(partition, self._group), leases_key(partition, self._group)],
-                [self._group, self._holder, self._lease_ms, share, log_prefix(partition)],
+                [self._group, self._lease_owner, self._lease_ms, share, log_prefix(partition)],
             )
             for partition in partitions
         ]
-        taken: dict[int, list[Taken]] = {}
-        for partition, reply in zip(partitions, await self._connection.run("take", calls), strict=True):
-            taken[partition] = [
-                Taken(tenant.decode(), int(since_ms), int(last), int(delivered), pending, newest_bytes + ENTRY_OVERHEAD_BYTES)
+        leases: dict[int, list[Lease]] = {}
+        for partition, reply in zip(partitions, await self._connection.run("lease", calls), strict=True):
+            leases[partition] = [
+                Lease(tenant.decode(), int(since_ms), int(last), int(delivered), pending, newest_bytes + ENTRY_OVERHEAD_BYTES)
                 for tenant, since_ms, last, delivered, pending, newest_bytes in _value(reply)
             ]
-        return taken
+        return leases
 
-    async def read(self, wanted: Sequence[Wanted]) -> dict[str, Delivery]:
+    async def read(self, wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
         """What the group gives of each tenant. A group that is gone is made again at the checkpoint."""
         commands = [self._commands(want) for want in wanted]
         replies = iter(await self._connection.calls([command for some in commands for command in some.values()]))
         return {
-            want.taken.tenant: _delivery(want, {name: next(replies) for name in some})
+            want.lease.tenant: _delivery(want, {name: next(replies) for name in some})
             for want, some in zip(wanted, commands, strict=True)
         }
 
-    def _commands(self, want: Wanted) -> dict[str, tuple[object, ...]]:
-        log = keys_of(want.taken.tenant).log
+    def _commands(self, want: ReadRequest) -> dict[str, tuple[object, ...]]:
+        log = keys_of(want.lease.tenant).log
         commands: dict[str, tuple[object, ...]] = {}
         if want.first:
             commands["head"] = ("XRANGE", log, f"{want.after}-0", f"{want.after}-0")
-            if want.taken.delivered < 0:
+            if want.lease.delivered < 0:
                 commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{want.after}-0")
-            if want.taken.pending:
+            if want.lease.pending:
                 commands["pending"] = ("XPENDING", log, self._group, "-", "+", PENDING_IDS)
         if not want.was_delivered:
             read = ("XREADGROUP", "GROUP", self._group, CONSUMER)
@@ -132,7 +132,9 @@ class Consumer:
             keys = keys_of(release.tenant)
             names = [keys.log, ready_key(keys.partition, self._group), leases_key(keys.partition, self._group)]
             delay_ms = int(release.delay_seconds * 1000)
-            calls.append((names, [self._group, self._holder, release.tenant, release.checkpoint, delay_ms, release.since_ms]))
+            calls.append(
+                (names, [self._group, self._lease_owner, release.tenant, release.checkpoint, delay_ms, release.since_ms])
+            )
         for reply in await self._connection.run("release", calls):
             _value(reply)
 
@@ -157,7 +159,7 @@ def _says(reply: Reply, *texts: str) -> bool:
     return isinstance(reply, Exception) and any(text in str(reply) for text in texts)
 
 
-def _delivery(want: Wanted, replies: dict[str, Reply]) -> Delivery:
+def _delivery(want: ReadRequest, replies: dict[str, Reply]) -> Delivery:
     """What the replies to the commands for one tenant come to."""
     # OOM: a server whose memory is full makes no group; the log is read without one until it can. A log that is gone gets none
     if not _says(replies.get("create"), "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE", "requires the key to exist"):
@@ -167,7 +169,7 @@ def _delivery(want: Wanted, replies: dict[str, Reply]) -> Delivery:
             return Delivery(None, [], [], str(reply))
     head = replies.get("head")
     one, rest = _entries(replies.get("one")), _entries(replies.get("rest"))
-    pending = [(entry[0], want.taken.delivered) for entry in _answer(replies.get("pending")) or []]
+    pending = [(entry[0], want.lease.delivered) for entry in _answer(replies.get("pending")) or []]
     given, following = records_of(one), records_of(rest)
     records = given + following
     if one:

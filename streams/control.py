@@ -12,7 +12,7 @@ import msgspec
 from streams.append import LogFull, TenantDeleted
 from streams.connection import Connection, LogUnavailable
 from streams.event import Record, Rejected
-from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 
 VERSION = 2  # of the record; events have 1
 MAX_POSITIONS = 500  # of a note, so that it is no larger than an event
@@ -101,7 +101,7 @@ async def append(connection: Connection, tenant: str, control_record: ControlRec
         keys.digest,
         ready_prefix(keys.partition),
         keys.partition,
-        WAKE_CHANNEL,
+        READY_CHANNEL,
         time.time_ns() // 1000,
         _encode(control_record),
     ]

@@ -22,7 +22,7 @@ import msgspec
 
 PARTITIONS = 64
 TENANT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-WAKE_CHANNEL = "penstock:ready"
+READY_CHANNEL = "penstock:ready"
 
 _tenant = re.compile(TENANT_PATTERN).fullmatch
 

@@ -66,7 +66,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def worker(log: Log, store: SqliteStore) -> Worker:
-    return Worker(log, store, holder="test:1", lease_seconds=0.5)
+    return Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
 
 
 @pytest.fixture

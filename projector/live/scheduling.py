@@ -1,20 +1,20 @@
-"""A turn of a projector: the tenants it has taken, how far each has come, and what to read of each. No I/O."""
+"""A turn of a projector: the tenants it has lease, how far each has come, and what to read of each. No I/O."""
 
 from collections.abc import Mapping
 
 import msgspec
 
 from projector.store.sqlite.table_set import Checkpoint
-from streams import Release, Taken, Wanted
+from streams import Lease, ReadRequest, Release
 
 READ_AHEAD = 4  # batches a turn
 UNKNOWN_RECORDS = 1_000  # of a tenant, until its first batch says how large they are; its newest entry may be an exception
 
 
-class Turn(msgspec.Struct):
+class LeasedTenant(msgspec.Struct):
     """A tenant while one projector has it: how far it has come, whether it was erased, what is pending, whether it stops here."""
 
-    taken: Taken
+    lease: Lease
     checkpoint: Checkpoint
     erased: bool = False
     pending: list[tuple[bytes, int]] = msgspec.field(default_factory=list)
@@ -32,27 +32,29 @@ class Turn(msgspec.Struct):
     @property
     def backlog(self) -> int:
         """How many records to read: those the tables do not have, and those the group never gave although they do."""
-        delivered = self.taken.delivered if self.taken.delivered >= 0 else self.checkpoint.position
-        return max(self.taken.last - min(delivered, self.checkpoint.position), 1)
+        delivered = self.lease.delivered if self.lease.delivered >= 0 else self.checkpoint.position
+        return max(self.lease.last - min(delivered, self.checkpoint.position), 1)
 
     def release(self) -> Release:
         """How the tenant is given back."""
-        since_ms = 0 if self.served or self.delay_seconds else self.taken.since_ms
-        return Release(self.taken.tenant, self.checkpoint.position, self.delay_seconds, since_ms)
+        since_ms = 0 if self.served or self.delay_seconds else self.lease.since_ms
+        return Release(self.lease.tenant, self.checkpoint.position, self.delay_seconds, since_ms)
 
 
-def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, size_bytes: int) -> list[list[Wanted]]:
+def plan(
+    leased: Mapping[str, LeasedTenant], sizes: Mapping[str, int], *, records: int, size_bytes: int
+) -> list[list[ReadRequest]]:
     """What to read for each batch of a turn: at most so many records and bytes each, a long backlog spans several.
 
     Who has least to read comes first and whole; a flood gets a batch, or its share of what the others leave.
     `sizes` has the mean bytes of a tenant's records, as last seen; the newest entry may be larger.
     """
-    parts: list[list[Wanted]] = [[]]
+    parts: list[list[ReadRequest]] = [[]]
     records_left, bytes_left = records, size_bytes
-    for tenant, quota in quotas(turns, records * READ_AHEAD, records):
-        turn = turns[tenant]
+    for tenant, quota in quotas(leased, records * READ_AHEAD, records):
+        turn = leased[tenant]
         begin, first = turn.checkpoint.position, True
-        record_bytes = max(sizes.get(tenant, 0), turn.taken.newest_bytes)
+        record_bytes = max(sizes.get(tenant, 0), turn.lease.newest_bytes)
         if tenant not in sizes:
             quota = min(quota, UNKNOWN_RECORDS)
         while quota:
@@ -63,7 +65,7 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
                 parts.append([])
                 records_left, bytes_left = records, size_bytes
                 continue
-            want = Wanted(turn.taken, begin, max(count, 1), first)  # one that fills a batch alone is read alone
+            want = ReadRequest(turn.lease, begin, max(count, 1), first)  # one that fills a batch alone is read alone
             parts[-1].append(want)
             quota, begin, first = quota - want.count, begin + want.count, False
             records_left, bytes_left = records_left - want.count, max(0, bytes_left - want.count * record_bytes)
@@ -72,11 +74,11 @@ def plan(turns: Mapping[str, Turn], sizes: Mapping[str, int], *, records: int, s
     return parts
 
 
-def quotas(turns: Mapping[str, Turn], records: int, slice_records: int) -> list[tuple[str, int]]:
+def quotas(leased: Mapping[str, LeasedTenant], records: int, slice_records: int) -> list[tuple[str, int]]:
     """How many records of each tenant this turn may read: a backlog no longer than its share of what is left is read whole,
     the smallest first. Longer ones get a slice each, who has waited longest first, until the turn is full; the rest waits:
     many thin slices would touch every tenant's sessions and index pages in each transaction."""
-    waiting = sorted((turn.backlog, turn.taken.since_ms, tenant) for tenant, turn in turns.items())
+    waiting = sorted((turn.backlog, turn.lease.since_ms, tenant) for tenant, turn in leased.items())
     left, found = records, []
     for served, (backlog, _, tenant) in enumerate(waiting):
         share = left // (len(waiting) - served)

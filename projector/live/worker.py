@@ -7,21 +7,21 @@ import time
 from collections.abc import Sequence
 
 from projector.divergence import DeletedTenantHasLog, LogBehind, LogDiffers, LogUnreadable, differs
-from projector.live.scheduling import READ_AHEAD, Turn, plan
+from projector.live.scheduling import READ_AHEAD, LeasedTenant, plan
 from projector.projection.project import Batch, project
 from projector.store.open import OtherProjection, StoreReplaced, StoreUnavailable
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
 from streams import (
     PARTITIONS,
-    WAKE_CHANNEL,
+    READY_CHANNEL,
     Consumer,
     Delivery,
     Gap,
+    Lease,
     Log,
     LogUnavailable,
     Record,
-    Taken,
     failpoint,
     mean_bytes,
 )
@@ -42,7 +42,7 @@ class Worker:
         log: Log,
         store: SqliteStore,
         *,
-        holder: str,
+        lease_owner: str,
         lease_seconds: float = 5.0,
         batch_records: int = 5_000,
         batch_bytes: int = 16 * 1024 * 1024,
@@ -51,27 +51,27 @@ class Worker:
         self._store = store
         self._batch_records = batch_records
         self._batch_bytes = batch_bytes
-        self._consumer = Consumer(log.connection, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
+        self._consumer = Consumer(log.connection, group=group_of(store), lease_owner=lease_owner, lease_seconds=lease_seconds)
         self._ready = set(range(PARTITIONS))
         self._woken = asyncio.Event()
         self._sizes: dict[str, int] = {}
         self._stuck: dict[str, str] = {}
         self._registered = False
 
-    # -- one turn ----------------------------------------------------------------------------------------------------
+    # -- one leased ----------------------------------------------------------------------------------------------------
 
     async def run_once(self) -> int:
         """Take, read, apply, acknowledge, release; how many records were applied.
 
-        A turn reads up to READ_AHEAD batches. The next is asked for, and the one before acknowledged, while the one in hand
+        A leased reads up to READ_AHEAD batches. The next is asked for, and the one before acknowledged, while the one in hand
         is written: the server's work is done meanwhile.
         """
-        turns = await self._take()
-        failpoint("after_take_before_read")
-        if not turns:
+        tenants = await self._take()
+        failpoint("after_lease_before_read")
+        if not tenants:
             return 0
         applied = 0
-        parts = plan(turns, self._sizes, records=self._batch_records, size_bytes=self._batch_bytes)
+        parts = plan(tenants, self._sizes, records=self._batch_records, size_bytes=self._batch_bytes)
         reading = asyncio.create_task(self._consumer.read(parts[0]))
         acknowledging = []
         try:
@@ -79,77 +79,77 @@ class Worker:
                 deliveries = await reading
                 if following is not None:
                     reading = asyncio.create_task(self._consumer.read(following))
-                batches = await self._batches(turns, deliveries)
+                batches = await self._batches(tenants, deliveries)
                 await asyncio.sleep(0)  # until what was asked for is sent
                 failpoint("after_read_before_apply")
-                applied += self._apply(turns, batches)
+                applied += self._apply(tenants, batches)
                 failpoint("after_commit_before_acknowledge")
-                acknowledging.append(asyncio.create_task(self._acknowledge(turns)))
+                acknowledging.append(asyncio.create_task(self._acknowledge(tenants)))
             await asyncio.gather(*acknowledging)
         finally:
             for task in (reading, *acknowledging):
                 task.cancel()
         failpoint("after_acknowledge_before_release")
-        await self._consumer.release([turn.release() for turn in turns.values()])
+        await self._consumer.release([leased.release() for leased in tenants.values()])
         return applied
 
-    async def _acknowledge(self, turns: dict[str, Turn]) -> None:
-        done = [(tenant, turn.acknowledgeable()) for tenant, turn in turns.items() if turn.pending]
+    async def _acknowledge(self, tenants: dict[str, LeasedTenant]) -> None:
+        done = [(tenant, leased.acknowledgeable()) for tenant, leased in tenants.items() if leased.pending]
         await self._consumer.acknowledge([(tenant, ids) for tenant, ids in done if ids])
 
-    async def _take(self) -> dict[str, "Turn"]:
-        """The tenants of this turn, with their checkpoints. Raises StoreReplaced: another database has another group."""
+    async def _take(self) -> dict[str, "LeasedTenant"]:
+        """The tenants of this leased, with their checkpoints. Raises StoreReplaced: another database has another group."""
         self._store.check_file()
         partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
-        taken = await self._consumer.take(partitions, records=self._batch_records * READ_AHEAD)
-        self._ready |= {partition for partition, tenants in taken.items() if tenants}
+        lease = await self._consumer.lease(partitions, records=self._batch_records * READ_AHEAD)
+        self._ready |= {partition for partition, tenants in lease.items() if tenants}
         with self._store.reading() as connection:
             tables = self._store.tables_over(connection)
-            return {one.tenant: _turn(tables, one) for tenants in taken.values() for one in tenants}
+            return {one.tenant: _turn(tables, one) for tenants in lease.values() for one in tenants}
 
-    async def _batches(self, turns: dict[str, "Turn"], deliveries: dict[str, Delivery]) -> list[Batch]:
+    async def _batches(self, tenants: dict[str, "LeasedTenant"], deliveries: dict[str, Delivery]) -> list[Batch]:
         """The batches that what was delivered makes; a tenant whose log cannot go on is stopped, the others go on."""
         batches = []
         for tenant, delivery in deliveries.items():
-            turn = turns[tenant]
-            turn.served = True
-            turn.pending += delivery.pending
-            if turn.ended:
+            leased = tenants[tenant]
+            leased.served = True
+            leased.pending += delivery.pending
+            if leased.ended:
                 continue
             try:
-                batch = await self._next_batch(turn, delivery)
+                batch = await self._next_batch(leased, delivery)
             except (LogBehind, LogDiffers, DeletedTenantHasLog, LogUnreadable, Gap) as error:
                 self._stop(tenant, error)
-                turn.ended, turn.delay_seconds = True, STUCK_SECONDS
+                leased.ended, leased.delay_seconds = True, STUCK_SECONDS
                 continue
             self._stuck.pop(tenant, None)
             if batch:
                 batches.append(batch)
         return batches
 
-    def _apply(self, turns: dict[str, "Turn"], batches: Sequence[Batch]) -> int:
-        """Write batches; how many records. A tenant that another projector has moved is left to the next turn."""
+    def _apply(self, tenants: dict[str, "LeasedTenant"], batches: Sequence[Batch]) -> int:
+        """Write batches; how many records. A tenant that another projector has moved is left to the next leased."""
         written = self._store.apply(batches) if batches else []
         for batch, moved in zip(batches, written, strict=True):
-            turn = turns[batch.tenant]
+            leased = tenants[batch.tenant]
             if moved:
-                turn.checkpoint = Checkpoint(batch.through, batch.digest, 0)
+                leased.checkpoint = Checkpoint(batch.through, batch.digest, 0)
             else:
-                turn.ended = True
+                leased.ended = True
         return sum(batch.through - batch.after for batch, moved in zip(batches, written, strict=True) if moved)
 
-    async def _next_batch(self, turn: Turn, delivery: Delivery) -> Batch | None:
+    async def _next_batch(self, leased: LeasedTenant, delivery: Delivery) -> Batch | None:
         """The batch that begins behind the checkpoint, or None when there is none. Raises when the log cannot give it."""
-        taken, checkpoint = turn.taken, turn.checkpoint
+        lease, checkpoint = leased.lease, leased.checkpoint
         after = checkpoint.position
-        if turn.erased and taken.last:
-            raise DeletedTenantHasLog(taken.tenant)
+        if leased.erased and lease.last:
+            raise DeletedTenantHasLog(lease.tenant)
         if delivery.error is not None:
-            raise LogUnreadable(taken.tenant, delivery.error)
-        if taken.last < after:
-            raise LogBehind(taken.tenant, taken.last, after)
+            raise LogUnreadable(lease.tenant, delivery.error)
+        if lease.last < after:
+            raise LogBehind(lease.tenant, lease.last, after)
         if differs(delivery.head, checkpoint):
-            raise LogDiffers(taken.tenant, after)
+            raise LogDiffers(lease.tenant, after)
         records = delivery.records
         if records and records[0].position <= after:
             records = [record for record in records if record.position > after]
@@ -157,26 +157,26 @@ class Worker:
                 return None
         through = records[-1].position if records else after
         if not records or records[0].position > after + 1:
-            records, through = await self._fill(taken, after, records)
+            records, through = await self._fill(lease, after, records)
         if records:
-            self._sizes[taken.tenant] = mean_bytes(records)
+            self._sizes[lease.tenant] = mean_bytes(records)
         if through - after - len(records) > LOST_LIMIT_RECORDS:
-            raise _first_gap(taken.tenant, after, records)
-        return project(taken.tenant, after, records, through) if through > after else None
+            raise _first_gap(lease.tenant, after, records)
+        return project(lease.tenant, after, records, through) if through > after else None
 
-    async def _fill(self, taken: Taken, after: int, delivered: list[Record]) -> tuple[list[Record], int]:
+    async def _fill(self, lease: Lease, after: int, delivered: list[Record]) -> tuple[list[Record], int]:
         """What lies between the checkpoint and what was delivered, read from the log, then what was delivered; up to where.
 
         Records that were delivered to a projector that died, or before a database was restored, are read here. Records
         that somebody removed one by one are left out, up to a bound; the projection sets their positions aside.
         """
-        given = taken.delivered if taken.delivered > after else taken.last
+        given = lease.delivered if lease.delivered > after else lease.last
         through = min(delivered[0].position - 1 if delivered else given, after + self._batch_records)
         records: list[Record] = []
         position, lost, size = after, 0, 0
         while position < through:
             try:
-                async for page in self._log.read(taken.tenant, position, through=through):
+                async for page in self._log.read(lease.tenant, position, through=through):
                     records += page
                     position = page[-1].position
                     size += sum([len(record.body) for record in page])
@@ -196,10 +196,10 @@ class Worker:
             log_of_worker.error("%s: stopped: %s", tenant, error)
         self._stuck[tenant] = str(error)
 
-    # -- all turns ---------------------------------------------------------------------------------------------------
+    # -- all tenants ---------------------------------------------------------------------------------------------------
 
     async def run_to_end(self) -> int:
-        """Apply until nothing is left that may be taken; how many records."""
+        """Apply until nothing is left that may be lease; how many records."""
         applied = 0
         await self.sweep()
         self._ready = set(range(PARTITIONS))
@@ -275,7 +275,7 @@ class Worker:
         """Hear which partitions have something ready. Only a hint: what is missed is found by the next poll."""
         while True:
             try:
-                async for partition in self._log.connection.listen(WAKE_CHANNEL):
+                async for partition in self._log.connection.listen(READY_CHANNEL):
                     self._ready.add(int(partition))
                     self._woken.set()
             except LogUnavailable:
@@ -283,9 +283,9 @@ class Worker:
             await asyncio.sleep(random.uniform(0.2, 0.6))
 
 
-def _turn(tables: Tables, taken: Taken) -> Turn:
-    checkpoint = tables.checkpoint(taken.tenant)
-    return Turn(taken, checkpoint, erased=checkpoint is NOTHING and tables.is_erased(taken.tenant))
+def _turn(tables: Tables, lease: Lease) -> LeasedTenant:
+    checkpoint = tables.checkpoint(lease.tenant)
+    return LeasedTenant(lease, checkpoint, erased=checkpoint is NOTHING and tables.is_erased(lease.tenant))
 
 
 def _first_gap(tenant: str, after: int, records: Sequence[Record]) -> Gap:

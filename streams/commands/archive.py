@@ -42,12 +42,12 @@ async def _archive(settings: Settings, once: bool) -> int:
     from streams.tiering.archiver import Archiver
 
     os.nice(10)  # whoever waits for an answer comes first
-    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    lease_owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
         archiver = Archiver(
             log,
             Archive(settings.archive),
-            holder=holder,
+            lease_owner=lease_owner,
             hot_seconds=settings.hot_seconds,
             hot_records=settings.hot_records,
         )

@@ -66,7 +66,7 @@ class SubjectErasure:
         self._tenant = tenant
         self._keys = keys_of(tenant)
         self._subject = subject
-        self._holder = f"forget:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._lease_owner = f"forget:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._acknowledged = 0
         self._through = 0
         self.search = Search(tenant, subject)
@@ -82,7 +82,7 @@ class SubjectErasure:
         finally:
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
-            if await self._log.connection.call("GET", self._keys.archiving) == self._holder.encode():
+            if await self._log.connection.call("GET", self._keys.archiving) == self._lease_owner.encode():
                 await self._log.connection.call("DEL", self._keys.archiving)
 
     async def keep_lease(self) -> None:
@@ -92,7 +92,7 @@ class SubjectErasure:
 
     async def _hold(self) -> bool:
         names = [self._keys.log, self._keys.groups, self._keys.archiving]
-        [reply] = await self._log.connection.run("archive_lease", [(names, [self._holder, int(LEASE_SECONDS * 1000)])])
+        [reply] = await self._log.connection.run("archive_lease", [(names, [self._lease_owner, int(LEASE_SECONDS * 1000)])])
         if isinstance(reply, Exception):
             raise refusal_of(reply)
         if reply:
@@ -191,7 +191,7 @@ class SubjectErasure:
         while True:
             through += COPY_RECORDS
             some = wanted[bisect_right(wanted, reached) : bisect_right(wanted, through)]
-            arguments = [self._holder, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *some]
+            arguments = [self._lease_owner, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *some]
             [reply] = await self._log.connection.run("rewrite", [([keys.log, keys.copy, keys.archiving], arguments)])
             if isinstance(reply, Exception):
                 await self._log.connection.call("UNLINK", keys.copy)

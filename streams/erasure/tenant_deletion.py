@@ -13,7 +13,7 @@ from streams.connection import Connection, LogUnavailable
 from streams.keys import keys_of, leases_prefix, ready_prefix
 
 SCAN_KEYS = 1_000
-HOLDER, LEASE_MS, PAUSE_SECONDS = "erasure", 600_000, 0.1
+LEASE_OWNER, LEASE_MS, PAUSE_SECONDS = "erasure", 600_000, 0.1
 
 
 class DeletedLog(msgspec.Struct, frozen=True):
@@ -45,8 +45,8 @@ async def delete_tenant(connection: Connection, tenant: str, archive_url: str = 
 
 async def _take(connection: Connection, archiving: str) -> None:
     """Keep archivers away: who has the tenant now gives it back, or its lease ends."""
-    while await connection.call("SET", archiving, HOLDER, "NX", "PX", LEASE_MS) is None:
-        if await connection.call("GET", archiving) == HOLDER.encode():
+    while await connection.call("SET", archiving, LEASE_OWNER, "NX", "PX", LEASE_MS) is None:
+        if await connection.call("GET", archiving) == LEASE_OWNER.encode():
             return
         await asyncio.sleep(PAUSE_SECONDS)
 

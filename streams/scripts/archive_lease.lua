@@ -1,14 +1,14 @@
--- cold(log, groups, archiving; holder, lease_ms) -> through which position every group has acknowledged, the last position, the
+-- cold(log, groups, archiving; lease_owner, lease_ms) -> through which position every group has acknowledged, the last position, the
 -- first that the server holds; or nothing while another archives this log
 --
 -- Takes the tenant for one archiver. A group that is registered and has not begun needs the whole log.
 
 local log, groups, archiving = KEYS[1], KEYS[2], KEYS[3]
-local holder, lease_ms = ARGV[1], ARGV[2]
+local lease_owner, lease_ms = ARGV[1], ARGV[2]
 
 local held = redis.call('GET', archiving)
-if held and held ~= holder then return {} end
-redis.call('SET', archiving, holder, 'PX', lease_ms)
+if held and held ~= lease_owner then return {} end
+redis.call('SET', archiving, lease_owner, 'PX', lease_ms)
 local last = last_position(log)
 if last == 0 then return {'0', '0', '0'} end
 local through, begun = low_water(log), {}

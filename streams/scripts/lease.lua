@@ -1,4 +1,4 @@
--- take(ready, leases; group, holder, lease_ms, records, log prefix) -> for each tenant: tenant, since when it was due
+-- take(ready, leases; group, lease_owner, lease_ms, records, log prefix) -> for each tenant: tenant, since when it was due
 -- in milliseconds, last position, the group's last delivered position (-1 without the group), how many of its deliveries are
 -- pending, the bytes of its newest entry
 --
@@ -6,7 +6,7 @@
 -- their score one lease ahead.
 
 local ready, leases = KEYS[1], KEYS[2]
-local group, holder, lease_ms, records, log_prefix = unpack(ARGV)
+local group, lease_owner, lease_ms, records, log_prefix = unpack(ARGV)
 local now = now_ms()
 local left = tonumber(records)
 local answer = {}
@@ -37,7 +37,7 @@ for i = 1, #due, 2 do
   -- HDEL first: a server whose memory is full refuses ZADD and HSET only until a script has written something.
   redis.call('HDEL', leases, tenant)
   redis.call('ZADD', ready, 'XX', whole(now + lease_ms), tenant)
-  redis.call('HSET', leases, tenant, holder)
+  redis.call('HSET', leases, tenant, lease_owner)
   local last = last_position(log)
   local through, pending = delivered(log)
   left = left - math.max(last - math.max(through, 0), 1)

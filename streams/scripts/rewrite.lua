@@ -1,4 +1,4 @@
--- rewrite(log, copy, archiving; holder, after, through, erased, limit, limit_bytes, position...) -> the last id copied; 'done', when
+-- rewrite(log, copy, archiving; lease_owner, after, through, erased, limit, limit_bytes, position...) -> the last id copied; 'done', when
 -- the copy has taken the place of the log; 'gone', without a log; 'moved', when somebody removed entries meanwhile; 'taken', by another
 --
 -- Entries cannot be changed, so a log is copied, a stretch a call, with others in the place of those that are erased. `after` is
@@ -6,9 +6,9 @@
 -- same act, the copy becomes the log: no append falls between. Groups go on behind what they acknowledged.
 
 local log, copy, archiving = unpack(KEYS)
-local holder, after, through, erased, limit, limit_bytes = unpack(ARGV, 1, 6)
+local lease_owner, after, through, erased, limit, limit_bytes = unpack(ARGV, 1, 6)
 
-if redis.call('GET', archiving) ~= holder then return 'taken' end
+if redis.call('GET', archiving) ~= lease_owner then return 'taken' end
 if last_position(log) == 0 then
   redis.call('UNLINK', copy)
   return 'gone'

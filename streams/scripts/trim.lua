@@ -1,10 +1,10 @@
--- trim(log, usage, archiving; holder, after, first body, through, last body) -> 1 when trimmed, 0 when somebody needs them
--- still, -1 when this is not the holder any more, -2 when the log holds other records than the segment
+-- trim(log, usage, archiving; lease_owner, after, first body, through, last body) -> 1 when trimmed, 0 when somebody needs them
+-- still, -1 when this is not the lease_owner any more, -2 when the log holds other records than the segment
 --
 -- Removes the records from `after` + 1 to `through`, which an archive has. What was not acknowledged by every group stays.
 
 local log, usage, archiving = KEYS[1], KEYS[2], KEYS[3]
-local holder, after, first_body, through, last_body = unpack(ARGV)
+local lease_owner, after, first_body, through, last_body = unpack(ARGV)
 
 -- The body of the record at a position; all its fields when Penstock did not write it so.
 local function body(position)
@@ -17,7 +17,7 @@ local function body(position)
   return fits and fields[2] or table.concat(fields, ' ')
 end
 
-if redis.call('GET', archiving) ~= holder then return -1 end
+if redis.call('GET', archiving) ~= lease_owner then return -1 end
 local first = whole(tonumber(after) + 1)
 if body(first) ~= first_body or body(through) ~= last_body then return -2 end
 if low_water(log) < tonumber(through) or last_position(log) <= tonumber(through) then return 0 end

@@ -50,10 +50,10 @@ class Archived(msgspec.Struct):
 class Archiver:
     """One process that archives; of several, each tenant has one at a time."""
 
-    def __init__(self, log: Log, archive: Archive, *, holder: str, hot_seconds: float, hot_records: int) -> None:
+    def __init__(self, log: Log, archive: Archive, *, lease_owner: str, hot_seconds: float, hot_records: int) -> None:
         self._log = log
         self._archive = archive
-        self._holder = holder
+        self._lease_owner = lease_owner
         self._hot_us = int(hot_seconds * 1_000_000)
         self._hot_records = hot_records
 
@@ -90,7 +90,7 @@ class Archiver:
     async def _archive_tenant(self, tenant: str, eager: bool, done: Archived) -> None:
         keys = keys_of(tenant)
         names = [keys.log, keys.groups, keys.archiving]
-        while taken := await self._run("archive_lease", names, [self._holder, int(LEASE_SECONDS * 1000)]):
+        while taken := await self._run("archive_lease", names, [self._lease_owner, int(LEASE_SECONDS * 1000)]):
             acknowledged, last, oldest = map(int, taken)
             manifest = await asyncio.to_thread(self._archive.manifest, tenant)
             if last and oldest <= manifest.through:
@@ -128,7 +128,7 @@ class Archiver:
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
             for part in groups(page, TRIM_RECORDS, SEGMENT_BYTES):
                 first, through = part[0], part[-1]
-                arguments = [self._holder, first.position - 1, first.body, through.position, through.body]
+                arguments = [self._lease_owner, first.position - 1, first.body, through.position, through.body]
                 answer = await self._run("trim", names, arguments)
                 if answer == -2:
                     raise ArchiveDiffers(tenant, through.position)

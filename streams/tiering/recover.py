@@ -15,7 +15,7 @@ from streams.append import CALL_LIMIT_EVENTS, refusal_of
 from streams.archive.store import Archive
 from streams.erasure.suppression import suppress_erased
 from streams.event import Record
-from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.transfer.import_log import claims_of
 
@@ -58,7 +58,7 @@ async def recover(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reco
 async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claims: Sequence[Any]) -> int:
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *seen]
-    place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL]
+    place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
     arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *claims]
     [reply] = await log.connection.run("recover", [(names, arguments)])
     if isinstance(reply, Exception):

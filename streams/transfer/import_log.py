@@ -23,7 +23,7 @@ from streams.event import (
     event_identity,
     parse_body,
 )
-from streams.keys import WAKE_CHANNEL, keys_of, ready_prefix
+from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.runtime.progress import Show
 from streams.runtime.retry import patiently
@@ -158,7 +158,7 @@ def _script_call(tenant: str, records: Sequence[Record], window_us: int, now_us:
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.deleted]
     first = records[0].position
-    arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, WAKE_CHANNEL, first, len(records)]
+    arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL, first, len(records)]
     for record in records:
         arguments += (record.received_at_us, record.version, record.body)
     seen, claims = claims_of(tenant, records, window_us, now_us)

@@ -171,7 +171,7 @@ def test_erasing_while_everything_runs_and_writers_send(server: Server, tmp_path
 
 async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Log, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
-        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         for tenant in (GONE, STAYS):
             await fill(server, log, store, worker, tenant)
 
@@ -186,7 +186,7 @@ async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Lo
 async def test_what_was_removed_is_said_and_nothing_happens_without_consent(server: Server, log: Log, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
         await log.append(GONE, events(7))
-        await Worker(log, store, holder="test:1").run_to_end()
+        await Worker(log, store, lease_owner="test:1").run_to_end()
 
     unsure = command(server, tmp_path, "erase", GONE)
     still = await log.last_position(GONE)
@@ -270,7 +270,7 @@ async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_n
 
 async def test_a_tenant_that_is_created_again_begins_at_the_first_position(server: Server, log: Log, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
-        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         await log.append(GONE, events(5))
         await worker.run_to_end()
         assert command(server, tmp_path, "create", GONE).returncode == 1

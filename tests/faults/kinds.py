@@ -21,7 +21,7 @@ class Kind(NamedTuple):
 
 API, SERVER, PROJECTION, TABLES = "api", "server", "projection", "tables"
 PROJECTOR_POINTS = {
-    "after_take_before_read": 12,
+    "after_lease_before_read": 12,
     "after_read_before_apply": 4,
     "between_rows_and_checkpoint": 6,
     "before_commit": 5,

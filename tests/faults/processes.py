@@ -75,9 +75,9 @@ def _in_hand(system: System, pid: int) -> tuple[str, int] | None:
             [*groups] = system.client.xinfo_groups(key)
             for group in groups:
                 leases = key.partition(b":")[0] + b":leases:" + group["name"]
-                holder = system.client.hget(leases, tenant) or b""
+                lease_owner = system.client.hget(leases, tenant) or b""
                 pending = system.client.xpending(key, group["name"])
-                if f":{pid}:".encode() in holder and pending["pending"]:
+                if f":{pid}:".encode() in lease_owner and pending["pending"]:
                     position = int(pending["max"].split(b"-")[0])
                     if not _is_applied(system, tenant, position):
                         return tenant, position

@@ -25,11 +25,11 @@ from streams import (
     Consumer,
     Delivery,
     Event,
+    Lease,
     Log,
     LogUnavailable,
+    ReadRequest,
     Release,
-    Taken,
-    Wanted,
     keys_of,
     leases_key,
 )
@@ -65,12 +65,12 @@ def dead(log: Log, store: SqliteStore) -> Consumer:
     return consumer_of(log, store, "dead")
 
 
-def consumer_of(log: Log, store: SqliteStore, holder: str, lease_seconds: float = LEASE_SECONDS) -> Consumer:
-    return Consumer(log.connection, group=group_of(store), holder=holder, lease_seconds=lease_seconds)
+def consumer_of(log: Log, store: SqliteStore, lease_owner: str, lease_seconds: float = LEASE_SECONDS) -> Consumer:
+    return Consumer(log.connection, group=group_of(store), lease_owner=lease_owner, lease_seconds=lease_seconds)
 
 
-def worker_of(log: Log, store: SqliteStore, holder: str = "test:2", **options: Any) -> Worker:
-    return Worker(log, store, holder=holder, **({"lease_seconds": LEASE_SECONDS} | options))
+def worker_of(log: Log, store: SqliteStore, lease_owner: str = "test:2", **options: Any) -> Worker:
+    return Worker(log, store, lease_owner=lease_owner, **({"lease_seconds": LEASE_SECONDS} | options))
 
 
 async def take(consumer: Consumer, records: int = 100_000) -> list[str]:
@@ -81,8 +81,8 @@ async def take(consumer: Consumer, records: int = 100_000) -> list[str]:
 
 async def read(consumer: Consumer, after: int, count: int, tenant: str = "acme") -> Delivery:
     """What a consumer is given that has taken the tenant."""
-    taken = Taken(tenant, since_ms=0, last=after + count, delivered=after, pending=0, newest_bytes=0)
-    return (await consumer.read([Wanted(taken, after, count, first=True)]))[tenant]
+    taken = Lease(tenant, since_ms=0, last=after + count, delivered=after, pending=0, newest_bytes=0)
+    return (await consumer.read([ReadRequest(taken, after, count, first=True)]))[tenant]
 
 
 def rows_of(store: SqliteStore, what: str = "SELECT tenant_id, position FROM events ORDER BY 1, 2") -> list[tuple[Any, ...]]:
@@ -480,7 +480,7 @@ def entry(position: int) -> list[Any]:
 
 
 def test_records_that_another_reader_was_given_in_between_are_not_taken_for_lost() -> None:
-    want = Wanted(Taken("acme", since_ms=0, last=9, delivered=0, pending=0, newest_bytes=0), 0, 9, first=False)
+    want = ReadRequest(Lease("acme", since_ms=0, last=9, delivered=0, pending=0, newest_bytes=0), 0, 9, first=False)
 
     delivery = _delivery(want, {"one": [[b"log", [entry(1)]]], "rest": [[b"log", [entry(5), entry(6)]]]})
 
@@ -602,12 +602,12 @@ async def test_one_that_gives_back_late_does_not_end_the_lease_of_another(
 ) -> None:
     await worker.sweep()
     await log.append("acme", events(5))
-    late, holder = consumer_of(log, store, "late", 0.05), consumer_of(log, store, "holder", 30.0)
+    late, lease_owner = consumer_of(log, store, "late", 0.05), consumer_of(log, store, "holder", 30.0)
     await take(late)
     taken: list[str] = []
     async with asyncio.timeout(5):
         while not taken:
-            taken = await take(holder)
+            taken = await take(lease_owner)
 
     await late.acknowledge([("acme", [b"1-0"])])
     await late.release([Release("acme", 5)])
@@ -625,7 +625,7 @@ async def test_a_read_that_ran_out_of_time_loses_nothing(
         await log.append("acme", events(5))
         read = worker._consumer.read
 
-        async def into_a_black_hole(wanted: Sequence[Wanted]) -> dict[str, Delivery]:
+        async def into_a_black_hole(wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
             proxy.black_hole = True
             return await read(wanted)
 
@@ -653,7 +653,7 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
     worker = worker_of(log, store, batch_bytes=batch_bytes, lease_seconds=30.0)
     read, sizes = worker._consumer.read, []
 
-    async def measured(wanted: Sequence[Wanted]) -> dict[str, Delivery]:
+    async def measured(wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
         deliveries = await read(wanted)
         sizes.append(sum(len(record.body) for delivery in deliveries.values() for record in delivery.records))
         return deliveries

@@ -149,7 +149,7 @@ async def test_readers_never_see_fewer_rows_while_everything_runs(
 
     async def keep_coming() -> None:
         with SqliteStore(store.path) as live:
-            projector = Worker(log, live, holder="live:1", lease_seconds=1)
+            projector = Worker(log, live, lease_owner="live:1", lease_seconds=1)
             for i in range(150):
                 late = [
                     event(session_id=f"late{i}", n=i, timestamp=f"2026-03-01T{i // 60:02}:{i % 60:02}:{j:02}Z") for j in range(20)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from projector.live.scheduling import READ_AHEAD, UNKNOWN_RECORDS, Turn, plan, quotas
 from projector.store.sqlite.table_set import Checkpoint
-from streams import Taken
+from streams import Lease
 
 SMALL = 200  # what a record takes in memory, in bytes
 
@@ -14,7 +14,7 @@ def turns(*, newest_bytes: int = SMALL, **backlogs: int) -> dict[str, Turn]:
     """Tenants in the order in which they became due, level groups, and what each has not applied."""
     return {
         tenant: Turn(
-            Taken(tenant, since_ms, last=100 + backlog, delivered=100, pending=0, newest_bytes=newest_bytes),
+            Lease(tenant, since_ms, last=100 + backlog, delivered=100, pending=0, newest_bytes=newest_bytes),
             Checkpoint(100, "", 0),
         )
         for since_ms, (tenant, backlog) in enumerate(backlogs.items(), 1)

@@ -47,8 +47,8 @@ async def log(server: Server, url: str) -> object:
         yield log
 
 
-def archiver(log: Log, *, holder: str = "test", hot_seconds: float = 0, hot_records: int = 10**9) -> Archiver:
-    return Archiver(log, Archive(log.archive_url), holder=holder, hot_seconds=hot_seconds, hot_records=hot_records)
+def archiver(log: Log, *, lease_owner: str = "test", hot_seconds: float = 0, hot_records: int = 10**9) -> Archiver:
+    return Archiver(log, Archive(log.archive_url), lease_owner=lease_owner, hot_seconds=hot_seconds, hot_records=hot_records)
 
 
 async def everything(log: Log, tenant: str = TENANT, after: int = 0) -> list[Record]:
@@ -412,7 +412,7 @@ async def test_a_new_database_is_filled_from_the_archive_and_the_rest(log: Log, 
     await archiver(log).run_once()
 
     with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
-        other = Worker(log, new, holder="test:2", lease_seconds=0.5)
+        other = Worker(log, new, lease_owner="test:2", lease_seconds=0.5)
         await other.run_to_end()
 
         assert new.tables().checkpoint(TENANT).position == 7_000
@@ -513,7 +513,7 @@ async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplic
     assert (await everything(log))[:899] == before[:899]
     assert [problem async for problem in problems(log)] == []
     with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
-        await Worker(log, new, holder="test:2", lease_seconds=0.5).run_to_end()
+        await Worker(log, new, lease_owner="test:2", lease_seconds=0.5).run_to_end()
         assert new.tables().checkpoint(TENANT).position == 900
         assert [difference async for difference in verify(log, new)] == []
 

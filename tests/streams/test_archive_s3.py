@@ -121,7 +121,7 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
     server: Server, s3: int, client: Any, store: SqliteStore, tmp_path: Path
 ) -> None:
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
-        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         for tenant in ("acme", "globex"):
             await log.append(tenant, events(300))
         await worker.run_to_end()
@@ -152,7 +152,7 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
     gate = Gate(s3)
     try:
         async with Log(Connection(server.url), archive_url=url_of(gate.port)) as log:
-            worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+            worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
             await log.append("acme", events(200))
             await worker.run_to_end()
             before = await everything(log)
@@ -181,7 +181,7 @@ async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
     put = Archive._put
     monkeypatch.setattr(Archive, "_put", lambda self, path, content: put(self, path, content[: len(content) // 2]))
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
-        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         await log.append("acme", events(200))
         await worker.run_to_end()
 
@@ -205,7 +205,7 @@ async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: Sqlite
 async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
         await log.append("acme", [*events(30), event(session_id="ann", control_record="c4n4ry"), event(session_id="last")])
-        await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
+        await Worker(log, store, lease_owner="test:1", lease_seconds=0.5).run_to_end()
         await archiver(log).run_once()
         [before] = Archive(url_of(s3)).manifest("acme").segments
         erasure = SubjectErasure(log, "acme", Subject("session_id", "ann"))

@@ -72,7 +72,7 @@ async def test_a_note_makes_its_tenant_ready_for_every_group_and_wakes_it(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
     with SqliteStore(str(tmp_path / "other.db")) as other:
-        second = Worker(log, other, holder="test:2", lease_seconds=0.5)
+        second = Worker(log, other, lease_owner="test:2", lease_seconds=0.5)
         for one in (worker, second):
             await one.run_to_end()
         await log.append("acme", events(2))
@@ -171,7 +171,7 @@ async def test_yesterdays_database_hears_of_a_drop_again(server: Server, log: Lo
     path, yesterday = tmp_path / "tables.db", tmp_path / "yesterday.db"
     with SqliteStore(str(path)) as store:
         await spoiled(server, log)
-        worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+        worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         await worker.run_to_end()
         with contextlib.closing(pysqlite3.connect(path)) as connection:
             connection.execute("VACUUM INTO ?", (str(yesterday),))

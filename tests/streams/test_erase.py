@@ -271,7 +271,7 @@ async def life(own_server: Server, tmp_path: Path) -> AsyncIterator[Life]:
     folder.mkdir()
     async with Log(Connection(own_server.url), archive_url=f"file://{folder}/archive") as log:
         with SqliteStore(str(folder / "penstock.db"), cache_mib=8) as store:
-            worker = Worker(log, store, holder="test:1", lease_seconds=0.5)
+            worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
             await lived(own_server, log, store, worker, folder)
             yield Life(own_server, log, store, worker, folder)
 
@@ -307,7 +307,7 @@ async def test_what_the_server_had_trimmed_leaves_its_files_too(own_server: Serv
     async with Log(Connection(own_server.url), archive_url=f"file://{tmp_path}/archive") as log:
         with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
             await log.append("acme", [*about_ann(6), *events(3)])
-            await Worker(log, store, holder="test:1", lease_seconds=0.5).run_to_end()
+            await Worker(log, store, lease_owner="test:1", lease_seconds=0.5).run_to_end()
             assert command(own_server, tmp_path, "streams", "archive", "--once").returncode == 0
             assert own_server.client.xlen(keys_of("acme").log) == 1
 
@@ -435,7 +435,7 @@ async def test_a_projector_that_comes_late_or_has_yesterdays_tables_agrees(life:
         await worker.run_to_end()
         for name in ("late.db", "yesterday.db"):  # the record at both checkpoints, 45 and the last, was erased
             with SqliteStore(str(tmp_path / name), cache_mib=8) as other:
-                await Worker(log, other, holder="test:2", lease_seconds=0.5).run_to_end()
+                await Worker(log, other, lease_owner="test:2", lease_seconds=0.5).run_to_end()
                 assert dump(other) == dump(store)
 
 

@@ -54,7 +54,7 @@ async def test_a_group_that_nobody_uses_is_forgotten_and_the_archive_goes_on(
     await log.append("acme", events(30))
     await worker.run_to_end()
     with SqliteStore(str(tmp_path / "gone.db"), cache_mib=8) as tombstones:
-        await Worker(log, tombstones, holder="test:2", lease_seconds=0.5).sweep()
+        await Worker(log, tombstones, lease_owner="test:2", lease_seconds=0.5).sweep()
         name = f"projector:{tombstones.tables_id}"
     assert "archived 0 records" in command(server, tmp_path, "archive", "--once")
 

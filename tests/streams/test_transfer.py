@@ -185,7 +185,7 @@ async def test_the_tables_of_the_other_installation_become_equal(
 
     with SqliteStore(str(tmp_path / "target.db"), cache_mib=8) as other:
         stop = asyncio.Event()
-        running = asyncio.create_task(Worker(target, other, holder="test:2", lease_seconds=0.5).run(stop))
+        running = asyncio.create_task(Worker(target, other, lease_owner="test:2", lease_seconds=0.5).run(stop))
         await asyncio.sleep(0.2)  # its first sweep is over; what comes now has to make itself known
         await imported(target, await exported(log))
         await until(lambda: other.tables().checkpoint("acme").position == through)

@@ -60,7 +60,7 @@ async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         with SqliteStore(app.state.store.path, cache_mib=8) as store:
-            worker = Worker(app.state.log, store, holder="test:1", lease_seconds=0.5)
+            worker = Worker(app.state.log, store, lease_owner="test:1", lease_seconds=0.5)
             yield Door(client, app.state.log, store, worker)
 
 
