@@ -20,13 +20,13 @@ GRACE_SECONDS = 2.0
 
 async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[tuple[str, int | None, float, float]]:
     """Of each event the tenant, the position, when it was answered, and when it was due to be sent."""
-    seen: list[tuple[str, int | None, float, float]] = []
+    dedup_keys: list[tuple[str, int | None, float, float]] = []
     waiting: deque[tuple[str, bytes, float]] = deque()
     busy: dict[Connection, tuple[str, float]] = {}
 
     def answered(connection: Connection, status: int, body: bytes) -> None:
         tenant, due = busy.pop(connection)
-        seen.append((tenant, json.loads(body).get("position"), time.monotonic(), due))
+        dedup_keys.append((tenant, json.loads(body).get("position"), time.monotonic(), due))
         idle.append(connection)
         send()
 
@@ -47,7 +47,7 @@ async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[
     if plan.get("brief"):
         waiting.clear()  # what a flood could not send in its time
     await asyncio.sleep(GRACE_SECONDS)
-    return seen
+    return dedup_keys
 
 
 def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
@@ -74,8 +74,8 @@ def main() -> None:
     os.nice(plan.get("nice", 0))
     requests = make(plan)
     plan["begin"] = max(plan["begin"], time.monotonic() + 0.1)
-    seen = uvloop.run(post(plan, requests))
-    print(json.dumps(sum(position is not None for _, position, *_ in seen) if plan.get("brief") else seen))
+    dedup_keys = uvloop.run(post(plan, requests))
+    print(json.dumps(sum(position is not None for _, position, *_ in dedup_keys) if plan.get("brief") else dedup_keys))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ PAUSE_SECONDS = 0.002
 def watch(path: str, until: float) -> list[tuple[str, int, float]]:
     """The tenant, checkpoint and time of each move that was seen."""
     connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-    seen: list[tuple[str, int, float]] = []
+    dedup_keys: list[tuple[str, int, float]] = []
     known: dict[str, int] = {}
     version = -1
     while (began := time.monotonic()) < until:
@@ -22,11 +22,11 @@ def watch(path: str, until: float) -> list[tuple[str, int, float]]:
             checkpoints = dict(connection.execute("SELECT tenant_id, position FROM checkpoints").fetchall())
             moved = checkpoints.items() - known.items()
             at = time.monotonic()
-            seen += [(tenant, position, at) for tenant, position in moved]
+            dedup_keys += [(tenant, position, at) for tenant, position in moved]
             known = checkpoints
         time.sleep(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
     connection.close()
-    return seen
+    return dedup_keys
 
 
 if __name__ == "__main__":

@@ -182,13 +182,13 @@ async def reach(log: Log, store: SqliteStore, tenant: str, position: int, *, sec
     """Until a tenant's tables are at a position: brought there by the projectors that run, or by this process where none does.
     Both at once is none too many: what does not begin behind the checkpoint is not written. False when it takes longer."""
     deadline = time.monotonic() + seconds
-    seen, patient_until = -1, 0.0
+    dedup_keys, patient_until = -1, 0.0
     while (at := store.tables().checkpoint(tenant).position) < position:
         now = time.monotonic()
         if now > deadline:
             return False
-        if at != seen:
-            seen, patient_until = at, now + PATIENCE_SECONDS
+        if at != dedup_keys:
+            dedup_keys, patient_until = at, now + PATIENCE_SECONDS
         if now < patient_until:
             await asyncio.sleep(LOOK_SECONDS)
             continue

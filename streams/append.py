@@ -245,7 +245,7 @@ class Appender:
         ]
         for append in call:
             for event, (event_hash, hash_parts) in zip(append.events, append.names, strict=True):
-                names.append(keys.seen + event_hash)
+                names.append(keys.dedup + event_hash)
                 arguments += (content_digest(event), hash_parts, event.body)
         return names, arguments
 

@@ -1,7 +1,7 @@
 """Every key's name and its partition. All keys of a tenant share one hash tag, so one script may touch them all.
 
 {p}:log:TENANT           stream   the tenant's log; entry ids are <position>-0
-{p}:seen:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
+{p}:dedup:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
 {p}:suppressed:TENANT     hash     salted names of events that were forgotten -> position, and their salt; for ever
 {p}:usage:TENANT         hash     what the door counted of the tenant, and what is left of its limits
 {p}:tenants              set      every tenant that has a log, or whose events were all rejected
@@ -40,7 +40,7 @@ class TenantKeys(msgspec.Struct, frozen=True):
 
     partition: int
     log: str
-    seen: str
+    dedup: str
     suppressed: str
     usage: str
     archiving: str
@@ -60,7 +60,7 @@ def keys_of(tenant: str) -> TenantKeys:
     return TenantKeys(
         partition=partition,
         log=f"{log_prefix(partition)}{tenant}",
-        seen=f"{{{partition}}}:seen:{tenant}:",
+        dedup=f"{{{partition}}}:dedup:{tenant}:",
         suppressed=f"{{{partition}}}:suppressed:{tenant}",
         usage=f"{usage_prefix(partition)}{tenant}",
         archiving=f"{{{partition}}}:archiving:{tenant}",

@@ -177,7 +177,7 @@ class Log:
 
     async def named(self, tenant: str, event_hash: str) -> list[int]:
         """The positions of the events of that hash within the window; more than one when their splits differ."""
-        value: bytes | None = await self.connection.call("GET", keys_of(tenant).seen + event_hash)
+        value: bytes | None = await self.connection.call("GET", keys_of(tenant).dedup + event_hash)
         return [int(claim.split(b"/")[0]) for claim in (value or b"").split()]
 
     async def last_position(self, tenant: str) -> int:

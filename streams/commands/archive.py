@@ -114,7 +114,7 @@ async def _recover(settings: Settings, tenants: Sequence[str]) -> int:
         for tenant in tenants or await asyncio.to_thread(Archive(settings.archive).tenants):
             try:
                 done = await recover_tenant(log, tenant, dedup_window_seconds=settings.dedup_window_seconds)
-                print(f"{tenant}: ends at position {done.last}; {done.claims} names claimed again")
+                print(f"{tenant}: ends at position {done.last}; {done.dedup_keys} names claimed again")
             except (HistoryDiffers, Gap, TenantDeleted) as error:
                 print(f"{tenant}: {error}")
                 status = 1

@@ -130,9 +130,9 @@ class SubjectErasure:
         What came by one of the names while the log was read is erased, too; after it, nothing comes by them. Of a person with
         many events the newest are noted first: a session loses its first event, by which it is called, once, at last."""
         search, connection = self.search, self._log.connection
-        names = search.suppressed | {name: at for name, (at, _) in search.claims.items()}
+        names = search.suppressed | {name: at for name, (at, _) in search.dedup_keys.items()}
         if names:
-            await suppress(connection, self._tenant, search.salt, names, search.claims)
+            await suppress(connection, self._tenant, search.salt, names, search.dedup_keys)
         failpoint("between_names_and_notes")
         through, self._through = self._through, await self._log.last_position(self._tenant)
         await self._read(through, search.look_again, lambda done: None)
@@ -147,10 +147,10 @@ class SubjectErasure:
 
     async def reach(self, position: int) -> bool:
         """Until every projector's tables are at a position; False when nobody moves."""
-        seen, until = -1, 0.0
+        dedup_keys, until = -1, 0.0
         while self._acknowledged < position:
-            if self._acknowledged != seen:
-                seen, until = self._acknowledged, time.monotonic() + PATIENCE_SECONDS
+            if self._acknowledged != dedup_keys:
+                dedup_keys, until = self._acknowledged, time.monotonic() + PATIENCE_SECONDS
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(PAUSE_SECONDS)

@@ -112,7 +112,9 @@ class Search:
         self.salt = ""  # of the notes that are there
         self.suppressed: dict[str, int] = {}  # salted names in these notes, each with the first position
         self.to_erase: dict[int, str] = {}  # positions of records that are there, each with the salted name that goes with it
-        self.claims: dict[str, tuple[int, Name]] = {}  # salted names that are forgotten, each with its first position and name
+        self.dedup_keys: dict[
+            str, tuple[int, Name]
+        ] = {}  # salted names that are forgotten, each with its first position and name
         self.sample: Record | None = None  # the first record that is meant
 
     def look(self, record: Record) -> None:
@@ -149,11 +151,11 @@ class Search:
             return
         salted = control.salted_name(self.salt, *name)
         first = self._first.setdefault(name, record.position) if name in self._names else None
-        goes = salted in self.suppressed or salted in self.claims or first in self._matched
-        if goes and salted not in self.claims:
-            self.claims[salted] = (self.suppressed.get(salted, record.position), name)
+        goes = salted in self.suppressed or salted in self.dedup_keys or first in self._matched
+        if goes and salted not in self.dedup_keys:
+            self.dedup_keys[salted] = (self.suppressed.get(salted, record.position), name)
         if goes or is_meant:
-            self.to_erase[record.position] = salted if goes and record.position == self.claims[salted][0] else ""
+            self.to_erase[record.position] = salted if goes and record.position == self.dedup_keys[salted][0] else ""
 
     @property
     def to_note(self) -> list[int]:

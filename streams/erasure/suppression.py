@@ -14,18 +14,22 @@ from streams.keys import keys_of
 
 
 async def suppress(
-    connection: Connection, tenant: str, salt: str, names: Mapping[str, int], claims: Mapping[str, tuple[int, Name]] | None = None
+    connection: Connection,
+    tenant: str,
+    salt: str,
+    names: Mapping[str, int],
+    dedup_keys: Mapping[str, tuple[int, Name]] | None = None,
 ) -> None:
     """Have the door answer `duplicate` for salted names, with their positions; of `claims` the names are known, and what the door
     remembered of them goes. Names with another salt are replaced. Raises LogFull, LogUnavailable."""
     keys = keys_of(tenant)
-    known = list((claims or {}).items())
-    unknown = [(name, at) for name, at in names.items() if name not in (claims or {})]
+    known = list((dedup_keys or {}).items())
+    unknown = [(name, at) for name, at in names.items() if name not in (dedup_keys or {})]
     for begin in range(0, len(known), CALL_LIMIT_EVENTS):
         part = known[begin : begin + CALL_LIMIT_EVENTS]
-        seen = [keys.seen + event_hash for _, (_, (event_hash, _)) in part]
+        dedup_keys = [keys.dedup + event_hash for _, (_, (event_hash, _)) in part]
         words = [word for name, (at, (_, hash_parts)) in part for word in (name, at, hash_parts)]
-        await _run(connection, [keys.suppressed, *seen], [salt, *words])
+        await _run(connection, [keys.suppressed, *dedup_keys], [salt, *words])
     for begin in range(0, len(unknown), CALL_LIMIT_EVENTS):
         words = [word for name, at in unknown[begin : begin + CALL_LIMIT_EVENTS] for word in (name, at, "")]
         await _run(connection, [keys.suppressed], [salt, *words])

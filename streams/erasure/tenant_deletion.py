@@ -20,7 +20,7 @@ class DeletedLog(msgspec.Struct, frozen=True):
     """What was removed: records that the server held, claims on events' names, files of the archive."""
 
     records: int
-    claims: int
+    dedup_keys: int
     files: int
 
 
@@ -36,7 +36,7 @@ async def delete_tenant(connection: Connection, tenant: str, archive_url: str = 
     if isinstance(held, Exception):
         raise LogUnavailable(str(held))
     files = await asyncio.to_thread(_remove_archive, archive_url, tenant) if archive_url else 0
-    erased = DeletedLog(held, await _forget_claims(connection, keys.seen), files)
+    erased = DeletedLog(held, await _remove_dedup_keys(connection, keys.dedup), files)
     await connection.call("DEL", keys.archiving)
     with contextlib.suppress(ResponseError):  # one is under way, or the server's owner does not allow it
         await connection.call("BGREWRITEAOF")  # the append-only file forgets, too
@@ -57,7 +57,7 @@ def _remove_archive(url: str, tenant: str) -> int:
     return Archive(url).remove(tenant)
 
 
-async def _forget_claims(connection: Connection, prefix: str) -> int:
+async def _remove_dedup_keys(connection: Connection, prefix: str) -> int:
     """Remove every key that begins so. They are found by walking over all keys: a record that is gone tells no name."""
     cursor, removed = b"0", 0
     while True:

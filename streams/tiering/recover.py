@@ -17,7 +17,7 @@ from streams.erasure.suppression import suppress_erased
 from streams.event import Record
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
-from streams.transfer.import_log import claims_of
+from streams.transfer.import_log import dedup_keys_of
 
 
 class HistoryDiffers(Exception):
@@ -32,7 +32,7 @@ class Recovered(msgspec.Struct, frozen=True):
 
     tenant: str
     last: int
-    claims: int
+    dedup_keys: int
 
 
 async def recover(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recovered:
@@ -44,22 +44,22 @@ async def recover(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reco
     if last < through:
         raise HistoryDiffers(tenant, last, through)
     window_us, now_us = int(dedup_window_seconds * 1_000_000), time.time_ns() // 1_000
-    claims = 0
+    dedup_keys = 0
     async for page in log.read(tenant, 0, through=last):
         await suppress_erased(log.connection, tenant, page)
         for begin in range(0, len(page), CALL_LIMIT_EVENTS):
-            seen, arguments = claims_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
-            if seen:
-                await _run(log, tenant, newest or page[0], seen, arguments)
-                claims += len(seen)
-    return Recovered(tenant, last, claims)
+            dedup_keys, arguments = dedup_keys_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
+            if dedup_keys:
+                await _run(log, tenant, newest or page[0], dedup_keys, arguments)
+                dedup_keys += len(dedup_keys)
+    return Recovered(tenant, last, dedup_keys)
 
 
-async def _run(log: Log, tenant: str, newest: Record, seen: Sequence[str], claims: Sequence[Any]) -> int:
+async def _run(log: Log, tenant: str, newest: Record, dedup_keys: Sequence[str], dedup_keys: Sequence[Any]) -> int:
     keys = keys_of(tenant)
-    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *seen]
+    names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *dedup_keys]
     place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
-    arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *claims]
+    arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *dedup_keys]
     [reply] = await log.connection.run("recover", [(names, arguments)])
     if isinstance(reply, Exception):
         raise refusal_of(reply)

@@ -29,7 +29,7 @@ from streams.runtime.progress import Show
 from streams.runtime.retry import patiently
 from streams.transfer.format import BadLine, Header, read_log
 
-DOOR_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of the records whose names the door knows
+DEDUPLICATED_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of the records whose names the door knows
 
 
 class LogDiffers(Exception):
@@ -161,19 +161,19 @@ def _script_call(tenant: str, records: Sequence[Record], window_us: int, now_us:
     arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL, first, len(records)]
     for record in records:
         arguments += (record.received_at_us, record.version, record.body)
-    seen, claims = claims_of(tenant, records, window_us, now_us)
-    return names + seen, arguments + claims
+    dedup_keys, dedup_keys = dedup_keys_of(tenant, records, window_us, now_us)
+    return names + dedup_keys, arguments + dedup_keys
 
 
-def claims_of(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:
+def dedup_keys_of(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:
     """The keys of what is left of records' claims on their names, and for each: position, digest, split, remaining_ms."""
     names: list[str] = []
     arguments: list[Any] = []
     for record in records:
         remaining_ms = min(window_us, record.received_at_us + window_us - now_us) // 1000
-        if remaining_ms > 0 and record.version in DOOR_VERSIONS and (event := _event_of(record)):
+        if remaining_ms > 0 and record.version in DEDUPLICATED_VERSIONS and (event := _event_of(record)):
             event_hash, hash_parts = event_identity(tenant, event)
-            names.append(keys_of(tenant).seen + event_hash)
+            names.append(keys_of(tenant).dedup + event_hash)
             arguments += (record.position, content_digest(event), hash_parts, remaining_ms)
     return names, arguments
 

@@ -19,7 +19,7 @@ def test_all_keys_of_a_tenant_share_a_slot(tenant: str, event_hash: str, group: 
 
     used = [
         keys.log,
-        keys.seen + event_hash,
+        keys.dedup + event_hash,
         keys.tenants,
         keys.groups,
         ready_key(keys.partition, group),
@@ -43,7 +43,7 @@ def test_no_key_belongs_to_two_tenants(one: str, other: str, hash_one: str, hash
     assume(one != other)
 
     def own(tenant: str, event_hash: str) -> set[str]:
-        return {keys_of(tenant).log, keys_of(tenant).seen + event_hash}
+        return {keys_of(tenant).log, keys_of(tenant).dedup + event_hash}
 
     shared = {tenants_key(keys_of(one).partition), groups_key(keys_of(one).partition)}
     shared |= {ready_key(keys_of(one).partition, group), leases_key(keys_of(one).partition, group)}
@@ -57,7 +57,7 @@ def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None
     event_hash = "0" * 32
 
     assert keys_of(one).log != keys_of(other).log
-    assert keys_of(one).seen + event_hash != keys_of(other).seen + event_hash
+    assert keys_of(one).dedup_keys + event_hash != keys_of(other).dedup_keys + event_hash
 
 
 @pytest.mark.parametrize(

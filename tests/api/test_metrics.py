@@ -51,7 +51,7 @@ async def test_what_each_tenant_sent_is_told_by_outcome(door: Door) -> None:
 
 async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server: Server, door: Door) -> None:
     await door.post(body())
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
     await door.post(body())
     before = values_of(await door.client.get("/metrics"))
     server.client.xadd(keys_of("acme").log, {"odd": "entry"}, id="3-0")

@@ -181,7 +181,7 @@ async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(serv
         {"session_id": "S12", "event_type": "x"},
     ):
         name = (await door.post(body(**members))).json()["event_hash"]
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
     for members in ({"n": 2}, {"event_id": "e"}):
         await door.post(body(**members))
     server.client.xadd(keys_of("acme").log, {"event": "no json", "received_at_us": 1, "version": 1}, id="7-0")

@@ -342,7 +342,7 @@ async def test_a_late_duplicates_receipt_names_the_first_position(server: Server
     for _ in range(2):
         for members in ({"session_id": "A"}, {"event_id": "e1"}):
             await door.post(body(**members))
-        server.client.delete(*server.client.keys("*:seen:*"))
+        server.client.delete(*server.client.keys("*:dedup:*"))
     await door.project()
 
     found = [await receipt(door, position) for position in (3, 4)]
@@ -358,7 +358,7 @@ async def test_a_late_duplicates_receipt_names_the_first_position(server: Server
 
 async def test_a_late_event_with_other_content_is_quarantined_and_its_receipt_says_why(server: Server, door: Door) -> None:
     await door.post(body(n=1))
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
     await door.post(body(n=2))
     await door.project()
 
@@ -427,7 +427,7 @@ async def test_a_receipt_is_found_by_name_within_the_window_and_by_position_for_
         await door.project()
         within = await door.get("/api/receipts", event_hash=name)
         await asyncio.to_thread(
-            wait_until, lambda: not server.client.exists(f"{keys_of('acme').seen}{name}"), "the window is over"
+            wait_until, lambda: not server.client.exists(f"{keys_of('acme').dedup_keys}{name}"), "the window is over"
         )
 
         beyond = await door.get("/api/receipts", event_hash=name)
@@ -455,7 +455,7 @@ async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_re
 
     rows = (await door.get("/api/events")).json()["events"]
     session = (await door.get("/api/sessions/shared")).json()
-    seen = [
+    dedup_keys = [
         (await door.get(path)).text
         for path in ("/api/events", "/api/sessions", "/api/sessions/shared", "/api/events?session_id=shared", "/api/receipts/1")
     ]
@@ -463,7 +463,7 @@ async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_re
     assert [(row["position"], row["properties"]) for row in rows] == [(1, {"canary": "ours"})]
     assert (session["event_count"], len(session["events"])) == (1, 1)
     assert await session_ids(door) == ["shared"]
-    assert not any("theirs" in text or "secret" in text for text in seen)
+    assert not any("theirs" in text or "secret" in text for text in dedup_keys)
     assert (await door.get("/api/sessions/secret")).status_code == 404
     assert (await door.get("/api/receipts", event_hash=theirs)).status_code == 404
     assert (await receipt(door, 2))["http"] == 404

@@ -42,7 +42,7 @@ async def forget_groups_of_new_logs(scene: Scene) -> None:
 async def forget_seen(scene: Scene) -> None:
     """The window has passed: `seen` keys are gone, and repetitions become late duplicates."""
     scene.journal.forgettings += 1
-    await scene.system.ask(lambda client: _delete(client, "*:seen:*"))
+    await scene.system.ask(lambda client: _delete(client, "*:dedup:*"))
 
 
 def _delete(client: redis.Redis, pattern: str) -> None:

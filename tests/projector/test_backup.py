@@ -361,7 +361,7 @@ async def test_a_restore_that_is_killed_goes_on_and_ends_the_same(
     house.command("projector", "restore", kept)
 
     assert (await records_of(house), rows_of(house.tables)) == (records, rows)
-    assert len(house.server.client.keys("*:seen:*")) == 40
+    assert len(house.server.client.keys("*:dedup:*")) == 40
     assert house.command("streams", "verify") == "every log is whole\n"
     assert "40 records, 40 of them there already" in house.command("projector", "restore", kept)
 

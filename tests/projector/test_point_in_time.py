@@ -116,8 +116,8 @@ async def test_the_file_has_the_same_tables_and_indexes_and_is_whole_by_itself(
         "print(db.execute('SELECT position, received_at FROM events ORDER BY 1').fetchall(), "
         "db.execute('PRAGMA integrity_check').fetchall())"
     )
-    seen = subprocess.run([sys.executable, "-c", look, str(out)], capture_output=True, text=True, check=True).stdout
-    assert seen == "[(1, '2026-11-20T12:00:00.000000Z'), (2, '2026-11-20T12:01:00.000000Z')] [('ok',)]\n"
+    dedup_keys = subprocess.run([sys.executable, "-c", look, str(out)], capture_output=True, text=True, check=True).stdout
+    assert dedup_keys == "[(1, '2026-11-20T12:00:00.000000Z'), (2, '2026-11-20T12:01:00.000000Z')] [('ok',)]\n"
     schemas = []
     for path in (store.path, str(out)):
         connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True)

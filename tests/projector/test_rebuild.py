@@ -133,14 +133,14 @@ async def test_readers_never_see_fewer_rows_while_everything_runs(
     await filled(log, worker, 500)
     with store.transaction():
         store._connection.execute("CREATE VIEW of_a_user AS SELECT count(*) AS n FROM events")
-    seen: list[tuple[int, int, int]] = []
+    dedup_keys: list[tuple[int, int, int]] = []
     stop = threading.Event()
 
     def look() -> None:
         reader = SqliteStore(store.path)
         while not stop.is_set():
             with reader.reading() as connection:
-                seen.append(
+                dedup_keys.append(
                     connection.execute(
                         "SELECT (SELECT n FROM of_a_user), (SELECT sum(event_count) FROM event_sessions), "
                         "(SELECT sum(position - late_duplicates) FROM checkpoints) - (SELECT count(*) FROM quarantine)"
@@ -169,9 +169,9 @@ async def test_readers_never_see_fewer_rows_while_everything_runs(
         stop.set()
         reader.join()
 
-    assert len(seen) > 10
-    assert [rows for rows, _, _ in seen] == sorted(rows for rows, _, _ in seen)
-    assert all(rows == counted == applied for rows, counted, applied in seen), "a reader saw tables of two sets"
+    assert len(dedup_keys) > 10
+    assert [rows for rows, _, _ in dedup_keys] == sorted(rows for rows, _, _ in dedup_keys)
+    assert all(rows == counted == applied for rows, counted, applied in dedup_keys), "a reader saw tables of two sets"
     assert len(dump(store)["events"]) == 1_002 + 150 * 20
     assert await differences(log, store) == []
 

@@ -325,10 +325,10 @@ def test_identify_joins_what_somebody_did_before_and_after(store: SqliteStore) -
 
 
 def test_an_id_that_is_only_a_previous_one_any_more_is_no_visitors_user(store: SqliteStore) -> None:
-    seen = Sent("seen", 0, anonymous_id="a")
+    dedup_keys = Sent("seen", 0, anonymous_id="a")
     identified = Sent("identified", 0, "identify", "S1", user_id="before", anonymous_id="a")
     renamed = Sent("renamed", 0, "alias", "S1", user_id="now", previous_id="before")
-    log = log_of([seen, identified, renamed])
+    log = log_of([dedup_keys, identified, renamed])
 
     apply(store, log[:2])
     assert [one.user_id for one in sessions_in(store) if one.derived] == ["before"]
@@ -341,9 +341,9 @@ def test_an_id_that_is_only_a_previous_one_any_more_is_no_visitors_user(store: S
 def test_identities_that_are_too_many_are_each_alone(store: SqliteStore, size: int) -> None:
     """One user whom many visitors share; the last that is too many sets all of them apart again."""
     visitors = range(size - 1)
-    seen = [Sent(f"seen {i}", 1, anonymous_id=f"a{i}") for i in visitors]
+    dedup_keys = [Sent(f"seen {i}", 1, anonymous_id=f"a{i}") for i in visitors]
     links = [Sent(f"link {i}", 1, "identify", "S1", user_id="shared", anonymous_id=f"a{i}") for i in visitors]
-    log = log_of([*seen, *links, Sent("later", 1, user_id="shared")])
+    log = log_of([*dedup_keys, *links, Sent("later", 1, user_id="shared")])
 
     apply(store, log, random.Random(1))
 

@@ -37,7 +37,7 @@ async def test_a_late_duplicate_is_counted_and_changes_nothing(
     first = event(session_id="S1")
     await log.append("acme", [first])
     await worker.run_to_end()
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
 
     await log.append("acme", [first])
     await worker.run_to_end()

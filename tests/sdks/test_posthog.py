@@ -87,11 +87,11 @@ def test_who_sends_with_a_wrong_key_is_told_and_with_the_right_one_each_call_is_
     refused = stack.python(EACH_CALL, 0, KEY="ps_w_nobody").end()
     said = stack.python(EACH_CALL, 0).end()
 
-    ordered, seen, person, alias, group, exception = stack.rows()
-    actors = [json.loads(row["properties"]) for row in (ordered, seen, person, alias)]
+    ordered, dedup_keys, person, alias, group, exception = stack.rows()
+    actors = [json.loads(row["properties"]) for row in (ordered, dedup_keys, person, alias)]
     assert "this key is unknown or was revoked" in refused
     assert "FAILED" not in said
-    assert [row["event_type"] for row in (ordered, seen, person)] == ["order placed", "page seen", "$set"]
+    assert [row["event_type"] for row in (ordered, dedup_keys, person)] == ["order placed", "page seen", "$set"]
     assert [row["event_type"] for row in (alias, group, exception)] == ["$create_alias", "$groupidentify", "$exception"]
     assert (ordered["session_id"], actors[0]["properties"]["total"]) == ("s1", 1)
     assert [actor.get("user_id") for actor in actors] == ["u1", None, "u1", "d1"]

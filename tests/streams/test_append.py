@@ -59,7 +59,7 @@ async def own_log(own_server: Server) -> AsyncIterator[Log]:
 
 
 def seen_keys(server: Server) -> list[bytes]:
-    return sorted(server.client.keys("*:seen:*"))
+    return sorted(server.client.keys("*:dedup:*"))
 
 
 def script_calls(server: Server) -> int:
@@ -215,11 +215,11 @@ async def test_an_event_that_could_not_be_written_is_not_remembered(server: Serv
 
     with pytest.raises(LogRefused):
         await log.append("acme", [event()])
-    claims = seen_keys(server)
+    dedup_keys = seen_keys(server)
     server.client.delete(keys_of("acme").log)
     [receipt] = await log.append("acme", [event()])
 
-    assert claims == []
+    assert dedup_keys == []
     assert (receipt.status, receipt.position) == ("accepted", 1)
 
 

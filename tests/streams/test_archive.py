@@ -359,13 +359,13 @@ async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, wo
     stop = asyncio.Event()
 
     async def read() -> list[int]:
-        seen: list[int] = []
+        dedup_keys: list[int] = []
         while not stop.is_set():
             positions = [record.position for record in await everything(log)]
             assert positions == list(range(1, len(positions) + 1))
-            assert not seen or len(positions) >= seen[-1]
-            seen.append(len(positions))
-        return seen
+            assert not dedup_keys or len(positions) >= dedup_keys[-1]
+            dedup_keys.append(len(positions))
+        return dedup_keys
 
     reading = [asyncio.create_task(read()) for _ in range(2)]
     for number in range(15):
@@ -374,7 +374,7 @@ async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, wo
         await archiver(log).run_once()
     stop.set()
 
-    assert all(len(seen) > 2 for seen in await asyncio.gather(*reading))
+    assert all(len(dedup_keys) > 2 for dedup_keys in await asyncio.gather(*reading))
 
 
 # -- the tables ------------------------------------------------------------------------------------------------------------
@@ -506,7 +506,7 @@ async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplic
     receipts = await log.append(TENANT, [*events(899), event(session_id="new")])
     again = await recover(log, TENANT, dedup_window_seconds=3_600)
 
-    assert (done.last, done.claims) == (899, 899)  # the newest had not been archived
+    assert (done.last, done.dedup_keys) == (899, 899)  # the newest had not been archived
     assert [receipt.status for receipt in receipts] == ["duplicate"] * 899 + ["accepted"]
     assert [receipt.position for receipt in receipts] == list(range(1, 901))
     assert again.last == 900
@@ -523,11 +523,11 @@ async def test_only_names_within_the_window_are_claimed_and_for_what_is_left_of_
 ) -> None:
     await filled(log, worker, 20)
     await archiver(log).run_once()
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
 
-    assert (await recover(log, TENANT, dedup_window_seconds=0.001)).claims == 0
-    assert (await recover(log, TENANT, dedup_window_seconds=3_600)).claims == 20
-    assert all(3_500 < server.client.ttl(key) <= 3_600 for key in server.client.keys("*:seen:*"))
+    assert (await recover(log, TENANT, dedup_window_seconds=0.001)).dedup_keys == 0
+    assert (await recover(log, TENANT, dedup_window_seconds=3_600)).dedup_keys == 20
+    assert all(3_500 < server.client.ttl(key) <= 3_600 for key in server.client.keys("*:dedup:*"))
 
 
 async def test_a_log_that_began_anew_is_left_alone(server: Server, log: Log, worker: Worker) -> None:

@@ -33,7 +33,7 @@ async def spoiled(server: Server, log: Log, tenant: str = "acme", bad: int = 3) 
     for i in range(bad):
         body = {"event": f"no event {i}", "received_at_us": 7, "version": 1}
         server.client.xadd(keys_of(tenant).log, body, id=f"{6 + i}-0")
-    server.client.delete(*server.client.keys(f"*:seen:{tenant}:*"))
+    server.client.delete(*server.client.keys(f"*:dedup:{tenant}:*"))
     await log.append(tenant, [event(event_id="a", n=2)])
 
 
@@ -232,7 +232,7 @@ async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
 
 async def test_a_receipt_says_that_a_record_was_dropped_and_none_is_of_a_note(server: Server, door: Door) -> None:
     await spoiled(server, door.log)
-    server.client.delete(*server.client.keys("*:seen:acme:*"))
+    server.client.delete(*server.client.keys("*:dedup:acme:*"))
     await door.log.append("acme", [event(event_id="a", n=1)])
     await door.project()
     await control.append(door.log.connection, "acme", control.Drop([6, 9]))

@@ -9,7 +9,7 @@ from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from streams import DEAD_LETTER_VERSION, Event, Log, Record, Rejected, dead_letter, make_event, parse_event
 from streams.archive.segments import pack, unpack
-from streams.transfer.import_log import claims_of
+from streams.transfer.import_log import dedup_keys_of
 from tests.support.events import body
 
 LIMIT = 1_000
@@ -69,7 +69,7 @@ def test_its_claim_is_made_again_from_its_record() -> None:
     event = bad()
     record = Record(1, 1_000_000, DEAD_LETTER_VERSION, event.body)
 
-    [key], [position, _, hash_parts, _] = claims_of("acme", [record], 60_000_000, 1_000_000)
+    [key], [position, _, hash_parts, _] = dedup_keys_of("acme", [record], 60_000_000, 1_000_000)
 
     assert (position, hash_parts) == (1, "dead_letter")
     assert key.startswith("{") and "acme" in key

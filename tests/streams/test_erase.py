@@ -218,7 +218,7 @@ async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, fo
     pass_the_window(server, tenant)
     await log.append(tenant, [*events(10, sessions=4), *about_ann(10), event(session_id="S1", n=99, user_id="bob")])
     of_the_same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", control_record="by somebody else")
-    server.client.delete(keys_of(tenant).seen + event_identity(tenant, of_the_same_id)[0])
+    server.client.delete(keys_of(tenant).dedup + event_identity(tenant, of_the_same_id)[0])
     await log.append(tenant, [of_the_same_id])
     last = await log.last_position(tenant)
     raw = {"event": f'{{"user_id":"ann","x":"{CANARY}"}}', "received_at_us": 7, "version": 1}
@@ -233,7 +233,7 @@ async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, fo
 
 
 def pass_the_window(server: Server, tenant: str) -> None:
-    server.client.delete(*server.client.scan_iter(match=f"{keys_of(tenant).seen}*", count=10_000))
+    server.client.delete(*server.client.scan_iter(match=f"{keys_of(tenant).dedup}*", count=10_000))
 
 
 def places_with(server: Server, folder: Path, *words: str) -> list[str]:
@@ -281,7 +281,7 @@ async def test_the_bytes_of_who_is_forgotten_are_nowhere(life: Life) -> None:
     words = (CANARY, *names_of_ann("acme"))
     before = " ".join(places_with(server, folder, *words))
     rows = [row for row in dump(store)["events"] if CANARY not in repr(row) and row[7] != "2026-01-01T10:00:00Z"]
-    assert all(place in before for place in (":seen:acme:", "appendonly", "segment", "penstock.db")), before
+    assert all(place in before for place in (":dedup:acme:", "appendonly", "segment", "penstock.db")), before
 
     done = forget(server, folder)
     cleared = command(server, folder, "projector", "vacuum")

@@ -157,7 +157,7 @@ async def test_named_gives_the_positions_of_a_hash_within_the_window(server: Ser
 
     assert one.event_hash == other.event_hash
     assert await log.named("acme", one.event_hash) == [1, 2]
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
     assert await log.named("acme", one.event_hash) == []
 
 

@@ -177,7 +177,7 @@ async def test_the_tables_of_the_other_installation_become_equal(
 ) -> None:
     await log.append("acme", [*events(40), event(event_id="e1"), event(event_id="e1", other=1)])
     by_hand(server, after=41)
-    server.client.delete(*server.client.keys("*:seen:*"))
+    server.client.delete(*server.client.keys("*:dedup:*"))
     await log.append("acme", [event(event_id="e1"), event(session_id="new")])  # a late duplicate
     await worker.run_to_end()
 
@@ -230,7 +230,7 @@ async def test_names_are_claimed_for_what_is_left_of_the_window(server: Server, 
 
     await imported(log, file_of(*some))
 
-    left = [server.client.pttl(keys_of("acme").seen + event_identity("acme", one)[0]) / 1000 for one in events(5)]
+    left = [server.client.pttl(keys_of("acme").dedup_keys + event_identity("acme", one)[0]) / 1000 for one in events(5)]
     assert left[0] < 0
     assert left[1:] == pytest.approx([60, DEDUP_WINDOW_SECONDS / 2, DEDUP_WINDOW_SECONDS, DEDUP_WINDOW_SECONDS], abs=20)
 
@@ -255,7 +255,7 @@ async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_lon
     )
 
     assert await log.named("acme", event_identity("acme", one)[0]) == [1, 2]
-    assert server.client.pttl(keys_of("acme").seen + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
+    assert server.client.pttl(keys_of("acme").dedup_keys + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
     assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
 
 

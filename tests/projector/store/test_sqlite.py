@@ -128,9 +128,9 @@ def test_anybody_may_open_the_file_while_it_is_written(store: SqliteStore) -> No
 
     with store.transaction():
         store.tables().apply(project("acme", 1, [record(2, n=2, session_id="S2")], 2))
-        seen = subprocess.run([sys.executable, "-c", look, store.path], capture_output=True, text=True, check=True).stdout
+        dedup_keys = subprocess.run([sys.executable, "-c", look, store.path], capture_output=True, text=True, check=True).stdout
 
-    assert seen == "[('page_view', '2026-01-01T10:00:00.000000Z')]\n"
+    assert dedup_keys == "[('page_view', '2026-01-01T10:00:00.000000Z')]\n"
 
 
 def test_a_writer_waits_for_its_turn_and_says_when_it_never_comes(store: SqliteStore) -> None:
