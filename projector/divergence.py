@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from projector.store.sqlite.table_set import NOTHING, Checkpoint
-from streams import Log, Record, Survey, control, digest_of
+from streams import Log, LogSummary, Record, control, digest_of
 
 
 class LogBehind(Exception):
@@ -55,14 +55,16 @@ def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
 
 
 async def disagreements(
-    log: Log, surveys: Sequence[Survey], checkpoints: Mapping[str, Checkpoint]
+    log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]
 ) -> dict[str, LogBehind | LogDiffers]:
     """The tenants whose log ends before their tables do, or holds another record at the checkpoint. Raises LogUnavailable."""
-    places = [(survey, checkpoints.get(survey.tenant, NOTHING)) for survey in surveys]
+    places = [(summary, checkpoints.get(summary.tenant, NOTHING)) for summary in summaries]
     found: dict[str, LogBehind | LogDiffers] = {
-        survey.tenant: LogBehind(survey.tenant, survey.last, at.position) for survey, at in places if survey.last < at.position
+        summary.tenant: LogBehind(summary.tenant, summary.last, at.position)
+        for summary, at in places
+        if summary.last < at.position
     }
-    whole = [(survey.tenant, at) for survey, at in places if survey.tenant not in found and at.position]
+    whole = [(summary.tenant, at) for summary, at in places if summary.tenant not in found and at.position]
     heads = await log.find_each([(tenant, at.position) for tenant, at in whole])
     for (tenant, at), head in zip(whole, heads, strict=True):
         if differs(head, at):

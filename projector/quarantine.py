@@ -13,7 +13,7 @@ from projector.rebuild.replay import Span, read
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Tables
-from streams import DEAD_LETTER_VERSION, Log, Record, Rejected, Survey, control, dead_letter, failpoint, keys_of
+from streams import DEAD_LETTER_VERSION, Log, LogSummary, Record, Rejected, control, dead_letter, failpoint, keys_of
 
 PAGE_ROWS = 200
 LOOK_SECONDS = 0.02
@@ -163,19 +163,19 @@ async def level(log: Log, store: SqliteStore, tenant: str, *, seconds: float) ->
     """Until the tables have all that a tenant's log has now, a drop that somebody began included; False when that takes longer.
     Raises LogBehind, LogDiffers, DeletedTenantHasLog, Gap."""
     checkpoint = store.tables().checkpoint(tenant)
-    surveys = [one for one in await log.survey([keys_of(tenant).partition]) if one.tenant == tenant]
-    [survey] = surveys or [Survey(tenant, 0, 0)]
-    if checkpoint is NOTHING and survey.last and store.tables().is_erased(tenant):
+    summaries = [one for one in await log.summaries([keys_of(tenant).partition]) if one.tenant == tenant]
+    [summary] = summaries or [LogSummary(tenant, 0, 0)]
+    if checkpoint is NOTHING and summary.last and store.tables().is_erased(tenant):
         raise DeletedTenantHasLog(tenant)
-    for wrong in (await disagreements(log, [survey], {tenant: checkpoint})).values():
+    for wrong in (await disagreements(log, [summary], {tenant: checkpoint})).values():
         raise wrong
-    return await reach(log, store, tenant, survey.last, seconds=seconds)
+    return await reach(log, store, tenant, summary.last, seconds=seconds)
 
 
 async def behind(log: Log, store: SqliteStore) -> list[str]:
     """The tenants whose tables have not all that their logs have. Raises LogUnavailable."""
     checkpoints = store.tables().checkpoints()
-    return [one.tenant for one in await log.survey() if one.last > checkpoints.get(one.tenant, NOTHING).position]
+    return [one.tenant for one in await log.summaries() if one.last > checkpoints.get(one.tenant, NOTHING).position]
 
 
 async def reach(log: Log, store: SqliteStore, tenant: str, position: int, *, seconds: float) -> bool:

@@ -10,7 +10,7 @@ from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.live.worker import group_of
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint
-from streams import Log, Survey, keys_of, leases_key
+from streams import Log, LogSummary, keys_of, leases_key
 
 STUCK_SECONDS = 10.0
 
@@ -39,31 +39,31 @@ class TenantStatus(msgspec.Struct, frozen=True):
 
 async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) -> list[TenantStatus]:
     """What is so of every tenant, by name. To count sessions takes as long as there are many."""
-    logs = {survey.tenant: survey for survey in await log.survey()}
+    logs = {summary.tenant: summary for summary in await log.summaries()}
     checkpoints, quarantined, sessions, erased = await asyncio.to_thread(_of_tables, store, logs, with_sessions)
-    surveys = [logs.get(tenant, Survey(tenant, 0, 0)) for tenant in sorted(logs.keys() | checkpoints.keys())]
-    wrong = await disagreements(log, surveys, checkpoints) | {tenant: DeletedTenantHasLog(tenant) for tenant in erased}
-    ages = await _ages_seconds(log, surveys, checkpoints)
+    summaries = [logs.get(tenant, LogSummary(tenant, 0, 0)) for tenant in sorted(logs.keys() | checkpoints.keys())]
+    wrong = await disagreements(log, summaries, checkpoints) | {tenant: DeletedTenantHasLog(tenant) for tenant in erased}
+    ages = await _ages_seconds(log, summaries, checkpoints)
     found = []
-    for survey in surveys:
-        tenant, age = survey.tenant, ages.get(survey.tenant, 0.0)
+    for summary in summaries:
+        tenant, age = summary.tenant, ages.get(summary.tenant, 0.0)
         checkpoint = checkpoints.get(tenant, NOTHING)
         make = quarantined.get(tenant, 0)
         waits_for = await _waits_for(log, store, tenant) if age >= STUCK_SECONDS else None
         found.append(
             TenantStatus(
                 tenant=tenant,
-                records=survey.last,
+                records=summary.last,
                 sessions=sessions.get(tenant, 0) if with_sessions else None,
                 rows=checkpoint.position - checkpoint.late_duplicates - make - checkpoint.dropped - checkpoint.erased,
-                lag_records=max(0, survey.last - checkpoint.position),
+                lag_records=max(0, summary.last - checkpoint.position),
                 lag_seconds=round(age, 3),
                 late_duplicates=checkpoint.late_duplicates,
                 quarantined=make,
                 dropped=checkpoint.dropped,
                 erased=checkpoint.erased,
                 stuck=str(wrong[tenant]) if tenant in wrong else waits_for,
-                **msgspec.structs.asdict(survey.counts),
+                **msgspec.structs.asdict(summary.counts),
             )
         )
     return found
@@ -84,10 +84,10 @@ def _of_tables(
         return checkpoints, quarantined, sessions, erased
 
 
-async def _ages_seconds(log: Log, surveys: Sequence[Survey], checkpoints: Mapping[str, Checkpoint]) -> dict[str, float]:
+async def _ages_seconds(log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]) -> dict[str, float]:
     """How long the oldest record behind the checkpoint has waited, of each tenant that has one."""
-    nexts = {survey.tenant: checkpoints.get(survey.tenant, NOTHING).position + 1 for survey in surveys}
-    places = [(survey.tenant, nexts[survey.tenant]) for survey in surveys if survey.last >= nexts[survey.tenant]]
+    nexts = {summary.tenant: checkpoints.get(summary.tenant, NOTHING).position + 1 for summary in summaries}
+    places = [(summary.tenant, nexts[summary.tenant]) for summary in summaries if summary.last >= nexts[summary.tenant]]
     oldest = await log.find_each(places)
     now = time.time()
     return {

@@ -26,7 +26,7 @@ from streams.event import (
 )
 from streams.keys import PARTITIONS, READY_CHANNEL, TENANT_PATTERN, BadTenant, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
-from streams.log import Counts, Gap, Log, Survey, mean_bytes
+from streams.log import Counts, Gap, Log, LogSummary, mean_bytes
 from streams.runtime.failpoints import failpoint
 from streams.runtime.files import sync
 from streams.runtime.logging_setup import configure_logging
@@ -57,6 +57,7 @@ __all__ = [
     "LogBusy",
     "LogFull",
     "LogRefused",
+    "LogSummary",
     "LogUnavailable",
     "Progress",
     "ReadRequest",
@@ -67,7 +68,6 @@ __all__ = [
     "SettingError",
     "Settings",
     "StoredEvent",
-    "Survey",
     "TenantDeleted",
     "check_event",
     "configure_logging",

@@ -33,15 +33,15 @@ class Group(msgspec.Struct, frozen=True):
 
 async def groups(log: Log) -> list[Group]:
     """Every group, by name. Raises LogUnavailable."""
-    surveys = await log.survey()
-    replies = await log.connection.run("behind", [([keys_of(survey.tenant).log], []) for survey in surveys])
+    summaries = await log.summaries()
+    replies = await log.connection.run("behind", [([keys_of(summary.tenant).log], []) for summary in summaries])
     registered = [{name.decode() for name in names} for names in await _each(log.connection, "SMEMBERS")]
     records: Counter[str] = Counter({name: 0 for names in registered for name in names})
     logs: Counter[str] = Counter()
-    for survey, reply in zip(surveys, map(_value, replies), strict=True):
+    for summary, reply in zip(summaries, map(_value, replies), strict=True):
         last, *said = reply
         through = {name.decode(): int(position) for name, position in zip(said[::2], said[1::2], strict=True)}
-        for name in registered[keys_of(survey.tenant).partition] | through.keys():
+        for name in registered[keys_of(summary.tenant).partition] | through.keys():
             behind = int(last) - through.get(name, 0)
             records[name] += behind
             logs[name] += behind > 0
@@ -56,8 +56,8 @@ async def forget(log: Log, name: str) -> int:
     if any(await _each(log.connection, "SISMEMBER", name)):
         raise GroupAlive(name)
     destroyed = 0
-    for survey in await log.survey():
-        [reply] = await log.connection.calls([("XGROUP", "DESTROY", keys_of(survey.tenant).log, name)])
+    for summary in await log.summaries():
+        [reply] = await log.connection.calls([("XGROUP", "DESTROY", keys_of(summary.tenant).log, name)])
         destroyed += 0 if isinstance(reply, Exception) else int(reply)  # a tenant without a log has no groups
     for partition in range(PARTITIONS):
         await log.connection.call("UNLINK", ready_key(partition, name), leases_key(partition, name))

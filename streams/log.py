@@ -43,7 +43,7 @@ class Counts(msgspec.Struct, frozen=True):
     limited: int = 0
 
 
-class Survey(msgspec.Struct, frozen=True):
+class LogSummary(msgspec.Struct, frozen=True):
     """What a log says of itself: its last position, how many records the server holds, how many left it for the archive, and
     what the door did not accept."""
 
@@ -189,25 +189,25 @@ class Log:
         """Whether a tenant has a log. Raises LogUnavailable."""
         return bool(await self.connection.call("EXISTS", keys_of(tenant).log))
 
-    async def survey(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[Survey]:
+    async def summaries(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[LogSummary]:
         """Every tenant that the door has heard of, by name, with what its log says of itself."""
         calls = [([tenants_key(partition)], [log_prefix(partition), usage_prefix(partition)]) for partition in partitions]
         found = []
-        for reply in await self.connection.run("survey", calls):
+        for reply in await self.connection.run("summaries", calls):
             if isinstance(reply, Exception):
                 raise LogUnavailable(str(reply))
             for tenant, last, held, archived, *counts in reply:
                 counted = Counts(*(int(count or 0) for count in counts))
-                found.append(Survey(tenant.decode(), int(last), held, counted, int(archived or 0)))
-        return sorted(found, key=lambda survey: survey.tenant)
+                found.append(LogSummary(tenant.decode(), int(last), held, counted, int(archived or 0)))
+        return sorted(found, key=lambda summary: summary.tenant)
 
-    async def gaps(self, survey: Survey, *, limit: int = 20) -> list[tuple[int, int]]:
+    async def gaps(self, summary: LogSummary, *, limit: int = 20) -> list[tuple[int, int]]:
         """The first ranges of positions that a log misses, from 1 to its last position."""
         missing: list[tuple[int, int]] = []
         position = 0
-        while position < survey.last and len(missing) < limit:
+        while position < summary.last and len(missing) < limit:
             try:
-                async for page in self.read(survey.tenant, position, through=survey.last):
+                async for page in self.read(summary.tenant, position, through=summary.last):
                     position = page[-1].position
             except Gap as gap:
                 missing.append((gap.first, gap.last))

@@ -17,7 +17,7 @@ from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, DeletedTenan
 from projector.backup.incremental_copy import RecordsDiffer, carry
 from streams.connection import Connection, LogUnavailable
 from streams.keys import PARTITIONS, deleted_key, keys_of
-from streams.log import Gap, Log, Survey
+from streams.log import Gap, Log, LogSummary
 from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
@@ -70,14 +70,14 @@ async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[
 
 async def _copy_logs(log: Log, folder: Folder, erased: Sequence[DeletedTenant], show: Show) -> tuple[list[KeptLog], int]:
     """Every log into the folder; what it has then, and how many records were added."""
-    surveys = await log.survey()
-    usages = await _usages(log.connection, surveys)
+    summaries = await log.summaries()
+    usages = await _usages(log.connection, summaries)
     archive = folder.archive()
-    there = {survey.tenant for survey in surveys}
+    there = {summary.tenant for summary in summaries}
     for tenant in sorted(set(folder.tenants()) - there - set(_of_deleted(folder.tenants(), erased))):
         if kept := (await asyncio.to_thread(archive.manifest, tenant)).through:
             raise LogLost(tenant, 0, kept)
-    total = sum(survey.last for survey in surveys)
+    total = sum(summary.last for summary in summaries)
     done = added = 0
 
     def count(records: int) -> None:
@@ -85,17 +85,17 @@ async def _copy_logs(log: Log, folder: Folder, erased: Sequence[DeletedTenant], 
         done += records
         show(done, total)
 
-    for survey in surveys:
-        await asyncio.to_thread(archive.tidy, survey.tenant, age_seconds=0)
-        kept = (await asyncio.to_thread(archive.manifest, survey.tenant)).through
-        if survey.last < kept:
-            raise LogLost(survey.tenant, survey.last, kept)
-        reached, new = await carry(log.read(survey.tenant, 0, through=survey.last), archive, survey.tenant, show=count)
-        if reached < survey.last:
-            raise Gap(survey.tenant, reached + 1, survey.last)
+    for summary in summaries:
+        await asyncio.to_thread(archive.tidy, summary.tenant, age_seconds=0)
+        kept = (await asyncio.to_thread(archive.manifest, summary.tenant)).through
+        if summary.last < kept:
+            raise LogLost(summary.tenant, summary.last, kept)
+        reached, new = await carry(log.read(summary.tenant, 0, through=summary.last), archive, summary.tenant, show=count)
+        if reached < summary.last:
+            raise Gap(summary.tenant, reached + 1, summary.last)
         added += new
         failpoint("between_logs")
-    return [KeptLog(survey.tenant, survey.last, usages[survey.tenant]) for survey in surveys], added
+    return [KeptLog(summary.tenant, summary.last, usages[summary.tenant]) for summary in summaries], added
 
 
 def _of_deleted(tenants: Sequence[str], erased: Sequence[DeletedTenant]) -> list[str]:
@@ -103,15 +103,15 @@ def _of_deleted(tenants: Sequence[str], erased: Sequence[DeletedTenant]) -> list
     return [tenant for tenant in tenants if keys_of(tenant).digest in digests]
 
 
-async def _usages(connection: Connection, surveys: Sequence[Survey]) -> dict[str, dict[str, str]]:
+async def _usages(connection: Connection, summaries: Sequence[LogSummary]) -> dict[str, dict[str, str]]:
     """What the door counted of each tenant, and what is left of its limits."""
-    replies = await connection.calls([("HGETALL", keys_of(survey.tenant).usage) for survey in surveys])
+    replies = await connection.calls([("HGETALL", keys_of(summary.tenant).usage) for summary in summaries])
     found = {}
-    for survey, reply in zip(surveys, replies, strict=True):
+    for summary, reply in zip(summaries, replies, strict=True):
         if isinstance(reply, Exception):
             raise LogUnavailable(str(reply))
         words = [word.decode() for word in reply]
-        found[survey.tenant] = {field: value for field, value in zip(words[::2], words[1::2], strict=True) if field != NOT_KEPT}
+        found[summary.tenant] = {field: value for field, value in zip(words[::2], words[1::2], strict=True) if field != NOT_KEPT}
     return found
 
 

@@ -67,14 +67,14 @@ class Recovery:
     async def compare(self, backup: Backup, show: Show) -> None:
         """Look at what is there of its logs. Raises RecordsDiffer, TenantDeletedThere, Gap, DamagedArchive, ArchiveUnavailable,
         LogUnavailable."""
-        surveys = {survey.tenant: survey.last for survey in await self._log.survey()}
+        summaries = {summary.tenant: summary.last for summary in await self._log.summaries()}
         erased = {one.digest for one in await deleted_tenants(self._log.connection)}
         done = 0
         for one in backup.tenants:
             if keys_of(one.tenant).digest in erased:
                 raise TenantDeletedThere(one.tenant)
             archived = (await asyncio.to_thread(self._archive.manifest, one.tenant)).through if self._archive else 0
-            found = self._found[one.tenant] = Found(surveys.get(one.tenant, 0), archived)
+            found = self._found[one.tenant] = Found(summaries.get(one.tenant, 0), archived)
             comparison = Comparison(one.tenant, self._kept)
             if found.last:
                 pages = self._log.read(one.tenant, 0, through=min(found.last, one.last))

@@ -248,19 +248,19 @@ class Worker:
 
         Raises StoreReplaced, LogUnavailable, StoreUnavailable."""
         self._store.check_file()
-        if not self._registered:  # before the survey: what comes after it makes itself ready
+        if not self._registered:  # before the summary: what comes after it makes itself ready
             await self._consumer.repair([])
             self._registered = True
         with self._store.reading() as connection:
             checkpoints = self._store.tables_over(connection).checkpoints()
-        surveys = {survey.tenant: survey for survey in await self._log.survey()}
+        summaries = {summary.tenant: summary for summary in await self._log.summaries()}
         positions = [
             (tenant, checkpoints[tenant].position if tenant in checkpoints else 0)
-            for tenant in surveys.keys() | checkpoints.keys()
+            for tenant in summaries.keys() | checkpoints.keys()
         ]
         await self._consumer.repair(positions)
         for tenant, position in positions:
-            last = surveys[tenant].last if tenant in surveys else 0
+            last = summaries[tenant].last if tenant in summaries else 0
             if last < position:
                 self._stop(tenant, LogBehind(tenant, last, position))
 

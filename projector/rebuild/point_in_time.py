@@ -14,7 +14,7 @@ from projector.rebuild.replay import Span, replay
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.schema import LIVE, SHADOW
 from projector.store.sqlite.store import SqliteStore
-from streams import Log, Survey
+from streams import Log, LogSummary
 
 CACHE_MIB = 64
 
@@ -53,15 +53,15 @@ async def write(
     started = time.monotonic()
     if os.path.lexists(path):
         raise OutputExists(path)
-    surveys = await _surveys(log, store, tenants)
+    summaries = await _summaries(log, store, tenants)
     if not accept_loss:
-        wrong = await disagreements(log, surveys, store.tables(LIVE).checkpoints())
+        wrong = await disagreements(log, summaries, store.tables(LIVE).checkpoints())
         if wrong:
             raise RebuildRefused([str(error) for error in wrong.values()])
-    short = [survey for survey in surveys if survey.last < (cut.position or 0)]
+    short = [summary for summary in summaries if summary.last < (cut.position or 0)]
     if short:
-        raise RebuildRefused([f"the log of {survey.tenant} ends at position {survey.last}" for survey in short])
-    spans = [Span(survey.tenant, 0, cut.position or survey.last, cut.before_us) for survey in surveys]
+        raise RebuildRefused([f"the log of {summary.tenant} ends at position {summary.last}" for summary in short])
+    spans = [Span(summary.tenant, 0, cut.position or summary.last, cut.before_us) for summary in summaries]
     with store_errors():
         whole = Path(path).absolute()
         with tempfile.TemporaryDirectory(prefix=f"{whole.name}.", dir=whole.parent) as folder:
@@ -73,13 +73,13 @@ async def write(
     return Rebuilt(there, records, time.monotonic() - started)
 
 
-async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[Survey]:
+async def _summaries(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[LogSummary]:
     live = store.tables(LIVE)
-    surveys = {survey.tenant: survey for survey in await log.survey() if not live.is_erased(survey.tenant)}
+    summaries = {summary.tenant: summary for summary in await log.summaries() if not live.is_erased(summary.tenant)}
     for tenant in tenants:
-        if tenant not in surveys:
+        if tenant not in summaries:
             raise TenantUnknown(tenant)
-    return [surveys[tenant] for tenant in sorted(set(tenants) or surveys)]
+    return [summaries[tenant] for tenant in sorted(set(tenants) or summaries)]
 
 
 async def _fill(log: Log, made: SqliteStore, spans: list[Span], accept_loss: bool, progress: Progress | None) -> int:

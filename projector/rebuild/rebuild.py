@@ -13,7 +13,7 @@ from projector.rebuild.replay import Span, read, replay
 from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
-from streams import Gap, Log, Survey, failpoint
+from streams import Gap, Log, LogSummary, failpoint
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5
@@ -58,21 +58,21 @@ async def rebuild(
     with store.rebuilding():
         if tenants:
             store.check_version(LIVE)
-        live = store.tables(LIVE).checkpoints()  # before the survey: what is applied meanwhile is no loss
-        surveys = await _surveys(log, store, tenants)
+        live = store.tables(LIVE).checkpoints()  # before the summary: what is applied meanwhile is no loss
+        summaries = await _summaries(log, store, tenants)
         if not accept_loss:
-            await _refuse_losses(log, store, surveys, live)
+            await _refuse_losses(log, store, summaries, live)
         # one tenant's tables go among those of others, which have a gap already
         gap_us = store.gap_us() if tenants else None
-        store.create_shadow(records=0 if tenants else sum(survey.last for survey in surveys), gap_us=gap_us)
-        records = await _fill(log, store, store.tables(SHADOW), surveys, accept_loss, progress)
+        store.create_shadow(records=0 if tenants else sum(summary.last for summary in summaries), gap_us=gap_us)
+        records = await _fill(log, store, store.tables(SHADOW), summaries, accept_loss, progress)
         if not tenants:
             store.index_shadow()
         failpoint("before_swap")
         await _swap(log, store, SHADOW, tenants or None, accept_loss=accept_loss)
         failpoint("after_swap")
         store.drop_leftovers()
-    return Rebuilt(len(surveys), records, time.monotonic() - started)
+    return Rebuilt(len(summaries), records, time.monotonic() - started)
 
 
 async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = None) -> Rebuilt:
@@ -86,49 +86,49 @@ async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = 
             raise NothingToRollBack(NothingToRollBack.__doc__)
         store.check_version(PREVIOUS)
         live = store.tables(LIVE).checkpoints()
-        surveys = await _surveys(log, store, ())
-        await _refuse_losses(log, store, surveys, live, begin=PREVIOUS)
-        records = await _fill(log, store, store.tables(PREVIOUS), surveys, False, progress)
+        summaries = await _summaries(log, store, ())
+        await _refuse_losses(log, store, summaries, live, begin=PREVIOUS)
+        records = await _fill(log, store, store.tables(PREVIOUS), summaries, False, progress)
         await _swap(log, store, PREVIOUS, None, accept_loss=False)
-    return Rebuilt(len(surveys), records, time.monotonic() - started)
+    return Rebuilt(len(summaries), records, time.monotonic() - started)
 
 
-async def _surveys(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[Survey]:
+async def _summaries(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[LogSummary]:
     """What the log says of each tenant that it or the tables know, or of those that were named. Who was erased stays so."""
     live = store.tables(LIVE)
-    surveys = {survey.tenant: survey for survey in await log.survey() if not live.is_erased(survey.tenant)}
+    summaries = {summary.tenant: summary for summary in await log.summaries() if not live.is_erased(summary.tenant)}
     for tenant in live.checkpoints():
-        surveys.setdefault(tenant, Survey(tenant, 0, 0))
-    unknown = [tenant for tenant in tenants if tenant not in surveys]
+        summaries.setdefault(tenant, LogSummary(tenant, 0, 0))
+    unknown = [tenant for tenant in tenants if tenant not in summaries]
     if unknown:
         raise RebuildRefused([str(TenantUnknown(tenant)) for tenant in unknown])
-    return [surveys[tenant] for tenant in sorted(tenants or surveys)]
+    return [summaries[tenant] for tenant in sorted(tenants or summaries)]
 
 
 async def _refuse_losses(
-    log: Log, store: SqliteStore, surveys: Sequence[Survey], live: Mapping[str, Checkpoint], *, begin: str | None = None
+    log: Log, store: SqliteStore, summaries: Sequence[LogSummary], live: Mapping[str, Checkpoint], *, begin: str | None = None
 ) -> None:
     """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a gap."""
     begins = store.tables(begin).checkpoints() if begin is not None else {}
     reasons = []
-    wrong = await disagreements(log, surveys, live)
-    for survey in surveys:
-        if survey.tenant in wrong:
-            reasons.append(str(wrong[survey.tenant]))
-        if survey.has_gap:
-            after = begins.get(survey.tenant, NOTHING).position
-            gaps = [gap for gap in await log.gaps(survey) if gap[1] > after]
-            reasons += [str(Gap(survey.tenant, *gap)) for gap in gaps]
+    wrong = await disagreements(log, summaries, live)
+    for summary in summaries:
+        if summary.tenant in wrong:
+            reasons.append(str(wrong[summary.tenant]))
+        if summary.has_gap:
+            after = begins.get(summary.tenant, NOTHING).position
+            gaps = [gap for gap in await log.gaps(summary) if gap[1] > after]
+            reasons += [str(Gap(summary.tenant, *gap)) for gap in gaps]
     if reasons:
         raise RebuildRefused(reasons)
 
 
 async def _fill(
-    log: Log, store: SqliteStore, tables: Tables, surveys: Sequence[Survey], accept_loss: bool, progress: Progress | None
+    log: Log, store: SqliteStore, tables: Tables, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
 ) -> int:
     """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
     begins = tables.checkpoints()
-    spans = [Span(survey.tenant, begins.get(survey.tenant, NOTHING).position, survey.last) for survey in surveys]
+    spans = [Span(summary.tenant, begins.get(summary.tenant, NOTHING).position, summary.last) for summary in summaries]
     total = sum(max(0, span.through - span.after) for span in spans)
     done = 0
     async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):

@@ -57,7 +57,7 @@ async def verify(
         with SqliteStore(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=gap_us) as scratch:
             with store.snapshot() as now:
                 behind = _wanted(now, tenants)
-            known = {survey.tenant for survey in await log.survey()} | behind.keys()
+            known = {summary.tenant for summary in await log.summaries()} | behind.keys()
             for tenant in tenants:
                 if tenant not in known:
                     raise TenantUnknown(tenant)
@@ -76,11 +76,11 @@ def _wanted(tables: Tables, tenants: Sequence[str]) -> dict[str, Checkpoint]:
 async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], progress: Progress | None) -> None:
     known = scratch.tables().checkpoints()
     spans = []
-    for survey in await log.survey():
-        after = known.get(survey.tenant, NOTHING).position
-        through = min(goals.get(survey.tenant, NOTHING).position, survey.last)
+    for summary in await log.summaries():
+        after = known.get(summary.tenant, NOTHING).position
+        through = min(goals.get(summary.tenant, NOTHING).position, summary.last)
         if after < through:
-            spans.append(Span(survey.tenant, after, through))
+            spans.append(Span(summary.tenant, after, through))
     done = sum(at.position for at in known.values())
     total = done + sum(span.through - span.after for span in spans)
     async for chunk in replay(log, spans, scratch.replay_folder, accept_loss=True):

@@ -1,4 +1,4 @@
--- survey(tenants; log prefix, usage prefix) -> for each tenant of a partition: tenant, last position, records held, through
+-- summary(tenants; log prefix, usage prefix) -> for each tenant of a partition: tenant, last position, records held, through
 -- which position they were archived and have left, and the events that were answered duplicate, conflict, rejected, limited
 --
 -- A log without holes holds as many records as its last position says, less those that have left.

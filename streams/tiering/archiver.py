@@ -78,13 +78,13 @@ class Archiver:
         Raises LogUnavailable, ArchiveUnavailable.
         """
         done = Archived()
-        for survey in await self._log.survey():
+        for summary in await self._log.summaries():
             if stop is not None and stop.is_set():
                 break
             try:
-                await self._archive_tenant(survey.tenant, eager, done)
+                await self._archive_tenant(summary.tenant, eager, done)
             except (ArchiveMoved, ArchiveDiffers, DamagedArchive, Gap) as error:
-                done.stuck[survey.tenant] = str(error)
+                done.stuck[summary.tenant] = str(error)
         return done
 
     async def _archive_tenant(self, tenant: str, eager: bool, done: Archived) -> None:

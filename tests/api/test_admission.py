@@ -88,7 +88,7 @@ async def test_a_key_speaks_for_its_tenant_wherever_it_stands(door: Door, header
     answer = await post(door, headers)
 
     assert answer.status_code == 202
-    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str,
     encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
 
     assert_refused(await post(door, encoded), status, code)
-    assert await door.log.survey() == []
+    assert await door.log.summaries() == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: di
                 assert answer.json()["error"].endswith(code)
             else:
                 assert_refused(answer, status, code)
-    assert [survey.last for survey in await door.log.survey()] == [3]
+    assert [summary.last for summary in await door.log.summaries()] == [3]
 
 
 # -- what may it do ------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
     headers = {"Authorization": f"Bearer {KEYS[f'{tenant} {role}']}"}
     answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
 
-    ends = {survey.tenant: survey.last for survey in await door.log.survey()}
+    ends = {summary.tenant: summary.last for summary in await door.log.summaries()}
     if act not in ROLES[role]:  # type: ignore[index]
         assert_refused(answer, 403, "role-insufficient")
         assert ends == {"acme": 3}
@@ -389,7 +389,7 @@ async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server
     async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as door:
         await door.log.append("known", events(1))
         answers = [await post(door, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
-        begun = {survey.tenant for survey in await door.log.survey()} - {"known"}
+        begun = {summary.tenant for summary in await door.log.summaries()} - {"known"}
         [first, *_] = sorted(begun)
         known = [await post(door, {"X-Tenant-ID": tenant}) for tenant in ("known", first, "known")]
         reads = [await door.get("/api/events", tenant=f"nobody-{i}") for i in range(20)]
@@ -402,7 +402,7 @@ async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server
             assert (answer.json()["limit"], answer.headers["retry-after"]) == (5, "1")
         assert [answer.status_code for answer in known] == [202, 200, 200]
         assert {answer.status_code for answer in reads} == {200}
-        assert {survey.tenant for survey in await door.log.survey()} == begun | {"known"}
+        assert {summary.tenant for summary in await door.log.summaries()} == begun | {"known"}
 
         await asyncio.sleep(0.5)
         assert (await post(door, {"X-Tenant-ID": "later"})).status_code == 202

@@ -123,7 +123,7 @@ async def test_a_key_may_stand_where_sdks_put_it(door: Door, headers: dict[str, 
     answer = await door.client.post("/v1/track", content=json.dumps(message()).encode(), headers=headers)
 
     assert answer.status_code == 200
-    assert (await door.log.survey())[0].tenant == "acme"
+    assert (await door.log.summaries())[0].tenant == "acme"
 
 
 async def test_a_request_may_hold_so_many_messages(door: Door) -> None:

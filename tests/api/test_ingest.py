@@ -638,13 +638,13 @@ async def test_a_request_that_does_not_name_one_tenant_is_refused(
     answer = await door.client.request(method, path, headers=encoded, content=body() if method == "POST" else None)
 
     assert_problem(answer, 400, code)
-    assert await door.log.survey() == []
+    assert await door.log.summaries() == []
 
 
 async def test_an_underscore_never_names_the_tenant(door: Door) -> None:
     await door.client.post("/api/events", content=body(), headers=[("X_Tenant_ID", "other"), ("X-Tenant-ID", "acme")])
 
-    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
 
 
 # -- what is no route --------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ DAY_SECONDS = 86_400
 
 
 async def counts_of(log: Log, tenant: str) -> Counts:
-    [survey] = [survey for survey in await log.survey() if survey.tenant == tenant]
-    return survey.counts
+    [summary] = [summary for summary in await log.summaries() if summary.tenant == tenant]
+    return summary.counts
 
 
 def pass_time(server: Server, tenant: str, seconds: float) -> None:
@@ -189,8 +189,8 @@ async def test_each_refusal_is_counted_once(log: Log) -> None:
 async def test_a_tenant_whose_events_were_all_rejected_is_seen(log: Log) -> None:
     assert await log.append("broken", [], rejected=3) == []
 
-    [survey] = await log.survey()
-    assert (survey.tenant, survey.last, survey.held, survey.counts.rejected) == ("broken", 0, 0, 3)
+    [summary] = await log.summaries()
+    assert (summary.tenant, summary.last, summary.held, summary.counts.rejected) == ("broken", 0, 0, 3)
 
 
 async def test_a_rejection_beside_many_script_calls_is_counted_once(log: Log) -> None:

@@ -219,7 +219,7 @@ async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server,
             await log.append(GONE, sent, rejected=rejected)
 
     assert sorted(server.client.keys()) == before
-    assert await log.survey() == []
+    assert await log.summaries() == []
 
 
 async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: Log, store: SqliteStore, worker: Worker) -> None:

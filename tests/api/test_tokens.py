@@ -94,7 +94,7 @@ async def post(door: Door, token: str, **headers: str) -> httpx.Response:
 async def assert_not_believed(door: Door, token: str) -> str:
     answer = await post(door, token)
     assert_refused(answer, 401, "token-invalid")
-    assert await door.log.survey() == []
+    assert await door.log.summaries() == []
     return str(answer.json()["detail"])
 
 
@@ -103,7 +103,7 @@ async def test_a_token_speaks_for_the_tenant_it_names(door: Door) -> None:
     assert (await post(door, signed(dedup_keys()), **{"X-Tenant-ID": "acme"})).status_code == 200
     assert_refused(await post(door, signed(dedup_keys()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
     assert_refused(await post(door, signed(dedup_keys(role="read"))), 403, "role-insufficient")
-    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
 
 
 @pytest.mark.parametrize(

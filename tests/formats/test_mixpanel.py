@@ -151,7 +151,7 @@ async def test_a_batch_is_of_one_token(door: Door) -> None:
 
     assert (mixed.status_code, mixed.json()["error"]) == (400, "not-understood")
     assert one.status_code == 200
-    assert [(survey.tenant, survey.last) for survey in await door.log.survey()] == [("acme", 2)]
+    assert [(summary.tenant, summary.last) for summary in await door.log.summaries()] == [("acme", 2)]
 
 
 async def test_who_sends_too_much_is_told_so_as_the_sdks_understand(server: Server, tmp_path: Path) -> None:

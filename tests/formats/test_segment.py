@@ -128,7 +128,7 @@ async def test_a_key_stands_where_it_stands(door: Door, path: str, content: Any,
     answer = await door.client.post(path, content=json.dumps(content).encode(), headers=headers)
 
     assert answer.status_code == 200
-    assert [survey.tenant for survey in await door.log.survey()] == ["acme"]
+    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
 
 
 @pytest.mark.parametrize("path", ["/api/s/track", "/api/s/s2s/track", "/api/s/track/"])

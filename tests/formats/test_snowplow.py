@@ -102,7 +102,7 @@ async def test_events_of_several_applications_need_to_be_told_whose_they_are(doo
 
     assert (await sent(door, *several)).json()["error"] == "tenant-missing"
     assert (await sent(door, *several, headers={"X-Tenant-ID": "acme"})).status_code == 200
-    assert [(survey.tenant, survey.last) for survey in await door.log.survey()] == [("acme", 2)]
+    assert [(summary.tenant, summary.last) for summary in await door.log.summaries()] == [("acme", 2)]
 
 
 async def test_an_application_opens_nothing_where_keys_are_needed(server: Server, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ async def records_of(house: House, *tenants: str) -> dict[str, list[Record]]:
     """Every record of some tenants, or of all."""
     url = "" if house.settings.get("ARCHIVE_URL") == "none" else f"file://{house.folder}/archive"
     async with Log(Connection(house.server.url), archive_url=url) as log:
-        tenants = tenants or tuple(survey.tenant for survey in await log.survey())
+        tenants = tenants or tuple(summary.tenant for summary in await log.summaries())
         return {tenant: [record async for page in log.read(tenant, 0) for record in page] for tenant in tenants}
 
 

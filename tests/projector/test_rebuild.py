@@ -17,7 +17,7 @@ from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.open import OtherProjection, RebuildRunning
-from streams import Log, Survey, keys_of
+from streams import Log, LogSummary, keys_of
 from tests.projector.test_projection import dump
 from tests.support.events import event, events
 from tests.support.servers import Server
@@ -107,17 +107,17 @@ async def test_events_that_come_during_a_rebuild_are_in_the_new_tables(
     await filled(log, worker)
     await log.append("gamma", [event(session_id="late", n=i, timestamp=f"2026-02-01T00:00:{i:02}Z") for i in range(20)])
     records = [record async for page in log.read("gamma", 0) for record in page]
-    index_shadow, surveys = store.index_shadow, log.survey
+    index_shadow, summaries = store.index_shadow, log.summary
 
-    async def without_gamma() -> list[Survey]:
-        return [survey for survey in await surveys() if survey.tenant != "gamma"]
+    async def without_gamma() -> list[LogSummary]:
+        return [summary for summary in await summaries() if summary.tenant != "gamma"]
 
     def apply_meanwhile() -> None:
         index_shadow()
         with SqliteStore(store.path) as live:
             assert live.apply([project("gamma", 0, records, 20)]) == [True]
 
-    monkeypatch.setattr(log, "survey", without_gamma)
+    monkeypatch.setattr(log, "summary", without_gamma)
     monkeypatch.setattr(store, "index_shadow", apply_meanwhile)
 
     await rebuild(log, store)
@@ -276,16 +276,16 @@ async def test_what_is_applied_while_the_log_is_looked_at_is_no_loss(
 ) -> None:
     await filled(log, worker)
     await rebuild(log, store)
-    survey = log.survey
+    summary = log.summary
 
-    async def survey_and_go_on(*partitions: Any) -> list[Survey]:
-        found = await survey(*partitions)
+    async def survey_and_go_on(*partitions: Any) -> list[LogSummary]:
+        found = await summary(*partitions)
         monkeypatch.undo()
         await log.append("acme", [event(event_id="b")])
         await worker.run_to_end()
         return found
 
-    monkeypatch.setattr(log, "survey", survey_and_go_on)
+    monkeypatch.setattr(log, "summary", survey_and_go_on)
     await again(log, store)
 
     assert store.tables().checkpoint("acme").position == 56

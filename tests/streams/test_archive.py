@@ -120,8 +120,8 @@ async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log:
     assert await everything(log, after=700) == before[700:]
     assert [record async for page in log.read(TENANT, 10, through=20) for record in page] == before[10:20]
     assert await log.find(TENANT, 5) == before[4] and await log.find(TENANT, 1_200) == before[-1]
-    [survey] = await log.survey()
-    assert (survey.last, survey.held, survey.has_gap) == (1_200, 1, False)
+    [summary] = await log.summaries()
+    assert (summary.last, summary.held, summary.has_gap) == (1_200, 1, False)
     assert [problem async for problem in problems(log)] == []
 
 

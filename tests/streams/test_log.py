@@ -74,7 +74,7 @@ async def test_an_unknown_log_is_empty(log: Log) -> None:
     assert await positions_of(log) == []
     assert await log.last_position("acme") == 0
     assert await log.find("acme", 1) is None
-    assert await log.survey() == []
+    assert await log.summaries() == []
 
 
 async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
@@ -248,41 +248,41 @@ async def test_the_survey_says_what_each_log_holds(server: Server, log: Log) -> 
     remove(server, 2)
     server.client.xtrim(keys_of("initech").log, minid="3-0", approximate=False)
 
-    surveys = await log.survey()
+    summaries = await log.summaries()
 
-    assert [(one.tenant, one.last, one.held) for one in surveys] == [
+    assert [(one.tenant, one.last, one.held) for one in summaries] == [
         ("acme", 5, 4),
         ("globex", 2, 2),
         ("initech", 4, 2),
     ]
-    assert [one.has_gap for one in surveys] == [True, False, True]
+    assert [one.has_gap for one in summaries] == [True, False, True]
 
 
 async def test_the_survey_of_a_log_that_lost_its_newest_record_has_a_hole(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     remove(server, 5)
 
-    [survey] = await log.survey()
+    [summary] = await log.summaries()
 
-    assert (survey.last, survey.held, survey.has_gap) == (5, 4, True)
-    assert await log.gaps(survey) == [(5, 5)]
+    assert (summary.last, summary.held, summary.has_gap) == (5, 4, True)
+    assert await log.gaps(summary) == [(5, 5)]
 
 
 async def test_a_survey_of_some_partitions_has_only_their_tenants(log: Log) -> None:
     await log.append("acme", events(1))
     await log.append("globex", events(1))
 
-    assert [one.tenant for one in await log.survey([keys_of("globex").partition])] == ["globex"]
+    assert [one.tenant for one in await log.summaries([keys_of("globex").partition])] == ["globex"]
 
 
 async def test_all_holes_of_a_log_are_named_up_to_a_limit(server: Server, log: Log) -> None:
     await log.append("acme", events(100))
     remove(server, 1, 2, 10, 50, 51, 52, 100)
 
-    [survey] = await log.survey()
+    [summary] = await log.summaries()
 
-    assert await log.gaps(survey) == [(1, 2), (10, 10), (50, 52), (100, 100)]
-    assert await log.gaps(survey, limit=2) == [(1, 2), (10, 10)]
+    assert await log.gaps(summary) == [(1, 2), (10, 10), (50, 52), (100, 100)]
+    assert await log.gaps(summary, limit=2) == [(1, 2), (10, 10)]
 
 
 # -- entries that somebody wrote by hand ---------------------------------------------------------------------------------

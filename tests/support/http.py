@@ -47,8 +47,8 @@ class Door:
         """Records that are in no table yet, over all tenants."""
         with self.store.reading() as connection:
             checkpoints = self.store.tables_over(connection).checkpoints()
-        surveys = await self.log.survey()
-        return sum(one.last - (checkpoints[one.tenant].position if one.tenant in checkpoints else 0) for one in surveys)
+        summaries = await self.log.summaries()
+        return sum(one.last - (checkpoints[one.tenant].position if one.tenant in checkpoints else 0) for one in summaries)
 
 
 @asynccontextmanager

@@ -115,8 +115,8 @@ async def test_an_event_is_rejected_only_when_that_can_be_counted(own_server: Se
 
     assert [answer.status_code for answer in away] == [503, 503]
     assert [answer.status_code for answer in back] == [422, 422]
-    [survey] = await door.log.survey()
-    assert survey.counts.rejected == 3
+    [summary] = await door.log.summaries()
+    assert summary.counts.rejected == 3
 
 
 async def test_a_server_whose_memory_is_full_is_answered_log_full_and_nothing_is_half_claimed(
