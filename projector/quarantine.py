@@ -17,7 +17,7 @@ from streams import DEAD_LETTER_VERSION, Log, LogSummary, Record, Rejected, cont
 
 PAGE_ROWS = 200
 LOOK_SECONDS = 0.02
-PATIENCE_SECONDS = 1.0  # for a projector that runs; where none moves the checkpoint for so long, this process does
+WAIT_SECONDS = 1.0  # for a projector that runs; where none moves the checkpoint for so long, this process does
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -188,7 +188,7 @@ async def reach(log: Log, store: SqliteStore, tenant: str, position: int, *, sec
         if now > deadline:
             return False
         if at != dedup_keys:
-            dedup_keys, patient_until = at, now + PATIENCE_SECONDS
+            dedup_keys, patient_until = at, now + WAIT_SECONDS
         if now < patient_until:
             await asyncio.sleep(LOOK_SECONDS)
             continue

@@ -31,7 +31,7 @@ from streams.runtime.progress import Show
 LEASE_SECONDS, PAUSE_SECONDS = 30.0, 0.1
 COPY_RECORDS, COPY_BYTES = 500, 256 * 1024  # a script call: others wait for it
 COPY_TRIES = 10
-PATIENCE_SECONDS = 1.0  # for projectors that run; where none acknowledges anything for so long, none does
+WAIT_SECONDS = 1.0  # for projectors that run; where none acknowledges anything for so long, none does
 
 
 class LeaseLost(Exception):
@@ -150,7 +150,7 @@ class SubjectErasure:
         dedup_keys, until = -1, 0.0
         while self._acknowledged < position:
             if self._acknowledged != dedup_keys:
-                dedup_keys, until = self._acknowledged, time.monotonic() + PATIENCE_SECONDS
+                dedup_keys, until = self._acknowledged, time.monotonic() + WAIT_SECONDS
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(PAUSE_SECONDS)

@@ -14,7 +14,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 T = TypeVar("T")
 
 
-async def patiently(act: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+async def retry(act: Callable[[], Awaitable[T]], *, seconds: float) -> T:
     """What `act` gives; tried again for that long. Raises its LogUnavailable, LogFull or LogBusy then, and any other at once."""
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS

@@ -28,7 +28,7 @@ log_of_archiver = logging.getLogger("streams")
 LEASE_SECONDS = 60.0
 TRIM_RECORDS = 5_000  # a call
 FEW_RECORDS = 1_000  # fewer wait for more, an hour at most
-PATIENCE_SECONDS = 3_600.0
+WAIT_SECONDS = 3_600.0
 PAUSE_SECONDS = 30.0
 
 
@@ -147,5 +147,5 @@ class Archiver:
 
 def _are_enough(records: Sequence[Record], cold_before_us: int) -> bool:
     """Whether records are worth a segment: many, or such that have waited for more long enough."""
-    patience_us = int(PATIENCE_SECONDS * 1_000_000)
+    patience_us = int(WAIT_SECONDS * 1_000_000)
     return len(records) >= FEW_RECORDS or records[0].received_at_us <= cold_before_us - patience_us

@@ -13,7 +13,7 @@ import msgspec
 from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, Receipt
 from streams.event import Event, Rejected, parse_event
 from streams.log import Log
-from streams.runtime.retry import patiently
+from streams.runtime.retry import retry
 from streams.transfer.format import lines_of
 
 
@@ -56,7 +56,7 @@ class History:
         events = [line.event for line in batch if isinstance(line.event, Event)]
         receipts: list[Receipt] = []
         if events:
-            receipts = await patiently(lambda: self._log.append(self._tenant, events), seconds=self._wait_seconds)
+            receipts = await retry(lambda: self._log.append(self._tenant, events), seconds=self._wait_seconds)
         following = iter(receipts)
         for line in batch:
             outcome = line.event if isinstance(line.event, Rejected) else next(following)

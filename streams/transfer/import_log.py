@@ -26,7 +26,7 @@ from streams.event import (
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.runtime.progress import Show
-from streams.runtime.retry import patiently
+from streams.runtime.retry import retry
 from streams.transfer.format import BadLine, Header, read_log
 
 DEDUPLICATED_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of the records whose names the door knows
@@ -85,21 +85,21 @@ class Restore:
                 1, f"says that this is the log of {header.tenant}: events' names hold it, so it cannot become {tenant}'s"
             )
         keys_of(header.tenant)
-        self._last = await patiently(lambda: self._log.last_position(header.tenant), seconds=self._wait_seconds)
+        self._last = await retry(lambda: self._log.last_position(header.tenant), seconds=self._wait_seconds)
         if self._last < header.after:
             raise LogEndsBefore(header.tenant, self._last, header.after)
         self.tenant, self.position = header.tenant, header.after
 
     async def _put(self, records: Sequence[Record]) -> None:
         """See that the log has these records: compare those it has, write the others. The door keeps out what they keep out."""
-        await patiently(partial(suppress_erased, self._log.connection, self.tenant, records), seconds=self._wait_seconds)
+        await retry(partial(suppress_erased, self._log.connection, self.tenant, records), seconds=self._wait_seconds)
         while records:
             there = max(0, self._last - records[0].position + 1)
             if there:
                 await self._compare(records[:there])
                 records = records[there:]
             else:
-                last = await patiently(partial(self._append, records), seconds=self._wait_seconds)
+                last = await retry(partial(self._append, records), seconds=self._wait_seconds)
                 if last < self._last:
                     raise LogEndsBefore(self.tenant, last, self._last)
                 if last == self._last:
@@ -110,7 +110,7 @@ class Restore:
 
     async def _compare(self, records: Sequence[Record]) -> None:
         places = [(self.tenant, record.position) for record in records]
-        held = await patiently(lambda: self._log.find_each(places), seconds=self._wait_seconds)
+        held = await retry(lambda: self._log.find_each(places), seconds=self._wait_seconds)
         for record, other in zip(records, held, strict=True):
             if record != other:
                 raise LogDiffers(self.tenant, record.position, other, meanwhile=self.written > 0)

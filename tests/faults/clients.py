@@ -18,7 +18,7 @@ from tests.faults.journal import TENANTS, Journal, Members, Receipt, canary, con
 ANSWERS = {200, 202, 207, 409, 422, 429, 503}
 STATUS_OF_ONE = {"accepted": 202, "duplicate": 200, "conflict": 409, "rejected": 422, "limited": 429}
 REPLY_SECONDS = 4.0
-PATIENCE_SECONDS = 30.0
+WAIT_SECONDS = 30.0
 REPEATED = 0.2
 BUSY_REQUESTS, SLOWER = 20, 8
 GARBAGE = (b'{"session_id": "S1"}', b'{"session_id": 7, "event_type": "x", "timestamp": "2026-01-01T10:00:00Z"}', b"17", b'"x"')
@@ -129,7 +129,7 @@ class Client:
         self.journal.attempt(tenant, events)
         weight = (tenant, len(events) + len(garbage))
         first: dict[int, Any] = {}  # of each place the first receipt that was none of `limited`
-        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while True:
             status, answer = await self._until_answered(head.encode() + content, weight)
             given = [answer] if single else answer["receipts"]
@@ -138,7 +138,7 @@ class Client:
             if len(first) == len(given):
                 break
             if asyncio.get_running_loop().time() > deadline:
-                raise Violation(f"{tenant}: still limited after {PATIENCE_SECONDS} s: {answer}")
+                raise Violation(f"{tenant}: still limited after {WAIT_SECONDS} s: {answer}")
             await asyncio.sleep(self.rng.uniform(0.05, 0.2))
         given = [first[place] for place in range(len(given))]
         for place in garbage:
@@ -169,7 +169,7 @@ class Client:
     async def _until_answered(self, request: bytes, weight: tuple[str, int] = ("", 0)) -> tuple[int, Any]:
         """Send the same bytes until there is an answer that is final. `weight`: whose events they hold, and how many."""
         tenant, events = weight
-        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while True:
             if request.startswith(b"POST") and self.rng.random() < 0.05:
                 self.journal.sends[tenant] += events
@@ -186,7 +186,7 @@ class Client:
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 self.hang_up()
             if asyncio.get_running_loop().time() > deadline:
-                raise Violation(f"no final answer within {PATIENCE_SECONDS} s to {request[:300]!r}")
+                raise Violation(f"no final answer within {WAIT_SECONDS} s to {request[:300]!r}")
             await asyncio.sleep(self.rng.uniform(0.02, 0.06))
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
