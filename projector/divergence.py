@@ -6,7 +6,7 @@ from projector.store.sqlite.table_set import NOTHING, Checkpoint
 from streams import Log, LogSummary, Record, control, digest_of
 
 
-class LogBehind(Exception):
+class LogTruncated(Exception):
     """The log ends before the tables do: its server lost records that were applied."""
 
     def __init__(self, tenant: str, last: int, checkpoint: int) -> None:
@@ -56,11 +56,11 @@ def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
 
 async def disagreements(
     log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]
-) -> dict[str, LogBehind | LogDiffers]:
+) -> dict[str, LogTruncated | LogDiffers]:
     """The tenants whose log ends before their tables do, or holds another record at the checkpoint. Raises LogUnavailable."""
     places = [(summary, checkpoints.get(summary.tenant, NOTHING)) for summary in summaries]
-    found: dict[str, LogBehind | LogDiffers] = {
-        summary.tenant: LogBehind(summary.tenant, summary.last, at.position)
+    found: dict[str, LogTruncated | LogDiffers] = {
+        summary.tenant: LogTruncated(summary.tenant, summary.last, at.position)
         for summary, at in places
         if summary.last < at.position
     }

@@ -161,7 +161,7 @@ def became(store: SqliteStore, tenant: str, positions: Sequence[int]) -> dict[st
 
 async def level(log: Log, store: SqliteStore, tenant: str, *, seconds: float) -> bool:
     """Until the tables have all that a tenant's log has now, a drop that somebody began included; False when that takes longer.
-    Raises LogBehind, LogDiffers, DeletedTenantHasLog, Gap."""
+    Raises LogTruncated, LogDiffers, DeletedTenantHasLog, Gap."""
     checkpoint = store.tables().checkpoint(tenant)
     summaries = [one for one in await log.summaries([keys_of(tenant).partition]) if one.tenant == tenant]
     [summary] = summaries or [LogSummary(tenant, 0, 0)]

@@ -34,7 +34,7 @@ class Group(msgspec.Struct, frozen=True):
 async def groups(log: Log) -> list[Group]:
     """Every group, by name. Raises LogUnavailable."""
     summaries = await log.summaries()
-    replies = await log.connection.run("behind", [([keys_of(summary.tenant).log], []) for summary in summaries])
+    replies = await log.connection.run("group_progress", [([keys_of(summary.tenant).log], []) for summary in summaries])
     registered = [{name.decode() for name in names} for names in await _each(log.connection, "SMEMBERS")]
     records: Counter[str] = Counter({name: 0 for names in registered for name in names})
     logs: Counter[str] = Counter()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import uvloop
 
-from projector.divergence import DeletedTenantHasLog, LogBehind, LogDiffers, TenantUnknown
+from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, TenantUnknown
 from projector.rebuild.point_in_time import OutputExists
 from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, SwapTooSlow
 from projector.rebuild.verify import Since
@@ -36,7 +36,7 @@ COMMAND_CACHE_MIB = 32  # logs are read one after another, in order: what is wri
 KNOWN_ERRORS = (
     LogUnavailable,
     LogFull,
-    LogBehind,
+    LogTruncated,
     LogDiffers,
     DeletedTenantHasLog,
     TenantUnknown,

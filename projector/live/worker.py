@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from projector.divergence import DeletedTenantHasLog, LogBehind, LogDiffers, LogUnreadable, differs
+from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, LogUnreadable, differs
 from projector.live.scheduling import READ_AHEAD, LeasedTenant, plan
 from projector.projection.project import Batch, project
 from projector.store.open import OtherProjection, StoreReplaced, StoreUnavailable
@@ -118,7 +118,7 @@ class Worker:
                 continue
             try:
                 batch = await self._next_batch(leased, delivery)
-            except (LogBehind, LogDiffers, DeletedTenantHasLog, LogUnreadable, Gap) as error:
+            except (LogTruncated, LogDiffers, DeletedTenantHasLog, LogUnreadable, Gap) as error:
                 self._stop(tenant, error)
                 leased.ended, leased.delay_seconds = True, STUCK_SECONDS
                 continue
@@ -147,7 +147,7 @@ class Worker:
         if delivery.error is not None:
             raise LogUnreadable(lease.tenant, delivery.error)
         if lease.last < after:
-            raise LogBehind(lease.tenant, lease.last, after)
+            raise LogTruncated(lease.tenant, lease.last, after)
         if differs(delivery.head, checkpoint):
             raise LogDiffers(lease.tenant, after)
         records = delivery.records
@@ -262,7 +262,7 @@ class Worker:
         for tenant, position in positions:
             last = summaries[tenant].last if tenant in summaries else 0
             if last < position:
-                self._stop(tenant, LogBehind(tenant, last, position))
+                self._stop(tenant, LogTruncated(tenant, last, position))
 
     async def _idle(self, stopping: asyncio.Task[bool], seconds: float) -> None:
         """Until something is ready, the time is up, or the process shall stop."""

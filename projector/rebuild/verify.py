@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from projector.divergence import LogBehind, TenantUnknown
+from projector.divergence import LogTruncated, TenantUnknown
 from projector.rebuild.rebuild import Progress
 from projector.rebuild.replay import Span, replay
 from projector.store.sqlite.store import SqliteStore
@@ -97,7 +97,7 @@ def _differences(
     for tenant, checkpoint in checkpoints.items():
         reached = replayed.checkpoint(tenant).position
         if reached < checkpoint.position:
-            yield str(LogBehind(tenant, reached, checkpoint.position))
+            yield str(LogTruncated(tenant, reached, checkpoint.position))
         for position, difference in _compare(tenant, live, replayed, _begin(tenant, live, replayed, since)):
             if difference is not None:
                 yield difference
