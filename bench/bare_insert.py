@@ -18,7 +18,7 @@ from bench.rows import Values, transactions
 from bench.workload import tenant_names
 from projector.store.sqlite.connection import PAGE_BYTES, WAL_PAGES
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import Tables
+from projector.store.sqlite.table_set import TableSet
 from streams import load_settings
 
 CACHE_MIB = load_settings({}).cache_mib
@@ -35,7 +35,7 @@ class Inserter:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         self._connection.execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
-        tables = Tables(self._connection)
+        tables = TableSet(self._connection)
         self._insert_event, self._add_to_session = tables._insert_event, tables._add_to_session
 
     def write(self, events: Values, sessions: Values) -> float:

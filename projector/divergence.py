@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from projector.store.sqlite.table_set import NOTHING, Checkpoint
+from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint
 from streams import Log, LogSummary, Record, control, digest_of
 
 
@@ -58,7 +58,7 @@ async def disagreements(
     log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]
 ) -> dict[str, LogTruncated | LogDiffers]:
     """The tenants whose log ends before their tables do, or holds another record at the checkpoint. Raises LogUnavailable."""
-    places = [(summary, checkpoints.get(summary.tenant, NOTHING)) for summary in summaries]
+    places = [(summary, checkpoints.get(summary.tenant, NO_CHECKPOINT)) for summary in summaries]
     found: dict[str, LogTruncated | LogDiffers] = {
         summary.tenant: LogTruncated(summary.tenant, summary.last, at.position)
         for summary, at in places

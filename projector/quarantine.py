@@ -12,7 +12,7 @@ from projector.projection.project import QuarantineRow, content_of, row_of
 from projector.rebuild.replay import Span, read
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NOTHING, Tables
+from projector.store.sqlite.table_set import NO_CHECKPOINT, TableSet
 from streams import DEAD_LETTER_VERSION, Log, LogSummary, Record, Rejected, control, dead_letter, failpoint, keys_of
 
 PAGE_ROWS = 200
@@ -124,7 +124,7 @@ async def forecasts(log: Log, store: SqliteStore, selection: Selection) -> Async
                 yield Forecast(row.tenant_id, row.position, *_outcome(store.tables(), row.tenant_id, record or stored))
 
 
-def _outcome(tables: Tables, tenant: str, record: Record | None) -> tuple[str, str]:
+def _outcome(tables: TableSet, tenant: str, record: Record | None) -> tuple[str, str]:
     """What a record would become beside the rows that there are, and what there is to say of it."""
     if record is None:
         return "lost", "the record is gone from the log"
@@ -165,7 +165,7 @@ async def level(log: Log, store: SqliteStore, tenant: str, *, seconds: float) ->
     checkpoint = store.tables().checkpoint(tenant)
     summaries = [one for one in await log.summaries([keys_of(tenant).partition]) if one.tenant == tenant]
     [summary] = summaries or [LogSummary(tenant, 0, 0)]
-    if checkpoint is NOTHING and summary.last and store.tables().is_erased(tenant):
+    if checkpoint is NO_CHECKPOINT and summary.last and store.tables().is_erased(tenant):
         raise DeletedTenantHasLog(tenant)
     for wrong in (await disagreements(log, [summary], {tenant: checkpoint})).values():
         raise wrong
@@ -175,7 +175,7 @@ async def level(log: Log, store: SqliteStore, tenant: str, *, seconds: float) ->
 async def behind(log: Log, store: SqliteStore) -> list[str]:
     """The tenants whose tables have not all that their logs have. Raises LogUnavailable."""
     checkpoints = store.tables().checkpoints()
-    return [one.tenant for one in await log.summaries() if one.last > checkpoints.get(one.tenant, NOTHING).position]
+    return [one.tenant for one in await log.summaries() if one.last > checkpoints.get(one.tenant, NO_CHECKPOINT).position]
 
 
 async def reach(log: Log, store: SqliteStore, tenant: str, position: int, *, seconds: float) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.live.worker import group_of
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NOTHING, Checkpoint
+from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint
 from streams import Log, LogSummary, keys_of, leases_key
 
 STUCK_SECONDS = 10.0
@@ -47,7 +47,7 @@ async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) ->
     found = []
     for summary in summaries:
         tenant, age = summary.tenant, ages.get(summary.tenant, 0.0)
-        checkpoint = checkpoints.get(tenant, NOTHING)
+        checkpoint = checkpoints.get(tenant, NO_CHECKPOINT)
         make = quarantined.get(tenant, 0)
         waits_for = await _waits_for(log, store, tenant) if age >= STUCK_SECONDS else None
         found.append(
@@ -86,7 +86,7 @@ def _of_tables(
 
 async def _ages_seconds(log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]) -> dict[str, float]:
     """How long the oldest record behind the checkpoint has waited, of each tenant that has one."""
-    nexts = {summary.tenant: checkpoints.get(summary.tenant, NOTHING).position + 1 for summary in summaries}
+    nexts = {summary.tenant: checkpoints.get(summary.tenant, NO_CHECKPOINT).position + 1 for summary in summaries}
     places = [(summary.tenant, nexts[summary.tenant]) for summary in summaries if summary.last >= nexts[summary.tenant]]
     oldest = await log.find_each(places)
     now = time.time()

@@ -62,7 +62,7 @@ def _size(path: str) -> int:
 def adopt_command(file: str) -> None:
     """Put a copy of tables, FILE, where the tables are; FILE stays.
 
-    Tables that have rows are never written over; those that are this copy, or have gone on from it, are left as they are.
+    TableSet that have rows are never written over; those that are this copy, or have gone on from it, are left as they are.
     Whoever has the tables open notices. `python -m projector restore` does this, and puts the logs back.
     """
 

@@ -11,7 +11,7 @@ from projector.live.scheduling import READ_AHEAD, LeasedTenant, plan
 from projector.projection.project import Batch, project
 from projector.store.open import OtherProjection, StoreReplaced, StoreUnavailable
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import (
     PARTITIONS,
     READY_CHANNEL,
@@ -283,9 +283,9 @@ class Worker:
             await asyncio.sleep(random.uniform(0.2, 0.6))
 
 
-def _turn(tables: Tables, lease: Lease) -> LeasedTenant:
+def _turn(tables: TableSet, lease: Lease) -> LeasedTenant:
     checkpoint = tables.checkpoint(lease.tenant)
-    return LeasedTenant(lease, checkpoint, erased=checkpoint is NOTHING and tables.is_erased(lease.tenant))
+    return LeasedTenant(lease, checkpoint, erased=checkpoint is NO_CHECKPOINT and tables.is_erased(lease.tenant))
 
 
 def _first_gap(tenant: str, after: int, records: Sequence[Record]) -> Gap:

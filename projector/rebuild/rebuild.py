@@ -12,7 +12,7 @@ from projector.divergence import TenantUnknown, disagreements
 from projector.rebuild.replay import Span, read, replay
 from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import Gap, Log, LogSummary, failpoint
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
@@ -116,7 +116,7 @@ async def _refuse_losses(
         if summary.tenant in wrong:
             reasons.append(str(wrong[summary.tenant]))
         if summary.has_gap:
-            after = begins.get(summary.tenant, NOTHING).position
+            after = begins.get(summary.tenant, NO_CHECKPOINT).position
             gaps = [gap for gap in await log.gaps(summary) if gap[1] > after]
             reasons += [str(Gap(summary.tenant, *gap)) for gap in gaps]
     if reasons:
@@ -124,11 +124,11 @@ async def _refuse_losses(
 
 
 async def _fill(
-    log: Log, store: SqliteStore, tables: Tables, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
+    log: Log, store: SqliteStore, tables: TableSet, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
 ) -> int:
     """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
     begins = tables.checkpoints()
-    spans = [Span(summary.tenant, begins.get(summary.tenant, NOTHING).position, summary.last) for summary in summaries]
+    spans = [Span(summary.tenant, begins.get(summary.tenant, NO_CHECKPOINT).position, summary.last) for summary in summaries]
     total = sum(max(0, span.through - span.after) for span in spans)
     done = 0
     async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
@@ -177,12 +177,12 @@ def _goals(store: SqliteStore, tenants: Sequence[str] | None) -> dict[str, int]:
     return {tenant: at.position for tenant, at in live.items() if tenants is None or tenant in tenants}
 
 
-async def _stretch(log: Log, tables: Tables, goals: dict[str, int], accept_loss: bool) -> list[Span]:
+async def _stretch(log: Log, tables: TableSet, goals: dict[str, int], accept_loss: bool) -> list[Span]:
     """What brings a set of tables to where readers are."""
     known = tables.checkpoints()
     spans = []
     for tenant, goal in goals.items():
-        after = known.get(tenant, NOTHING).position
+        after = known.get(tenant, NO_CHECKPOINT).position
         if after < goal:
             through = min(goal, await log.last_position(tenant)) if accept_loss else goal
             spans.append(Span(tenant, after, through))

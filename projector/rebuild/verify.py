@@ -12,7 +12,7 @@ from projector.divergence import LogTruncated, TenantUnknown
 from projector.rebuild.rebuild import Progress
 from projector.rebuild.replay import Span, replay
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import Log
 
 ORDER = {
@@ -69,7 +69,7 @@ async def verify(
                     yield difference
 
 
-def _wanted(tables: Tables, tenants: Sequence[str]) -> dict[str, Checkpoint]:
+def _wanted(tables: TableSet, tenants: Sequence[str]) -> dict[str, Checkpoint]:
     return {tenant: at for tenant, at in tables.checkpoints().items() if not tenants or tenant in tenants}
 
 
@@ -77,8 +77,8 @@ async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], 
     known = scratch.tables().checkpoints()
     spans = []
     for summary in await log.summaries():
-        after = known.get(summary.tenant, NOTHING).position
-        through = min(goals.get(summary.tenant, NOTHING).position, summary.last)
+        after = known.get(summary.tenant, NO_CHECKPOINT).position
+        through = min(goals.get(summary.tenant, NO_CHECKPOINT).position, summary.last)
         if after < through:
             spans.append(Span(summary.tenant, after, through))
     done = sum(at.position for at in known.values())
@@ -91,7 +91,7 @@ async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], 
 
 
 def _differences(
-    live: Tables, replayed: Tables, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
+    live: TableSet, replayed: TableSet, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
 ) -> Iterator[str]:
     done, total = 0, sum(at.position for at in checkpoints.values())
     for tenant, checkpoint in checkpoints.items():
@@ -109,7 +109,7 @@ def _differences(
             progress(done, total)
 
 
-def _begin(tenant: str, live: Tables, replayed: Tables, since: Since) -> int:
+def _begin(tenant: str, live: TableSet, replayed: TableSet, since: Since) -> int:
     """The first position to compare, 0 for all; by whichever set has one of that time first."""
     if since.received_at_us is None:
         return since.position
@@ -117,7 +117,7 @@ def _begin(tenant: str, live: Tables, replayed: Tables, since: Since) -> int:
     return min((position for position in found if position is not None), default=2**63 - 1)
 
 
-def _compare(tenant: str, live: Tables, replayed: Tables, begin: int) -> Iterator[tuple[int, str | None]]:
+def _compare(tenant: str, live: TableSet, replayed: TableSet, begin: int) -> Iterator[tuple[int, str | None]]:
     """The differences between two sets' rows of a tenant, found in one pass over both; and how far it is, in positions."""
     for table, key in ORDER.items():
         narrow = 0 if table in WHOLE else begin
@@ -153,7 +153,7 @@ def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tu
             mine, other = next(ours, None), next(theirs, None)
 
 
-def _ledger(tenant: str, live: Tables, checkpoint: Checkpoint) -> Iterator[str]:
+def _ledger(tenant: str, live: TableSet, checkpoint: Checkpoint) -> Iterator[str]:
     """The sum that does not hold, if it does not: each position up to the checkpoint is in one table, or counted, once."""
     parts = {
         "rows": live.count("events", tenant),

@@ -18,7 +18,7 @@ from projector.live.worker import Worker, group_of
 from projector.projection.project import Batch
 from projector.rebuild.rebuild import RebuildRefused, rebuild
 from projector.rebuild.verify import verify
-from projector.store.sqlite.table_set import NOTHING
+from projector.store.sqlite.table_set import NO_CHECKPOINT
 from streams import (
     PARTITIONS,
     Connection,
@@ -544,7 +544,7 @@ async def test_a_tenant_that_got_nothing_goes_back_to_its_place_in_the_queue(
     taken = (await worker._consumer.take([keys_of("acme").partition], records=10))[keys_of("acme").partition][0]
     assert taken.since_ms == before < server.client.zscore(ready, "acme")
 
-    await worker._consumer.release([Turn(taken, NOTHING).release()])
+    await worker._consumer.release([Turn(taken, NO_CHECKPOINT).release()])
 
     assert server.client.zscore(ready, "acme") == before
 

@@ -15,7 +15,7 @@ from projector.rebuild.point_in_time import OutputExists, put
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.schema import LIVE, TABLES
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NOTHING, Checkpoint, Tables
+from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import failpoint, sync
 
 FILLED = (*TABLES, "api_keys", "tenant_limits", "deleted_tenants")
@@ -93,7 +93,7 @@ def _read(path: str) -> tuple[str, dict[str, Checkpoint]]:
     try:
         with contextlib.closing(pysqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
             [tables_id] = connection.execute("SELECT tables_id FROM database_identity").fetchone()
-            return tables_id, Tables(connection, LIVE).checkpoints()
+            return tables_id, TableSet(connection, LIVE).checkpoints()
     except (pysqlite3.DatabaseError, TypeError) as error:
         raise NoTables(path, str(error)) from None
 
@@ -109,7 +109,7 @@ def _first_filled(store: SqliteStore) -> str | None:
 def _has_gone_on(store: SqliteStore, tables_id: str, checkpoints: dict[str, Checkpoint]) -> bool:
     """Whether the tables are those of that name and have reached its checkpoints."""
     now = store.tables().checkpoints()
-    reached = [(now.get(tenant, NOTHING), then) for tenant, then in checkpoints.items()]
+    reached = [(now.get(tenant, NO_CHECKPOINT), then) for tenant, then in checkpoints.items()]
     return store.tables_id == tables_id and all(
         mine.position > then.position or (mine.position, mine.digest) == (then.position, then.digest) for mine, then in reached
     )

@@ -28,7 +28,7 @@ from projector.store.sqlite.schema import (
     rename_set,
 )
 from projector.store.sqlite.staging import Chunk
-from projector.store.sqlite.table_set import Tables
+from projector.store.sqlite.table_set import TableSet
 from streams import control
 
 MANY_RECORDS = 1_000  # of a transaction: there is a backlog, which is written faster with a long WAL
@@ -83,7 +83,7 @@ class SqliteStore(SqliteFile):
             if wanted:
                 self.execute("PRAGMA secure_delete = OFF")
 
-    def write(self, tables: Tables, chunk: Chunk) -> None:
+    def write(self, tables: TableSet, chunk: Chunk) -> None:
         """Write a chunk to tables that nobody else writes to, in one transaction, and remove its file."""
         with self._attached(chunk.path):
             with self._overwriting(chunk.batches), self.transaction():
@@ -114,14 +114,14 @@ class SqliteStore(SqliteFile):
         if row and row[0] != PROJECTION_VERSION:
             raise OtherProjection(row[0], PROJECTION_VERSION)
 
-    def tables(self, suffix: str = LIVE) -> Tables:
+    def tables(self, suffix: str = LIVE) -> TableSet:
         """One set of tables, over the connection that writes."""
-        return Tables(self._connection, suffix)
+        return TableSet(self._connection, suffix)
 
     @staticmethod
-    def tables_over(connection: Any) -> Tables:
+    def tables_over(connection: Any) -> TableSet:
         """The live tables, over a connection that reads."""
-        return Tables(connection, LIVE)
+        return TableSet(connection, LIVE)
 
     @property
     def replay_folder(self) -> str:
@@ -133,13 +133,13 @@ class SqliteStore(SqliteFile):
         return bool(self._connection.execute("SELECT 1 FROM table_sets WHERE suffix = ?", (suffix,)).fetchone())
 
     @contextmanager
-    def snapshot(self) -> Iterator[Tables]:
+    def snapshot(self) -> Iterator[TableSet]:
         """The live tables as they are now, for as long as it takes; writers go on, the WAL grows meanwhile."""
         with store_errors():
             connection = self._connect(f"file:{quote(self.path)}?mode=ro", 64)
             try:
                 connection.execute("BEGIN")
-                yield Tables(connection)
+                yield TableSet(connection)
             finally:
                 self._forget(connection)
 

@@ -39,11 +39,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     erased: int = 0
 
 
-NOTHING = Checkpoint(0, "", 0)
+NO_CHECKPOINT = Checkpoint(0, "", 0)
 CHECKPOINT = ", ".join(Checkpoint.__struct_fields__)
 
 
-class Tables:
+class TableSet:
     """The tables under one suffix, over one connection."""
 
     def __init__(self, connection: Any, suffix: str = LIVE) -> None:
@@ -52,13 +52,13 @@ class Tables:
         self.tombstones = Tombstones(connection, suffix)
         self._insert_event = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NO_CHECKPOINT"
         )
         self._take_events = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
             f"SELECT {COLUMNS}, coalesce(first_position, session_position) "
             "FROM chunk.rows LEFT JOIN temp.known_sessions ON position_in_chunk = session_position "
-            "WHERE rows.rowid BETWEEN ? AND ? ORDER BY rows.rowid ON CONFLICT DO NOTHING"
+            "WHERE rows.rowid BETWEEN ? AND ? ORDER BY rows.rowid ON CONFLICT DO NO_CHECKPOINT"
         )
         self._add_to_session = (
             f"INSERT INTO event_sessions{suffix} ({SESSION}) VALUES ({SESSION_VALUES}) "
@@ -82,7 +82,7 @@ class Tables:
         row = self._connection.execute(
             f"SELECT {CHECKPOINT} FROM checkpoints{self.suffix} WHERE tenant_id = ?", (tenant,)
         ).fetchone()
-        return Checkpoint(*row) if row else NOTHING
+        return Checkpoint(*row) if row else NO_CHECKPOINT
 
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Every tenant's checkpoint."""
@@ -101,7 +101,7 @@ class Tables:
         With `stored`, its rows are in the file that is attached as `chunk`.
         """
         before = self.checkpoint(batch.tenant)
-        if before.position != batch.after or (before is NOTHING and self.is_erased(batch.tenant)):
+        if before.position != batch.after or (before is NO_CHECKPOINT and self.is_erased(batch.tenant)):
             return False
         counts = Counts(before.late_duplicates, before.dropped, before.erased)
         if batch.erased:
@@ -131,7 +131,7 @@ class Tables:
         before = self.checkpoint(tenant)
         counts = Counts(before.late_duplicates, before.dropped, before.erased)
         self.tombstones.erase(tenant, [position for position in positions if position <= before.position], counts)
-        if before is not NOTHING:
+        if before is not NO_CHECKPOINT:
             digest = "" if before.position in positions else before.digest
             self._keep(tenant, Checkpoint(before.position, digest, *msgspec.structs.astuple(counts)))
 
