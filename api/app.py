@@ -9,12 +9,12 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api.auth.admission import Gate
+from api.auth.admission import Admission
 from api.auth.registry import Registry
-from api.auth.tokens import Verifier
+from api.auth.tokens import TokenVerifier
 from api.formats import FOREIGN
 from api.health import Safety, healthz, readyz
-from api.http.body import Intake
+from api.http.body import BodyBudget
 from api.http.cors import Cors
 from api.http.problems import HANDLERS
 from api.http.request_ids import RequestIds
@@ -65,7 +65,7 @@ class App(Starlette):
 
 def create_app(settings: Settings) -> Starlette:
     """The application for these settings. Nothing is opened before it starts. Raises SettingError for an unusable key."""
-    tokens = Verifier(settings)
+    tokens = TokenVerifier(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> Starlette:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
                 app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)
                 registry = app.state.registry = Registry(store, settings.limits)
-                app.state.gate = Gate(settings, log, registry, tokens)
+                app.state.admission = Admission(settings, log, registry, tokens)
                 async with registry.following():
                     greeting = asyncio.create_task(_greet(app.state.safety, settings))
                     yield
@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> Starlette:
 
     app = App(routes=ROUTES, exception_handlers=HANDLERS, lifespan=lifespan)
     app.origins, app.access_log = settings.origins, settings.access_log
-    app.state.intake = Intake(settings.max_request_bytes)
+    app.state.body_budget = BodyBudget(settings.max_request_bytes)
     app.state.document = document_of(ROUTES, settings)
     return app
 

@@ -114,7 +114,7 @@ async def _page(
 
 async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, Place | None, int]:
     """The tenant, filters, place and page size that a request names; waits for `after`."""
-    tenant: str = await request.app.state.gate.admit(request.scope["headers"], "read")
+    tenant: str = await request.app.state.admission.admit(request.scope["headers"], "read")
     query = request.query_params
     for parameter in query:
         if parameter not in allowed or len(query.getlist(parameter)) > 1:

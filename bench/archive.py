@@ -108,7 +108,15 @@ def leaving(say: Say, *, quick: bool) -> list[Figure]:
 def _posted(system: System, port: int, *, seconds: int, seed: str, archiving: bool = False) -> float:
     """p99 in milliseconds of POSTs at a steady rate; while an archiver is at work all the time, or nobody."""
     begin = time.monotonic() + SETTLE_SECONDS
-    plan = {"port": port, "rate": RATE, "tenants": TENANTS, "seconds": seconds, "newcomers": False, "begin": begin, "seed": seed}
+    plan = {
+        "port": port,
+        "rate": RATE,
+        "tenants": TENANTS,
+        "seconds": seconds,
+        "new_tenants": False,
+        "begin": begin,
+        "seed": seed,
+    }
     posting = system.start("bench.pace", json.dumps(plan), piped=True)
     assert posting.stdout is not None
     if archiving:

@@ -59,7 +59,7 @@ def _figure(what: str, pairs: list[tuple[float, float]]) -> Figure:
 
 def _measure(system: System, port: int, database: Path, *, seconds: int, seed: str, flooded: bool) -> tuple[float, float]:
     """p99 in milliseconds of the others' POSTs and of their rows becoming visible, at a steady rate."""
-    plan: dict[str, Any] = {"port": port, "newcomers": False, "begin": time.monotonic() + SETTLE_SECONDS, "seed": seed}
+    plan: dict[str, Any] = {"port": port, "new_tenants": False, "begin": time.monotonic() + SETTLE_SECONDS, "seed": seed}
     flooding = None
     if flooded:
         more = {"rate": OFFERED, "tenants": 1, "prefix": "flood", "seconds": seconds, "brief": True, "nice": 10}

@@ -26,11 +26,11 @@ def latency(say: Say, *, quick: bool) -> list[Figure]:
         port = system.start_api(DATABASE_URL=f"sqlite:///{database}")
         projector = system.start_projector(database)
         plan: dict[str, Any] = {"port": port, "rate": RATE, "tenants": TENANTS, "begin": 0.0}
-        system.ask("bench.pace", **plan, seconds=2, newcomers=False, seed="warm")
+        system.ask("bench.pace", **plan, seconds=2, new_tenants=False, seed="warm")
         begin = time.monotonic() + 1.5
         until = begin + seconds + MARGIN_SECONDS
         watcher = system.start("bench.watch", json.dumps({"path": str(database), "until": until}), piped=True)
-        posted = system.ask("bench.pace", **plan | {"begin": begin}, seconds=seconds, newcomers=True, seed="measured")
+        posted = system.ask("bench.pace", **plan | {"begin": begin}, seconds=seconds, new_tenants=True, seed="measured")
         assert watcher.stdout is not None
         moved = json.loads(watcher.stdout.read())
         system.stop(watcher)

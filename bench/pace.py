@@ -59,11 +59,11 @@ def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
     streams = {tenant: bodies(tenant, max(1_000, 2 * count // plan["tenants"]), seed=plan["seed"]) for tenant in known + new}
     requests = []
     for i in range(count):
-        if plan["newcomers"] and i % plan["rate"] == 0:
+        if plan["new_tenants"] and i % plan["rate"] == 0:
             known.append(new[i // plan["rate"]])
             tenant = known[-1]
         else:
-            tenant = known[i] if i < plan["tenants"] and not plan["newcomers"] else chance.choice(known)
+            tenant = known[i] if i < plan["tenants"] and not plan["new_tenants"] else chance.choice(known)
         requests.append((tenant, request_of(tenant, [next(streams[tenant])])))
     return requests
 

@@ -1,9 +1,9 @@
 """Which tenant a request speaks for, and whether it may do what it asks: by its header, its key, or its token."""
 
 from api.auth.credentials import ROLES, credential_of
-from api.auth.new_tenants import Newcomers
+from api.auth.new_tenants import NewTenants
 from api.auth.registry import Registry
-from api.auth.tokens import Verifier
+from api.auth.tokens import TokenVerifier
 from api.http.problems import Problem
 from streams import BadTenant, Log, Settings, keys_of
 
@@ -34,12 +34,12 @@ def _checked(tenant: str) -> str:
     return tenant
 
 
-class Gate:
+class Admission:
     """Lets requests in. In open mode the X-Tenant-ID header alone says who writes and reads."""
 
-    def __init__(self, settings: Settings, log: Log, registry: Registry, tokens: Verifier) -> None:
+    def __init__(self, settings: Settings, log: Log, registry: Registry, tokens: TokenVerifier) -> None:
         self._open = settings.auth == "open"
-        self._newcomers = Newcomers(log, settings.new_tenants_per_second)
+        self._newcomers = NewTenants(log, settings.new_tenants_per_second)
         self._registry = registry
         self._tokens = tokens
 

@@ -1,4 +1,4 @@
-"""Newcomers: in open mode anybody may name any tenant, so how many may begin in a second is bounded.
+"""NewTenants: in open mode anybody may name any tenant, so how many may begin in a second is bounded.
 
 A tenant costs the server keys for ever, and every process a place in what it remembers.
 """
@@ -11,7 +11,7 @@ from streams import Log
 KNOWN_TENANTS = 65_536  # remembered; of another the server is asked once more whether it has a log
 
 
-class Newcomers:
+class NewTenants:
     """Lets tenants begin, as many a second; those who have a log pass. A bucket of as many tokens, full at the start."""
 
     def __init__(self, log: Log, per_second: int) -> None:

@@ -37,7 +37,7 @@ class Claims(msgspec.Struct, frozen=True):
     role: str
 
 
-class Verifier:
+class TokenVerifier:
     """Checks tokens with a secret, a public key, or a set of keys that is fetched. Raises SettingError for an unusable key."""
 
     def __init__(self, settings: Settings) -> None:

@@ -14,7 +14,7 @@ HELD_LIMIT_BYTES = 128 * 1024 * 1024
 TRIM_BYTES = 16 * 1024 * 1024
 
 
-class Intake:
+class BodyBudget:
     """How many bytes of large bodies this process holds, of requests that were not answered yet; bounded."""
 
     def __init__(self, max_request_bytes: int) -> None:
@@ -40,12 +40,12 @@ class Intake:
 
 
 class Held:
-    """What one request holds of the intake, until it is answered: however it ends, nothing of it lives on in a traceback."""
+    """What one request holds of the body_budget, until it is answered: however it ends, nothing of it lives on in a traceback."""
 
     __slots__ = ("_bytes", "_intake", "chunks")
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, body_budget: BodyBudget) -> None:
+        self._intake = body_budget
         self._bytes = 0
         self.chunks: list[bytes] = []
 

@@ -34,7 +34,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
     return Protocol
 
 
-class OnePiece:
+class SingleWriteTransport:
     """A transport that keeps an answer's head, when it says how long the answer is, until what follows: one write, and mostly one
     packet. Clients that take the end of a packet for that of an answer are there, and the second write costs as much as parsing
     an event."""
@@ -82,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Count the connection, start its deadline."""
         super().connection_made(transport)
-        self.transport: Any = OnePiece(transport)
+        self.transport: Any = SingleWriteTransport(transport)
         self.headers = []
         self._deadline: asyncio.TimerHandle | None = None
         self._header_bytes = self._raw_bytes = self._body_bytes = 0

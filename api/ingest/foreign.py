@@ -42,7 +42,7 @@ class PostForeign:
         state: State = scope["app"].state
         format: Format | None = None
         try:
-            with Held(state.intake) as held:
+            with Held(state.body_budget) as held:
                 headers = joined(scope["headers"])
                 body = await _body(receive, headers, state.settings.max_request_bytes, held)
                 parts = Parts(scope.get("path_params", {}), scope["query_string"], headers, body, time.time_ns() // 1_000)
@@ -80,7 +80,7 @@ async def _understood(state: State, headers: HeaderList, read: Callable[[Parts],
     try:
         return read(parts)
     except Unreadable as error:
-        await state.gate.admit_as(headers, "append", credential_of(headers) or error.key or parts.path.get("key"))
+        await state.admission.admit_as(headers, "append", credential_of(headers) or error.key or parts.path.get("key"))
         raise Problem(400, "not-understood", str(error)) from None
 
 
@@ -88,7 +88,7 @@ async def _take(state: State, headers: HeaderList, format: Format, parts: Parts,
     """Append what a request holds. Raises Problem, and what the log raises."""
     is_open = state.settings.auth == "open"
     credential = credential_of(headers) or envelope.key or (envelope.name if is_open else None)
-    tenant = await state.gate.admit_as(headers, "append", credential)
+    tenant = await state.admission.admit_as(headers, "append", credential)
     limit, limit_bytes = max(MESSAGES, state.settings.max_request_events), state.settings.max_event_bytes
     if len(envelope.messages) > limit:
         raise Problem(413, "too-many-events", f"a request may hold {limit} messages", limit=limit, value=len(envelope.messages))

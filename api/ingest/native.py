@@ -39,8 +39,8 @@ class PostEvents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. What it raises becomes an answer in the table of problems."""
         state: State = scope["app"].state
-        tenant = await state.gate.admit(scope["headers"], "append")
-        with Held(state.intake) as held:
+        tenant = await state.admission.admit(scope["headers"], "append")
+        with Held(state.body_budget) as held:
             await self._take(scope, receive, send, tenant, held)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send, tenant: str, held: Held) -> None:

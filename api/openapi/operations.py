@@ -23,7 +23,7 @@ class Parameter(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True):
-    """An answer of one status: what it means, its shapes by media type, and its headers; True: never without."""
+    """An answer of one status: what it means, its schemas by media type, and its headers; True: never without."""
 
     meaning: str
     content: dict[str, tuple[Any, ...]]
@@ -31,7 +31,7 @@ class Answer(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """A route and method. `act` is what the gate is asked for, None where no tenant is named; `codes` are of its problems.
+    """A route and method. `act` is what the admission is asked for, None where no tenant is named; `codes` are of its problems.
     One of foreign clients names its tenant by its key, and its problems are refusals."""
 
     name: str

@@ -410,7 +410,7 @@ async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server
 
 async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new_tenants, "KNOWN_TENANTS", 10)
-    bounded = new_tenants.Newcomers(log, 1_000)
+    bounded = new_tenants.NewTenants(log, 1_000)
 
     for i in range(100):
         await bounded.admit(f"tenant-{i}")

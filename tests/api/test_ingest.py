@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from api.http.body import Held, Intake, joined, read_body
+from api.http.body import BodyBudget, Held, joined, read_body
 from api.ingest.native import parse_all
 from streams import Rejected
 from tests.support.events import body
@@ -83,7 +83,7 @@ async def test_a_body_whose_sender_went_away_is_no_body() -> None:
         return next(messages)
 
     with pytest.raises(ClientDisconnect):
-        await read_body(receive, {}, 100, Held(Intake(100)))
+        await read_body(receive, {}, 100, Held(BodyBudget(100)))
 
 
 # -- what may be sent --------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ async def test_a_token_that_is_forged_or_none_is_refused(door: Door, token: str)
 def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: bytes) -> None:
     believed = []
     for key in (SECRET, RSA.public_key()):
-        verifier = tokens.Verifier(load_settings({"AUTH": "keys", "JWT_SECRET": SECRET}))
+        verifier = tokens.TokenVerifier(load_settings({"AUTH": "keys", "JWT_SECRET": SECRET}))
         verifier._fixed = ("HS256", SECRET) if key is SECRET else ("RS256", key)
         for first in (header, b'{"alg":"HS256"}'):
             with pytest.raises(Problem) as refused:
@@ -422,7 +422,7 @@ async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) 
 )
 def test_a_key_that_cannot_be_used_stops_the_start(settings: dict[str, str], name: str) -> None:
     with pytest.raises(SettingError, match=f"Setting {name} "):
-        tokens.Verifier(load_settings({"AUTH": "keys"} | settings))
+        tokens.TokenVerifier(load_settings({"AUTH": "keys"} | settings))
 
 
 @pytest.mark.parametrize(
@@ -433,4 +433,4 @@ def test_a_weak_or_unusual_public_key_stops_the_start(tmp_path: Path, weak: Any)
     path.write_bytes(pem(weak))
 
     with pytest.raises(SettingError, match="JWT_PUBLIC_KEY_FILE"):
-        tokens.Verifier(load_settings({"AUTH": "keys", "JWT_PUBLIC_KEY_FILE": str(path)}))
+        tokens.TokenVerifier(load_settings({"AUTH": "keys", "JWT_PUBLIC_KEY_FILE": str(path)}))

@@ -72,7 +72,7 @@ async def test_a_batch_becomes_events(door: Door) -> None:
 
 @pytest.mark.parametrize("path", ["/batch", "/batch/", "/e", "/e/", "/capture", "/capture/", "/i/v0/e", "/i/v0/e/"])
 async def test_each_path_takes_each_shape(door: Door, path: str) -> None:
-    shapes: list[Any] = [
+    schemas: list[Any] = [
         {"api_key": "acme", "batch": [event(uuid="i1")]},
         [of_browser() | {"uuid": "i2"}],
         of_browser() | {"uuid": "i3"},
@@ -80,7 +80,7 @@ async def test_each_path_takes_each_shape(door: Door, path: str) -> None:
         {"token": "acme", "batch": [event(uuid="i5")]},
     ]
 
-    for shape in shapes:
+    for shape in schemas:
         assert (await sent(door, shape, path)).content == b'{"status":1}'
 
     assert [row["event_id"] for row in await rows(door)] == ["i1", "i2", "i3", "i4", "i5"]

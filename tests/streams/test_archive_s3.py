@@ -62,7 +62,7 @@ def url_of(port: int) -> str:
     return f"s3://{BUCKET}/logs?scheme=http&region=us-east-1&endpoint_override={quote(f'127.0.0.1:{port}')}"
 
 
-class Gate:
+class Admission:
     """A TCP proxy before S3. A PUT of a path with `harmed` is cut: before its body is through, or before its answer."""
 
     def __init__(self, port: int) -> None:
@@ -149,22 +149,22 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
 async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
     server: Server, s3: int, client: Any, store: SqliteStore, harmed: bytes, how: str
 ) -> None:
-    gate = Gate(s3)
+    admission = Admission(s3)
     try:
-        async with Log(Connection(server.url), archive_url=url_of(gate.port)) as log:
+        async with Log(Connection(server.url), archive_url=url_of(admission.port)) as log:
             worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
             await log.append("acme", events(200))
             await worker.run_to_end()
             before = await everything(log)
-            gate.harmed, gate.how = harmed, how
+            admission.harmed, admission.how = harmed, how
             if how == "upload":
                 with pytest.raises((ArchiveUnavailable, OSError)):
                     await asyncio.wait_for(archiver(log).run_once(), 60)
                 assert server.client.xlen(keys_of("acme").log) == 200
-                gate.harmed = None
+                admission.harmed = None
             else:
                 assert (await archiver(log).run_once()).stuck == {}
-            assert gate.harms > 0
+            assert admission.harms > 0
 
             await archiver(log).run_once()
 
@@ -172,7 +172,7 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
             assert server.client.xlen(keys_of("acme").log) == 1
             assert [problem async for problem in problems(log)] == []
     finally:
-        gate.close()
+        admission.close()
 
 
 async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
