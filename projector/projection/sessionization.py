@@ -22,7 +22,7 @@ class Single(msgspec.Struct, frozen=True, gc=False):
     run: SessionRow
 
 
-class Loose(msgspec.Struct, frozen=True):
+class Sessionless(msgspec.Struct, frozen=True):
     """What some events say of actors: those without a session, and the identities that were linked, each time that they were."""
 
     singles: list[Single]
@@ -32,12 +32,12 @@ class Loose(msgspec.Struct, frozen=True):
         return bool(self.singles or self.links)
 
 
-NOTHING_LOOSE = Loose([], [])
+NOTHING_SESSIONLESS = Sessionless([], [])
 
 
-def loose_of(rows: Sequence[EventRow]) -> Loose:
+def sessionless_of(rows: Sequence[EventRow]) -> Sessionless:
     """What rows say of actors."""
-    return Loose(
+    return Sessionless(
         [Single(row.identity, run_of(row)) for row in rows if row.identity],
         [link for row in rows if row.event_type in LINKING for link in links_of(row.event_type, row.properties)],
     )
@@ -61,12 +61,12 @@ def run_of(row: EventRow) -> SessionRow:
     )
 
 
-def by_gap(runs: Iterable[SessionRow], gap_us: int) -> list[list[SessionRow]]:
+def by_gap(runs: Iterable[SessionRow], session_gap_us: int) -> list[list[SessionRow]]:
     """Runs of one actor, those together that are one session."""
     found: list[list[SessionRow]] = []
     end = 0
     for run in sorted(runs, key=_beginning):
-        if found and run.started_at_us - end <= gap_us:
+        if found and run.started_at_us - end <= session_gap_us:
             found[-1].append(run)
             end = max(end, run.last_event_at_us)
         else:

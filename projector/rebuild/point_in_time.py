@@ -66,7 +66,7 @@ async def write(
         whole = Path(path).absolute()
         with tempfile.TemporaryDirectory(prefix=f"{whole.name}.", dir=whole.parent) as folder:
             part = str(Path(folder, "tables.db"))
-            with SqliteStore(part, cache_mib=CACHE_MIB, session_gap_us=store.gap_us()) as made:
+            with SqliteStore(part, cache_mib=CACHE_MIB, session_gap_us=store.session_gap_us()) as made:
                 records = await _fill(log, made, spans, accept_loss, progress)
                 there = len(made.tables().checkpoints())
             put(part, path)

@@ -63,8 +63,8 @@ async def rebuild(
         if not accept_loss:
             await _refuse_losses(log, store, summaries, live)
         # one tenant's tables go among those of others, which have a gap already
-        gap_us = store.gap_us() if tenants else None
-        store.create_shadow(records=0 if tenants else sum(summary.last for summary in summaries), gap_us=gap_us)
+        session_gap_us = store.session_gap_us() if tenants else None
+        store.create_shadow(records=0 if tenants else sum(summary.last for summary in summaries), session_gap_us=session_gap_us)
         records = await _fill(log, store, store.tables(SHADOW), summaries, accept_loss, progress)
         if not tenants:
             store.index_shadow()

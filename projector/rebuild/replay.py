@@ -20,7 +20,7 @@ import uvloop
 from projector.projection.project import Batch, project
 from projector.store.open import StoreUnavailable
 from projector.store.sqlite.connection import store_errors
-from projector.store.sqlite.staging import Chunk, store_rows
+from projector.store.sqlite.staging import Chunk, stage_rows
 from streams import Connection, Gap, Log, LogUnavailable, Record
 
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
@@ -254,7 +254,7 @@ async def _serve() -> None:
         async for batches in _gathered(read(log, order.spans, accept_loss=order.accept_loss)):
             number += 1
             with store_errors():
-                chunk = store_rows(str(Path(order.folder, str(number))), batches)
+                chunk = stage_rows(str(Path(order.folder, str(number))), batches)
             await asyncio.gather(*sending)
             sending = [asyncio.create_task(asyncio.to_thread(send, Read(chunk)))]
             while len(os.listdir(order.folder)) >= FILES_AHEAD and os.getppid() == parent:  # noqa: ASYNC110

@@ -53,8 +53,8 @@ async def verify(
     makes the WAL grow while it lasts, is as short as the comparison.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
-        path, gap_us = str(Path(folder, "replayed.db")), store.gap_us()
-        with SqliteStore(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=gap_us) as scratch:
+        path, session_gap_us = str(Path(folder, "replayed.db")), store.session_gap_us()
+        with SqliteStore(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=session_gap_us) as scratch:
             with store.snapshot() as now:
                 behind = _wanted(now, tenants)
             known = {summary.tenant for summary in await log.summaries()} | behind.keys()

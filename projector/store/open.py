@@ -41,5 +41,5 @@ def open_store(
     tables that it makes have that gap."""
     from projector.store.sqlite.store import SqliteStore
 
-    path, gap_us = url.removeprefix("sqlite:///"), round(session_gap_seconds * 1_000_000)
-    return SqliteStore(path, session_gap_us=gap_us, cache_mib=cache_mib, busy_seconds=busy_seconds)
+    path, session_gap_us = url.removeprefix("sqlite:///"), round(session_gap_seconds * 1_000_000)
+    return SqliteStore(path, session_gap_us=session_gap_us, cache_mib=cache_mib, busy_seconds=busy_seconds)

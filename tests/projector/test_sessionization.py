@@ -22,9 +22,9 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.store.open import OtherProjection
 from projector.store.sqlite import queries, sessions, tenant_deletion
-from projector.store.sqlite.refold import compute_again
+from projector.store.sqlite.refold import refold
 from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
-from projector.store.sqlite.staging import COLUMNS, store_rows
+from projector.store.sqlite.staging import COLUMNS, stage_rows
 from streams import Event, Log, Record, make_event, microseconds
 
 MINUTE_US = 60_000_000
@@ -82,7 +82,7 @@ def replay(store: SqliteStore, log: Sequence[Record], chance: random.Random) -> 
                 if through > after:
                     batches.append(project("acme", after, log[after:through], through))
                 after = through
-            store.write(store.tables(), store_rows(str(Path(folder, str(after))), batches))
+            store.write(store.tables(), stage_rows(str(Path(folder, str(after))), batches))
 
 
 # -- what the tables say -----------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def delete(store: SqliteStore, positions: set[int]) -> None:
             for session_position, *row in store.execute(f"SELECT session_position, {COLUMNS} {where}").fetchall()
         ]
         store.execute(f"DELETE {where}")
-        compute_again(store._connection, LIVE, "acme", deleted)
+        refold(store._connection, LIVE, "acme", deleted)
 
 
 # -- the rule, one case at a time ------------------------------------------------------------------------------------------
@@ -488,20 +488,20 @@ async def test_another_gap_takes_effect_with_the_next_rebuild_of_all(
 ) -> None:
     await filled(log, worker)
     with SqliteStore(store.path, session_gap_us=9 * MINUTE_US) as other:
-        assert (other.gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
+        assert (other.session_gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
         await rebuild(log, other, tenants=["acme"])
-        assert (other.gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
+        assert (other.session_gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
         await write(log, other, str(tmp_path / "out.db"), Cut(position=7), tenants=["acme"])
         await rebuild(log, other)
 
-        assert (other.gap_us(), await verified(log, other)) == (9 * MINUTE_US, [])
+        assert (other.session_gap_us(), await verified(log, other)) == (9 * MINUTE_US, [])
         assert derived(other)[::2] == [("id", "m0"), ("m10",), ("m20",), ("m40", "seen")]
         await rollback(log, other)
-        assert (other.gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
+        assert (other.session_gap_us(), await verified(log, other)) == (30 * MINUTE_US, [])
     with SqliteStore(str(tmp_path / "out.db"), session_gap_us=9 * MINUTE_US) as made:
-        assert (made.gap_us(), derived(made)[0]) == (30 * MINUTE_US, ("id", "m0", "m20", "m40", "seen"))
+        assert (made.session_gap_us(), derived(made)[0]) == (30 * MINUTE_US, ("id", "m0", "m20", "m40", "seen"))
     with SqliteStore(str(tmp_path / "new.db"), session_gap_us=9 * MINUTE_US) as new:
-        assert new.gap_us() == 9 * MINUTE_US
+        assert new.session_gap_us() == 9 * MINUTE_US
 
 
 @pytest.mark.anyio

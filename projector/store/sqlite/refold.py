@@ -10,7 +10,7 @@ from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, Actors, Del
 from projector.store.sqlite.staging import COLUMNS
 
 
-def compute_again(connection: Any, suffix: str, tenant: str, deleted: Sequence[Deleted]) -> None:
+def refold(connection: Any, suffix: str, tenant: str, deleted: Sequence[Deleted]) -> None:
     """Make the sessions again from which rows of `events` were deleted, in the set under a suffix: those that were sent, and
     derived ones, which may fall apart. Each row is given with the first position of the session in which it was."""
     sent = {session_position for row, session_position in deleted if row.session_id}
@@ -19,7 +19,7 @@ def compute_again(connection: Any, suffix: str, tenant: str, deleted: Sequence[D
         connection.execute(f"DELETE {where}", (tenant, first_position))
         if rows:
             _write(connection, suffix, tenant, rows)
-    Actors(connection, suffix, tenant).compute_again(deleted)
+    Actors(connection, suffix, tenant).refold(deleted)
 
 
 def _write(connection: Any, suffix: str, tenant: str, rows: Sequence[EventRow]) -> None:

@@ -185,10 +185,10 @@ def derive_sessions(db: Database) -> None:
         _create_indexes(db.conn, suffix, _ACTOR_INDEXES | _only(_READ_INDEXES, "event_sessions_by_user"), unique=False)
 
 
-def create_set(connection: Any, suffix: str, gap_us: int = DEFAULT_GAP_US) -> None:
+def create_set(connection: Any, suffix: str, session_gap_us: int = DEFAULT_GAP_US) -> None:
     """Empty tables under a suffix, with the indexes that keep rows unique; their sessions will have that gap."""
     [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()
-    connection.execute("INSERT INTO table_sets VALUES (?, ?, ?, ?)", (suffix, generation, PROJECTION_VERSION, gap_us))
+    connection.execute("INSERT INTO table_sets VALUES (?, ?, ?, ?)", (suffix, generation, PROJECTION_VERSION, session_gap_us))
     for table in _COLUMNS:
         _create_table(connection, table, suffix)
     _create_indexes(connection, suffix, _UNIQUE_INDEXES, unique=True)
@@ -219,10 +219,10 @@ def _create_indexes(connection: Any, suffix: str, indexes: dict[str, str], *, un
         connection.execute(f"CREATE {kind} IF NOT EXISTS {name}_g{generation} ON {table}{suffix} {columns}")
 
 
-def gap_of(connection: Any, suffix: str) -> int:
+def session_gap_of(connection: Any, suffix: str) -> int:
     """The longest gap within a derived session, in microseconds, with which a set was made."""
-    [gap_us] = connection.execute("SELECT session_gap_us FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
-    return int(gap_us)
+    [session_gap_us] = connection.execute("SELECT session_gap_us FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
+    return int(session_gap_us)
 
 
 def identity_index(connection: Any, suffix: str) -> str:

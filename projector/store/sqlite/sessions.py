@@ -22,8 +22,8 @@ from projector.projection.identities import (
     users_of,
 )
 from projector.projection.project import EventRow, SessionRow
-from projector.projection.sessionization import Loose, by_gap, join, run_of
-from projector.store.sqlite.schema import gap_of, identity_index
+from projector.projection.sessionization import Sessionless, by_gap, join, run_of
+from projector.store.sqlite.schema import identity_index, session_gap_of
 
 Actor = frozenset[str]
 Span = tuple[int, int]  # microseconds of event time, both included
@@ -62,9 +62,9 @@ class Plan(msgspec.Struct, frozen=True):
 NO_PLAN = Plan()
 
 
-def planned(connection: Any, suffix: str, tenant: str, loose: Loose) -> Plan:
+def planned(connection: Any, suffix: str, tenant: str, sessionless: Sessionless) -> Plan:
     """What events without a session, and links, do to sessions: nothing, for most tenants."""
-    return Actors(connection, suffix, tenant).plan(loose) if loose else NO_PLAN
+    return Actors(connection, suffix, tenant).plan(sessionless) if sessionless else NO_PLAN
 
 
 def write(connection: Any, suffix: str, tenant: str, plan: Plan) -> None:
@@ -80,7 +80,7 @@ class Actors:
         self._connection = connection
         self._suffix = suffix
         self._tenant = tenant
-        self._gap_us = gap_of(connection, suffix)
+        self._gap_us = session_gap_of(connection, suffix)
         self._others: dict[str, list[str]] = {}
         # named, or statistics that somebody made may lead through all of a tenant's events
         self._events = f"events{suffix} INDEXED BY {identity_index(connection, suffix)}"
@@ -92,11 +92,11 @@ class Actors:
             "ORDER BY e.timestamp_us LIMIT 1"
         )
 
-    def plan(self, loose: Loose) -> Plan:
+    def plan(self, sessionless: Sessionless) -> Plan:
         """What new events do to sessions, if all of them are written."""
-        plan = Plan(links=Counter(loose.links))
+        plan = Plan(links=Counter(sessionless.links))
         new: dict[str, list[SessionRow]] = defaultdict(list)
-        for single in loose.singles:
+        for single in sessionless.singles:
             new[single.identity].append(single.run)
         added = self._unknown(plan.links)
         self._look_for_links({*new, *added})
@@ -132,7 +132,7 @@ class Actors:
             map(msgspec.structs.astuple, plan.moved),
         )
 
-    def compute_again(self, deleted: Iterable[Deleted]) -> None:
+    def refold(self, deleted: Iterable[Deleted]) -> None:
         """Make the sessions again of whom some events were deleted, from those that are left; who only they linked is not
         linked any more."""
         plan, links, touched = Plan(), Counter[Link](), set[str]()

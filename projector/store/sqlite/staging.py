@@ -10,21 +10,21 @@ import msgspec
 import pysqlite3
 
 from projector.projection.project import Batch, EventRow, SessionRow, by_session, with_sessions
-from projector.projection.sessionization import NOTHING_LOOSE, Loose, loose_of
+from projector.projection.sessionization import NOTHING_SESSIONLESS, Sessionless, sessionless_of
 
 COLUMNS = ", ".join(EventRow.__struct_fields__)
 _PRAGMAS = ("page_size = 65536", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
 _INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (len(EventRow.__struct_fields__) + 1))})"
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StagedRows(msgspec.Struct, frozen=True):
     """The rows of a batch in a file, by rowid, and what they add to sessions, as if none had begun before the batch, and those
     that came without one were alone."""
 
     first: int
     last: int
     sessions: list[SessionRow]
-    loose: Loose = NOTHING_LOOSE
+    sessionless: Sessionless = NOTHING_SESSIONLESS
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -32,33 +32,33 @@ class Chunk(msgspec.Struct, frozen=True):
 
     batches: list[Batch]
     path: str | None = None
-    stored: list[Stored] = []
+    stored: list[StagedRows] = []
 
     @property
     def records(self) -> int:
         """How many positions it covers."""
         return sum(batch.through - batch.after for batch in self.batches)
 
-    def parts(self) -> Iterator[tuple[Batch, Stored | None]]:
+    def parts(self) -> Iterator[tuple[Batch, StagedRows | None]]:
         """Each batch, with where its rows are."""
         yield from zip(self.batches, self.stored if self.path else [None] * len(self.batches), strict=True)
 
 
-def store_rows(path: str, batches: Sequence[Batch]) -> Chunk:
+def stage_rows(path: str, batches: Sequence[Batch]) -> Chunk:
     """Put the rows of batches into a new file."""
     connection = pysqlite3.connect(path, isolation_level=None)
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     connection.execute(f"CREATE TABLE rows ({COLUMNS}, session_position)")
     connection.execute("BEGIN")
-    stored: list[Stored] = []
+    stored: list[StagedRows] = []
     last = 0
     for batch in batches:
-        loose = loose_of(batch.rows)
-        alone = {single.run.first_position: single.run.first_position for single in loose.singles}
+        sessionless = sessionless_of(batch.rows)
+        alone = {single.run.first_position: single.run.first_position for single in sessionless.singles}
         values, sessions = with_sessions(batch.rows, by_session(batch.rows), {}, alone)
         connection.executemany(_INSERT, values)
-        stored.append(Stored(last + 1, last + len(values), sessions, loose))
+        stored.append(StagedRows(last + 1, last + len(values), sessions, sessionless))
         last += len(values)
     connection.execute("COMMIT")
     connection.close()

@@ -23,9 +23,9 @@ from projector.store.sqlite.schema import (
     create_read_indexes,
     create_set,
     drop_set,
-    gap_of,
     migrations,
     rename_set,
+    session_gap_of,
 )
 from projector.store.sqlite.staging import Chunk
 from projector.store.sqlite.table_set import TableSet
@@ -155,17 +155,17 @@ class SqliteStore(SqliteFile):
                 raise RebuildRunning from None
             yield
 
-    def gap_us(self, suffix: str = LIVE) -> int:
+    def session_gap_us(self, suffix: str = LIVE) -> int:
         """The longest gap within a derived session of a set."""
-        return gap_of(self._connection, suffix)
+        return session_gap_of(self._connection, suffix)
 
-    def create_shadow(self, *, records: int = 0, gap_us: int | None = None) -> None:
+    def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
         """An empty shadow set; what an interrupted rebuild left is removed first. Its derived sessions will have that gap, or the
         one of this store. For so many records that to sort them would take much memory, it has all indexes from the start."""
         self.drop_leftovers()
         with self.transaction():
             drop_set(self._connection, SHADOW)
-            create_set(self._connection, SHADOW, self.session_gap_us if gap_us is None else gap_us)
+            create_set(self._connection, SHADOW, self.session_gap_us if session_gap_us is None else session_gap_us)
             if records > SORT_LIMIT_RECORDS:
                 create_read_indexes(self._connection, SHADOW)
 

@@ -17,10 +17,10 @@ from projector.projection.project import (
     refused,
     with_sessions,
 )
-from projector.projection.sessionization import loose_of
+from projector.projection.sessionization import sessionless_of
 from projector.store.sqlite.schema import LIVE
 from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, planned, write
-from projector.store.sqlite.staging import COLUMNS, Stored
+from projector.store.sqlite.staging import COLUMNS, StagedRows
 from projector.store.sqlite.tombstones import Counts, Tombstones, names_of
 from streams import failpoint, keys_of
 
@@ -94,7 +94,7 @@ class TableSet:
         row = self._connection.execute("SELECT 1 FROM deleted_tenants WHERE tenant_digest = ?", (keys_of(tenant).digest,))
         return row.fetchone() is not None
 
-    def apply(self, batch: Batch, stored: Stored | None = None) -> bool:
+    def apply(self, batch: Batch, stored: StagedRows | None = None) -> bool:
         """Write a batch if it begins behind the checkpoint, and move the checkpoint; False, and nothing, if it does not, or its
         tenant was erased.
 
@@ -135,7 +135,7 @@ class TableSet:
             digest = "" if before.position in positions else before.digest
             self._keep(tenant, Checkpoint(before.position, digest, *msgspec.structs.astuple(counts)))
 
-    def _write_what_may_stay(self, batch: Batch, stored: Stored | None, counts: Counts) -> None:
+    def _write_what_may_stay(self, batch: Batch, stored: StagedRows | None, counts: Counts) -> None:
         """Write all but what has a name that was forgotten before it, and carry notes out in between."""
         rows = self._stored(stored) if stored else batch.rows
         begin = batch.after + 1
@@ -155,7 +155,7 @@ class TableSet:
                 self.tombstones.carry_out(batch.tenant, placed.control_record, counts)
                 begin = placed.position
 
-    def _write(self, tenant: str, rows: Sequence[EventRow], stored: Stored | None, counts: Counts) -> None:
+    def _write(self, tenant: str, rows: Sequence[EventRow], stored: StagedRows | None, counts: Counts) -> None:
         """Write rows and sessions, and set aside what no table takes."""
         late, make = self._insert(tenant, rows) if stored is None else self._take(tenant, stored)
         self._insert_quarantine(make)
@@ -192,7 +192,7 @@ class TableSet:
     def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
         """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
         sessions = by_session(rows)
-        plan = planned(self._connection, self.suffix, tenant, loose_of(rows))
+        plan = planned(self._connection, self.suffix, tenant, sessionless_of(rows))
         values, added = with_sessions(rows, sessions, self._known_sessions(tenant, sessions), plan.placed)
         if self._connection.executemany(self._insert_event, values).rowcount != len(rows):
             return False
@@ -200,7 +200,7 @@ class TableSet:
         self._add_to_sessions(added)
         return True
 
-    def _take(self, tenant: str, stored: Stored) -> tuple[int, list[QuarantineRow]]:
+    def _take(self, tenant: str, stored: StagedRows) -> tuple[int, list[QuarantineRow]]:
         """Write rows that are in the attached chunk, all with one statement; one by one if some are not fresh."""
         try:
             if self._take_fresh(tenant, stored):
@@ -211,16 +211,16 @@ class TableSet:
         self._remove(tenant, rows)
         return self._insert(tenant, rows)
 
-    def _stored(self, stored: Stored) -> list[EventRow]:
+    def _stored(self, stored: StagedRows) -> list[EventRow]:
         """Rows of the attached chunk."""
         select = f"SELECT {COLUMNS} FROM chunk.rows WHERE rowid BETWEEN ? AND ? ORDER BY rowid"
         return [EventRow(*row) for row in self._connection.execute(select, (stored.first, stored.last))]
 
-    def _take_fresh(self, tenant: str, stored: Stored) -> bool:
+    def _take_fresh(self, tenant: str, stored: StagedRows) -> bool:
         """Write rows of the chunk, if every row is fresh; False, with some rows written, if not."""
         known = self._known_sessions(tenant, [session.session_id for session in stored.sessions])
         begun = [(one.first_position, known[one.session_id]) for one in stored.sessions if one.session_id in known]
-        plan = planned(self._connection, self.suffix, tenant, stored.loose)
+        plan = planned(self._connection, self.suffix, tenant, stored.sessionless)
         self._connection.execute("DELETE FROM temp.known_sessions")
         self._connection.executemany("INSERT INTO temp.known_sessions VALUES (?, ?)", [*begun, *plan.placed.items()])
         taken = self._connection.execute(self._take_events, (stored.first, stored.last)).rowcount

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from projector.projection.project import EventRow
-from projector.store.sqlite.refold import compute_again
+from projector.store.sqlite.refold import refold
 from projector.store.sqlite.schema import index_sessions
 from projector.store.sqlite.staging import COLUMNS
 from streams import control
@@ -69,7 +69,7 @@ class Tombstones:
         if rows:
             index_sessions(self._connection, self._suffix)
             deleted = [(EventRow(*row), session_position) for session_position, *row in rows]
-            compute_again(self._connection, self._suffix, tenant, deleted)
+            refold(self._connection, self._suffix, tenant, deleted)
         counts.dropped -= dropped
         counts.late_duplicates -= len(fresh) - dropped - quarantined - len(rows)
         counts.erased += len(fresh)
