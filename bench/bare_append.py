@@ -47,7 +47,7 @@ async def prepare(made: Iterator[tuple[str, list[bytes]]], dedup_window_seconds:
     return recorder.packed
 
 
-class Connection(asyncio.Protocol):
+class AppendClient(asyncio.Protocol):
     """One connection with at most one call on its way."""
 
     def __init__(self, waiting: Iterator[bytes], finished: asyncio.Future[None]) -> None:
@@ -84,7 +84,7 @@ async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[
     opened, finished = [], []
     for _ in range(min(connections, len(packed))):
         finished.append(loop.create_future())
-        made = await loop.create_unix_connection(lambda: Connection(waiting, finished[-1]), socket)
+        made = await loop.create_unix_connection(lambda: AppendClient(waiting, finished[-1]), socket)
         opened.append(made[1])
     started = time.perf_counter()
     for connection in opened:

@@ -21,7 +21,7 @@ from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import TableSet
 from streams import load_settings
 
-CACHE_MIB = load_settings({}).cache_mib
+CACHE_MIB = load_settings({}).sqlite_cache_mib
 
 
 class Inserter:

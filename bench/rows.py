@@ -10,7 +10,7 @@ from projector.projection.project import by_session, project, with_sessions
 from streams import EVENT_VERSION, Record, load_settings, parse_event
 
 Values = list[tuple[Any, ...]]
-BATCH_RECORDS = load_settings({}).batch_records
+BATCH_RECORDS = load_settings({}).projector_batch_records
 
 
 def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int = 0) -> Iterator[tuple[Values, Values]]:

@@ -221,10 +221,10 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
     async with opened(settings, settings.lease_seconds, cache_mib=settings.sqlite_cache_mib) as (log, store):
         if store.version_warning:
             log_of_projector.warning("%s", store.version_warning)
-        if store.session_gap_us() != store.session_gap_us:
+        if store.session_gap_us() != store.new_set_session_gap_us:
             log_of_projector.warning(
                 "SESSION_GAP_SECONDS is %g, the tables were made with %g and keep it until `python -m projector rebuild`",
-                store.session_gap_us / 1_000_000,
+                store.new_set_session_gap_us / 1_000_000,
                 store.session_gap_us() / 1_000_000,
             )
         lease_owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

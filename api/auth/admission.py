@@ -67,8 +67,8 @@ class Admission:
         if credential is None:
             raise Problem(401, "credential-missing", "a key is needed: Authorization: Bearer, Basic user name, or X-Write-Key")
         if credential.count(".") == 2:  # no key has a dot
-            dedup_keys = await self._tokens.dedup_keys(credential)
-            return dedup_keys.tenant, dedup_keys.role
+            claims = await self._tokens.claims(credential)
+            return claims.tenant, claims.role
         key = self._registry.find_key(credential)
         if key is None:
             raise Problem(401, "credential-unknown", "this key is unknown or was revoked")

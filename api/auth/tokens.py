@@ -53,7 +53,7 @@ class TokenVerifier:
         elif settings.jwt_jwks_url:
             self._key_set = KeySet(settings.jwt_jwks_url)
 
-    async def dedup_keys(self, token: str) -> Claims:
+    async def claims(self, token: str) -> Claims:
         """What a token says. Raises Problem when it is not to be believed."""
         try:
             algorithm, key = self._fixed or await self._fetched(token)

@@ -115,7 +115,7 @@ def _delete(settings: Settings, store: SqliteStore, name: str) -> dict[str, int]
     """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
     log = _ask(settings, lambda connection: log_deletion.delete_tenant(connection, name, settings.archive))
     rows = tenant_deletion.delete_tenant(store, name)
-    return {"records of the log": log.records, "claims on names": log.dedup_keys, "files of the archive": log.files} | {
+    return {"records of the log": log.records, "deduplication keys": log.dedup_keys, "files of the archive": log.files} | {
         f"rows of {table}": count for table, count in sorted(rows.items())
     }
 

@@ -131,7 +131,7 @@ def _responses(operation: Operation, auth: str, schemas: dict[str, Any]) -> dict
             answer = _with_problem(answer, status, codes[status], is_foreign=operation.is_foreign)
         assert answer is not None
         headers = {name: _header(name, required) for name, required in answer.headers.items()}
-        content = {media: {"schema": _either(schemas, schemas)} for media, schemas in answer.content.items()}
+        content = {media: {"schema": _either(types, schemas)} for media, types in answer.content.items()}
         responses[str(status)] = {"description": answer.meaning, "headers": headers, "content": content}
     return responses
 
@@ -159,8 +159,8 @@ def _header(name: str, required: bool) -> dict[str, Any]:
     return {"description": meaning, "required": required, "schema": msgspec.json.schema(kind)}
 
 
-def _either(schemas: Sequence[Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    made = [_schema(shape, schemas) for shape in schemas]
+def _either(types: Sequence[Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    made = [_schema(shape, schemas) for shape in types]
     return made[0] if len(made) == 1 else {"anyOf": made}
 
 

@@ -104,9 +104,8 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
                 await rebuilding.rebuild(log, store, tenants=list(leaving), accept_loss=accept_loss, progress=progress)
             for name, at in leaving.items():
                 now = became(store, name, at)
-                print(
-                    f"{name}: {now['row']} rows, {now['neither']} late duplicates or control records, {now['quarantined']} in quarantine"
-                )
+                elsewhere = f"{now['neither']} late duplicates or control records"
+                print(f"{name}: {now['row']} rows, {elsewhere}, {now['quarantined']} in quarantine")
         return 0
 
     run_command(act)

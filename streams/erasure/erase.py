@@ -147,10 +147,10 @@ class SubjectErasure:
 
     async def reach(self, position: int) -> bool:
         """Until every projector's tables are at a position; False when nobody moves."""
-        dedup_keys, until = -1, 0.0
+        seen, until = -1, 0.0
         while self._acknowledged < position:
-            if self._acknowledged != dedup_keys:
-                dedup_keys, until = self._acknowledged, time.monotonic() + WAIT_SECONDS
+            if self._acknowledged != seen:
+                seen, until = self._acknowledged, time.monotonic() + WAIT_SECONDS
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(PAUSE_SECONDS)

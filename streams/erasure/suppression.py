@@ -27,9 +27,9 @@ async def suppress(
     unknown = [(name, at) for name, at in names.items() if name not in (dedup_keys or {})]
     for begin in range(0, len(known), CALL_LIMIT_EVENTS):
         part = known[begin : begin + CALL_LIMIT_EVENTS]
-        dedup_keys = [keys.dedup + event_hash for _, (_, (event_hash, _)) in part]
+        to_remove = [keys.dedup + event_hash for _, (_, (event_hash, _)) in part]
         words = [word for name, (at, (_, hash_parts)) in part for word in (name, at, hash_parts)]
-        await _run(connection, [keys.suppressed, *dedup_keys], [salt, *words])
+        await _run(connection, [keys.suppressed, *to_remove], [salt, *words])
     for begin in range(0, len(unknown), CALL_LIMIT_EVENTS):
         words = [word for name, at in unknown[begin : begin + CALL_LIMIT_EVENTS] for word in (name, at, "")]
         await _run(connection, [keys.suppressed], [salt, *words])

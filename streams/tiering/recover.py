@@ -44,22 +44,22 @@ async def recover(log: Log, tenant: str, *, dedup_window_seconds: float) -> Reco
     if last < through:
         raise HistoryDiffers(tenant, last, through)
     window_us, now_us = int(dedup_window_seconds * 1_000_000), time.time_ns() // 1_000
-    dedup_keys = 0
+    restored = 0
     async for page in log.read(tenant, 0, through=last):
         await suppress_erased(log.connection, tenant, page)
         for begin in range(0, len(page), CALL_LIMIT_EVENTS):
-            dedup_keys, arguments = dedup_keys_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
+            dedup_keys, values = dedup_keys_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
             if dedup_keys:
-                await _run(log, tenant, newest or page[0], dedup_keys, arguments)
-                dedup_keys += len(dedup_keys)
-    return Recovered(tenant, last, dedup_keys)
+                await _run(log, tenant, newest or page[0], dedup_keys, values)
+                restored += len(dedup_keys)
+    return Recovered(tenant, last, restored)
 
 
-async def _run(log: Log, tenant: str, newest: Record, dedup_keys: Sequence[str], dedup_keys: Sequence[Any]) -> int:
+async def _run(log: Log, tenant: str, newest: Record, dedup_keys: Sequence[str], values: Sequence[Any]) -> int:
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *dedup_keys]
     place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
-    arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *dedup_keys]
+    arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *values]
     [reply] = await log.connection.run("recover", [(names, arguments)])
     if isinstance(reply, Exception):
         raise refusal_of(reply)

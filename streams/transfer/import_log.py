@@ -161,8 +161,8 @@ def _script_call(tenant: str, records: Sequence[Record], window_us: int, now_us:
     arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL, first, len(records)]
     for record in records:
         arguments += (record.received_at_us, record.version, record.body)
-    dedup_keys, dedup_keys = dedup_keys_of(tenant, records, window_us, now_us)
-    return names + dedup_keys, arguments + dedup_keys
+    dedup_keys, values = dedup_keys_of(tenant, records, window_us, now_us)
+    return names + dedup_keys, arguments + values
 
 
 def dedup_keys_of(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:

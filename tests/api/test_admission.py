@@ -309,7 +309,7 @@ async def test_no_rebuild_touches_keys(log: Log, store: SqliteStore, worker: Wor
     assert api_keys.load(store) == before
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no database" * 1_000], ids=["tombstones", "empty", "garbage"])
+@pytest.mark.parametrize("content", [None, b"", b"no database" * 1_000], ids=["gone", "empty", "garbage"])
 def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "tables.db"
     with SqliteStore(str(path), cache_mib=8) as store:

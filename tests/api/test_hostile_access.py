@@ -16,7 +16,7 @@ from projector import SqliteStore
 from projector.store.sqlite import api_keys
 from streams import event_identity, parse_event
 from tests.api.test_admission import basic, kept
-from tests.api.test_tokens import PAYLOAD, PRIVATE, RSA, by_hand, dedup_keys, hs256, pem, published, signed
+from tests.api.test_tokens import PAYLOAD, PRIVATE, RSA, by_hand, claims, hs256, pem, published, signed
 from tests.support.events import body
 from tests.support.http import Api, wait_until
 from tests.support.sockets import assert_refused, everything
@@ -237,14 +237,14 @@ def test_an_underscore_does_not_name_another_tenant(api: Api) -> None:
 
 
 def token(**changes: Any) -> str:
-    return signed(dedup_keys(**(STATED | changes)), RSA, "RS256", kid="one")
+    return signed(claims(**(STATED | changes)), RSA, "RS256", kid="one")
 
 
 LYING = {
     "no algorithm": lambda: by_hand({"alg": "none", "kid": "one"}, PAYLOAD, lambda _: b""),
     "the public key as secret": lambda: by_hand({"alg": "HS256", "kid": "one"}, PAYLOAD, hs256(pem(RSA))),
     "the public key without its last line end": lambda: by_hand({"alg": "HS256", "kid": "one"}, PAYLOAD, hs256(pem(RSA).strip())),
-    "another key's signature": lambda: signed(dedup_keys(**STATED), PRIVATE["ES256"], "ES256", kid="one"),
+    "another key's signature": lambda: signed(claims(**STATED), PRIVATE["ES256"], "ES256", kid="one"),
     "no signature": lambda: token().rpartition(".")[0] + ".",
     "another's payload": lambda: ".".join([*token().split(".")[:1], token(tenant="globex").split(".")[1], token().split(".")[2]]),
     "expired": lambda: token(exp=int(time.time()) - 60),
@@ -253,7 +253,7 @@ LYING = {
     "for nobody": lambda: token(aud=None),
     "of another issuer": lambda: token(iss="https://other"),
     "of no issuer": lambda: token(iss=None),
-    "an unknown key": lambda: signed(dedup_keys(**STATED), RSA, "RS256", kid="two"),
+    "an unknown key": lambda: signed(claims(**STATED), RSA, "RS256", kid="two"),
     "no end": lambda: token(exp=None),
     "an end in words": lambda: token(exp="4000000000"),
     "no tenant": lambda: token(tenant=None),

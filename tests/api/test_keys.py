@@ -57,7 +57,7 @@ def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None
     event_hash = "0" * 32
 
     assert keys_of(one).log != keys_of(other).log
-    assert keys_of(one).dedup_keys + event_hash != keys_of(other).dedup_keys + event_hash
+    assert keys_of(one).dedup + event_hash != keys_of(other).dedup + event_hash
 
 
 @pytest.mark.parametrize(

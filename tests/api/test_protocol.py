@@ -441,7 +441,7 @@ def test_a_refused_body_leaves_the_connection_in_step(api: Api) -> None:
     "raw",
     [
         pytest.param(POST + b"Content-Length: 1000\r\n\r\nhalf", id="half a body"),
-        pytest.param(post_of(body(session_id="tombstones")), id="all but the reading"),
+        pytest.param(post_of(body(session_id="gone")), id="all but the reading"),
         pytest.param(b"GET /api/events?after=999 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n", id="a read that waits"),
     ],
 )

@@ -23,7 +23,7 @@ from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import api_keys, tenant_deletion, tenant_limits
 from streams import Connection, Log, TenantDeleted, keys_of
-from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure import tenant_deletion as log_deletion
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
 from tests.support.servers import Server
@@ -104,8 +104,8 @@ async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
     before = digest_of_tenant(server, store, STAYS)
     assert any(GONE.encode() in found for found in everything_in(server))
 
-    erased = await log_erasure.erase(log.connection, GONE)
-    removed = tenant_deletion.erase(store, GONE)
+    erased = await log_deletion.delete_tenant(log.connection, GONE)
+    removed = tenant_deletion.delete_tenant(store, GONE)
 
     assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
     assert digest_of_tenant(server, store, STAYS) == before
@@ -121,7 +121,7 @@ async def test_the_append_only_file_forgets_too(own_server: Server, tmp_path: Pa
     async with Log(Connection(own_server.url)) as log:
         await log.append(GONE, [event(canary="c4n4ry")])
         await log.append(STAYS, [event(canary="stays here")])
-        await log_erasure.erase(log.connection, GONE)
+        await log_deletion.delete_tenant(log.connection, GONE)
     wait_until(lambda: not own_server.client.info("persistence")["aof_rewrite_in_progress"], "the file is written anew")
 
     written = b"".join(file.read_bytes() for file in own_server.folder.rglob("*aof*") if file.is_file())
@@ -150,7 +150,7 @@ def test_erasing_while_everything_runs_and_writers_send(server: Server, tmp_path
             writer.start()
         try:
             wait_until(lambda: answers.count(202) > 100, "much was accepted")
-            done = command(server, tmp_path, "erase", GONE, "--yes")
+            done = command(server, tmp_path, "delete", GONE, "--yes")
             refused_from = len(answers) + 10
             wait_until(lambda: len(answers) > refused_from + 100, "much was refused")
         finally:
@@ -175,10 +175,10 @@ async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Lo
         for tenant in (GONE, STAYS):
             await fill(server, log, store, worker, tenant)
 
-        assert command(server, tmp_path, "erase", GONE, "--yes", FAILPOINT="during_erasure").returncode == 137
+        assert command(server, tmp_path, "delete", GONE, "--yes", FAILPOINT="during_deletion").returncode == 137
         await worker.run_to_end()
         assert (await log.append(STAYS, [event(n=1)]))[0].status in ("accepted", "conflict")
-        assert command(server, tmp_path, "erase", GONE, "--yes").returncode == 0
+        assert command(server, tmp_path, "delete", GONE, "--yes").returncode == 0
 
         assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
 
@@ -188,19 +188,19 @@ async def test_what_was_removed_is_said_and_nothing_happens_without_consent(serv
         await log.append(GONE, events(7))
         await Worker(log, store, lease_owner="test:1").run_to_end()
 
-    unsure = command(server, tmp_path, "erase", GONE)
+    unsure = command(server, tmp_path, "delete", GONE)
     still = await log.last_position(GONE)
-    sure = command(server, tmp_path, "erase", GONE, "--yes")
+    sure = command(server, tmp_path, "delete", GONE, "--yes")
 
     assert unsure.returncode == 1 and still == 7
     assert "7 records of the log" in sure.stdout and "7 rows of events" in sure.stdout
-    assert command(server, tmp_path, "erase", "../x", "--yes").returncode == 1
+    assert command(server, tmp_path, "delete", "../x", "--yes").returncode == 1
 
 
 async def test_a_running_rebuild_is_not_disturbed(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append(GONE, events(7))
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store, store.rebuilding():
-        done = command(server, tmp_path, "erase", GONE, "--yes")
+        done = command(server, tmp_path, "delete", GONE, "--yes")
 
     assert done.returncode == 1 and "rebuild" in done.stderr
     assert await log.last_position(GONE) == 7
@@ -211,7 +211,7 @@ async def test_a_running_rebuild_is_not_disturbed(server: Server, log: Log, tmp_
 
 async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server, log: Log) -> None:
     await log.append(GONE, events(2))
-    await log_erasure.erase(log.connection, GONE)
+    await log_deletion.delete_tenant(log.connection, GONE)
     before = sorted(server.client.keys())
 
     for sent, rejected in ((events(1), 0), ([], 3), (events(600), 1)):
@@ -225,8 +225,8 @@ async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server,
 async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append(GONE, events(5))
     records = [record async for page in log.read(GONE, 0) for record in page]
-    await log_erasure.erase(log.connection, GONE)
-    tenant_deletion.erase(store, GONE)
+    await log_deletion.delete_tenant(log.connection, GONE)
+    tenant_deletion.delete_tenant(store, GONE)
 
     assert store.apply([project(GONE, 0, records, 5)]) == [False]
     assert await worker.run_to_end() == 0
@@ -242,8 +242,8 @@ async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
     read = worker._consumer.read
 
     async def erased_before(*wanted: Any) -> Any:
-        await log_erasure.erase(log.connection, GONE)
-        tenant_deletion.erase(store, GONE)
+        await log_deletion.delete_tenant(log.connection, GONE)
+        tenant_deletion.delete_tenant(store, GONE)
         return await read(*wanted)
 
     monkeypatch.setattr(worker._consumer, "read", erased_before)
@@ -257,7 +257,7 @@ async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_n
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append(GONE, events(5))
-    tenant_deletion.erase(store, GONE)
+    tenant_deletion.delete_tenant(store, GONE)
 
     await log.append(STAYS, events(2))
     assert await worker.run_to_end() == 2
@@ -274,7 +274,7 @@ async def test_a_tenant_that_is_created_again_begins_at_the_first_position(serve
         await log.append(GONE, events(5))
         await worker.run_to_end()
         assert command(server, tmp_path, "create", GONE).returncode == 1
-        command(server, tmp_path, "erase", GONE, "--yes")
+        command(server, tmp_path, "delete", GONE, "--yes")
 
         created = command(server, tmp_path, "create", GONE)
         [receipt] = await log.append(GONE, events(1))

@@ -42,7 +42,7 @@ def pem(private: Any) -> bytes:
     return bytes(public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
 
-def dedup_keys(**changes: Any) -> dict[str, Any]:
+def claims(**changes: Any) -> dict[str, Any]:
     made = {"tenant": "acme", "role": "admin", "exp": int(time.time()) + 60} | changes
     return {name: value for name, value in made.items() if value is not None}
 
@@ -99,10 +99,10 @@ async def assert_not_believed(door: Door, token: str) -> str:
 
 
 async def test_a_token_speaks_for_the_tenant_it_names(door: Door) -> None:
-    assert (await post(door, signed(dedup_keys()))).status_code == 202
-    assert (await post(door, signed(dedup_keys()), **{"X-Tenant-ID": "acme"})).status_code == 200
-    assert_refused(await post(door, signed(dedup_keys()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
-    assert_refused(await post(door, signed(dedup_keys(role="read"))), 403, "role-insufficient")
+    assert (await post(door, signed(claims()))).status_code == 202
+    assert (await post(door, signed(claims()), **{"X-Tenant-ID": "acme"})).status_code == 200
+    assert_refused(await post(door, signed(claims()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
+    assert_refused(await post(door, signed(claims(role="read"))), 403, "role-insufficient")
     assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
 
 
@@ -128,7 +128,7 @@ async def test_a_token_speaks_for_the_tenant_it_names(door: Door) -> None:
     ids=str,
 )
 async def test_a_token_that_does_not_say_what_it_must_is_refused(door: Door, changes: dict[str, Any]) -> None:
-    token = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(dedup_keys(**changes)).encode(), hs256(SECRET.encode()))
+    token = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims(**changes)).encode(), hs256(SECRET.encode()))
 
     await assert_not_believed(door, token)
 
@@ -171,7 +171,7 @@ def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: byte
         verifier._fixed = ("HS256", SECRET) if key is SECRET else ("RS256", key)
         for first in (header, b'{"alg":"HS256"}'):
             with pytest.raises(Problem) as refused:
-                believed.append(asyncio.run(verifier.dedup_keys(by_hand_raw(first, payload))))
+                believed.append(asyncio.run(verifier.claims(by_hand_raw(first, payload))))
             assert (refused.value.status, refused.value.code) == (401, "token-invalid")
     assert believed == []
 
@@ -185,7 +185,7 @@ async def test_a_token_nested_deep_is_refused(door: Door, part: str) -> None:
 
 
 async def test_a_token_of_a_megabyte_is_refused_before_it_is_read(door: Door) -> None:
-    answer = await post(door, signed(dedup_keys(filler="x" * 1_000_000)))
+    answer = await post(door, signed(claims(filler="x" * 1_000_000)))
 
     assert_refused(answer, 401, "credential-invalid")
 
@@ -200,17 +200,17 @@ async def test_the_keys_type_says_the_algorithm_and_the_token_does_not(server: S
         await assert_not_believed(door, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public.strip())))
         for other, key in PRIVATE.items():
             if other != algorithm:
-                await assert_not_believed(door, signed(dedup_keys(), key, other))
+                await assert_not_believed(door, signed(claims(), key, other))
         if algorithm == "RS256":
-            await assert_not_believed(door, signed(dedup_keys(), RSA, "PS256"))
-            await assert_not_believed(door, signed(dedup_keys(), RSA, "RS512"))
+            await assert_not_believed(door, signed(claims(), RSA, "PS256"))
+            await assert_not_believed(door, signed(claims(), RSA, "RS512"))
 
-        assert (await post(door, signed(dedup_keys(), PRIVATE[algorithm], algorithm))).status_code == 202
+        assert (await post(door, signed(claims(), PRIVATE[algorithm], algorithm))).status_code == 202
 
 
 async def test_audience_issuer_leeway_and_the_claims_names_are_as_set(server: Server, tmp_path: Path) -> None:
     settings = {"JWT_AUDIENCE": "penstock", "JWT_ISSUER": "https://id", "JWT_TENANT_CLAIM": "org", "JWT_ROLE_CLAIM": "may"}
-    given = dedup_keys(tenant=None, role=None, org="acme", may="write", aud="penstock", iss="https://id")
+    given = claims(tenant=None, role=None, org="acme", may="write", aud="penstock", iss="https://id")
     async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET, JWT_LEEWAY_SECONDS=30, **settings) as door:
         for wrong in ({"aud": "other"}, {"iss": "https://other"}, {"org": "-"}, {"exp": int(time.time()) - 40}):
             await assert_not_believed(door, signed(given | wrong))
@@ -225,12 +225,12 @@ async def test_keys_go_on_beside_tokens(server: Server, tmp_path: Path) -> None:
     key = key_command(tmp_path, "create", "globex").stdout.strip()
     async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as door:
         assert (await post(door, key)).status_code == 202
-        assert (await post(door, signed(dedup_keys()))).status_code == 202
+        assert (await post(door, signed(claims()))).status_code == 202
 
 
 async def test_without_a_key_for_tokens_none_is_taken(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, AUTH="keys") as door:
-        assert "no tokens" in await assert_not_believed(door, signed(dedup_keys()))
+        assert "no tokens" in await assert_not_believed(door, signed(claims()))
 
 
 # -- keys behind a URL ---------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ async def fetching(server: Server, tmp_path: Path, jwks: Published) -> AsyncIter
 
 
 def of_set(algorithm: str, key_id: str | None) -> str:
-    return signed(dedup_keys(), PRIVATE[algorithm], algorithm, **({"kid": key_id} if key_id else {}))
+    return signed(claims(), PRIVATE[algorithm], algorithm, **({"kid": key_id} if key_id else {}))
 
 
 async def test_keys_are_fetched_once_and_again_for_one_that_is_unknown(
@@ -402,7 +402,7 @@ async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) 
     secret = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
     jwks.keys = [{"kty": "oct", "k": secret, "kid": "one"}]
 
-    assert_refused(await post(fetching, signed(dedup_keys(), SECRET, "HS256", kid="one")), 503, "token-keys-unavailable")
+    assert_refused(await post(fetching, signed(claims(), SECRET, "HS256", kid="one")), 503, "token-keys-unavailable")
 
 
 # -- what cannot be used is said at the start ----------------------------------------------------------------------------

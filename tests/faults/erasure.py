@@ -29,8 +29,8 @@ async def erase(scene: Scene) -> None:
     try:
         events = [event_of(tenant, number) for number in range(EVENTS)]
         await client.deliver(tenant, events, (json.dumps(events).encode(), ""), [])
-        await scene.system.command("api", "tenant", "erase", tenant, "--yes", fault_at="during_erasure")
-        await to_the_end(scene.system, "api", "tenant", "erase", tenant, "--yes")
+        await scene.system.command("api", "tenant", "delete", tenant, "--yes", fault_at="during_deletion")
+        await to_the_end(scene.system, "api", "tenant", "delete", tenant, "--yes")
         await asyncio.sleep(0.3)
         status, problem = await client._until_answered(
             f"POST /api/events HTTP/1.1\r\nhost: x\r\nx-tenant-id: {tenant}\r\ncontent-length: 2\r\n\r\n{{}}".encode()

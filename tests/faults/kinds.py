@@ -94,5 +94,5 @@ ERASE_POINTS = (  # each of which tests/test_forget.py passes
 )
 POINTS = {
     *PROJECTOR_POINTS, *API_POINTS, *REBUILD_POINTS, *DROP_POINTS, *VACUUM_POINTS, *ARCHIVE_POINTS, *BACKUP_POINTS, *ERASE_POINTS,
-    "during_erasure",
+    "during_deletion",
 }  # fmt: skip

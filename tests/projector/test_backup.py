@@ -20,7 +20,7 @@ from projector.backup import create
 from projector.backup.folder import Folder
 from projector.live.worker import Worker
 from streams import Connection, Log, LogUnavailable, Record, keys_of
-from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure import tenant_deletion as log_deletion
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
 from tests.support.servers import Server
@@ -139,7 +139,7 @@ def batch(count: int, name: str) -> bytes:
 def filled(house: House, url: str) -> str:
     """Tenants with all that there is: archived and hot records, a refused event, a duplicate, quarantine, limits, one who was
     erased, one whose events were all rejected; and a key of acme."""
-    for tenant in ("acme", "globex", "tombstones"):
+    for tenant in ("acme", "globex", "gone"):
         post(url, batch(300, "cold"), tenant)
     wait_until(lambda: all(one["lag_records"] == 0 for one in house.status().values()), "all is applied")
     house.command("streams", "archive", "--once", HOT_SECONDS=0)
@@ -150,7 +150,7 @@ def filled(house: House, url: str) -> str:
     post(url, body(timestamp="yesterday"), "none-yet")
     post(url, body(event_id="of the day"), "globex")
     house.command("api", "tenant", "set", "globex", "--events-per-day", 1000)
-    house.command("api", "tenant", "erase", "tombstones", "--yes")
+    house.command("api", "tenant", "delete", "gone", "--yes")
     return house.command("api", "key", "create", "acme", "--role", "admin").split()[0]
 
 
@@ -197,7 +197,7 @@ async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothin
     assert int(server.client.hget(keys_of("globex").usage, "today") or 0) == 301
     assert "the tables are what the log says" in house.command("projector", "verify")
     with running(server, house.folder, ARCHIVE_URL=archive) as api:
-        assert post(api.url, body(), "tombstones").status_code == 410
+        assert post(api.url, body(), "gone").status_code == 410
 
 
 # -- a second backup -----------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ async def test_a_log_that_lost_its_end_or_is_gone_is_refused(house: House, log: 
 async def test_who_was_erased_is_not_in_the_next_backup(house: House, log: Log, worker: Worker, kept: Path) -> None:
     await written(log, worker, 8, "a", "acme", "forget-me")
     house.command("projector", "backup", kept)
-    house.command("api", "tenant", "erase", "forget-me", "--yes")
+    house.command("api", "tenant", "delete", "forget-me", "--yes")
 
     house.command("projector", "backup", kept)
 
@@ -293,7 +293,7 @@ async def test_who_is_erased_while_a_backup_is_made_is_not_in_it(house: House, l
     async def copy_tables(path: str) -> None:
         copies.append(house.command("projector", "copy", path))
         if len(copies) == 1:
-            house.command("api", "tenant", "erase", "forget-me", "--yes")
+            house.command("api", "tenant", "delete", "forget-me", "--yes")
 
     folder = Folder(str(kept))
     with folder.making():
@@ -438,7 +438,7 @@ async def test_who_was_erased_here_does_not_come_back(house: House, log: Log, wo
     house.command("projector", "backup", kept)
     house.destroy()
     async with Connection(house.server.url) as connection:
-        await log_erasure.erase(connection, "acme")
+        await log_deletion.delete_tenant(connection, "acme")
 
     assert "acme was erased on this server" in house.command("projector", "restore", kept, status=1)
 

@@ -13,7 +13,7 @@ import pytest
 
 from projector import SqliteStore
 from projector.live import worker as worker_module
-from projector.live.scheduling import Turn
+from projector.live.scheduling import LeasedTenant
 from projector.live.worker import Worker, group_of
 from projector.projection.project import Batch
 from projector.rebuild.rebuild import RebuildRefused, rebuild
@@ -75,7 +75,7 @@ def worker_of(log: Log, store: SqliteStore, lease_owner: str = "test:2", **optio
 
 async def take(consumer: Consumer, records: int = 100_000) -> list[str]:
     """The tenants that a consumer takes of all that are due."""
-    taken = await consumer.take(range(PARTITIONS), records=records)
+    taken = await consumer.lease(range(PARTITIONS), records=records)
     return [one.tenant for some in taken.values() for one in some]
 
 
@@ -541,10 +541,10 @@ async def test_a_tenant_that_got_nothing_goes_back_to_its_place_in_the_queue(
     await log.append("acme", events(1))
     ready = ready_key(keys_of("acme").partition, group_of(store))
     before = server.client.zscore(ready, "acme")
-    taken = (await worker._consumer.take([keys_of("acme").partition], records=10))[keys_of("acme").partition][0]
+    taken = (await worker._consumer.lease([keys_of("acme").partition], records=10))[keys_of("acme").partition][0]
     assert taken.since_ms == before < server.client.zscore(ready, "acme")
 
-    await worker._consumer.release([Turn(taken, NO_CHECKPOINT).release()])
+    await worker._consumer.release([LeasedTenant(taken, NO_CHECKPOINT).release()])
 
     assert server.client.zscore(ready, "acme") == before
 
@@ -675,15 +675,15 @@ async def test_taking_a_tenant_tells_how_large_its_newest_record_is(
     await dead.repair([])
     await log.append("small", [event(filler="x" * 60_000), event(session_id="S2")])
     await log.append("large", [event(session_id="S2"), event(filler="x" * 60_000)])
-    await log.append("tombstones", [event()])
-    server.client.xdel(keys_of("tombstones").log, "1-0")
+    await log.append("gone", [event()])
+    server.client.xdel(keys_of("gone").log, "1-0")
 
-    taken = await dead.take(range(PARTITIONS), records=100)
+    taken = await dead.lease(range(PARTITIONS), records=100)
     sizes = {one.tenant: one.newest_bytes for some in taken.values() for one in some}
 
     assert 200 < sizes["small"] < 1_000
     assert 60_000 < sizes["large"] < 61_000
-    assert 0 < sizes["tombstones"] <= 200
+    assert 0 < sizes["gone"] <= 200
 
 
 async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(

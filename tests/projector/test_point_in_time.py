@@ -189,7 +189,7 @@ async def test_a_log_that_is_not_the_one_of_the_tables_is_refused(
 async def test_who_was_erased_is_not_in_it(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
     for tenant in ("acme", "beta"):
         received(server, tenant, [0, 1])
-    table_erasure.erase(store, "acme")
+    table_erasure.delete_tenant(store, "acme")
 
     await write(log, store, str(tmp_path / "out.db"), Cut())
 

@@ -107,7 +107,7 @@ async def test_events_that_come_during_a_rebuild_are_in_the_new_tables(
     await filled(log, worker)
     await log.append("gamma", [event(session_id="late", n=i, timestamp=f"2026-02-01T00:00:{i:02}Z") for i in range(20)])
     records = [record async for page in log.read("gamma", 0) for record in page]
-    index_shadow, summaries = store.index_shadow, log.summary
+    index_shadow, summaries = store.index_shadow, log.summaries
 
     async def without_gamma() -> list[LogSummary]:
         return [summary for summary in await summaries() if summary.tenant != "gamma"]
@@ -117,7 +117,7 @@ async def test_events_that_come_during_a_rebuild_are_in_the_new_tables(
         with SqliteStore(store.path) as live:
             assert live.apply([project("gamma", 0, records, 20)]) == [True]
 
-    monkeypatch.setattr(log, "summary", without_gamma)
+    monkeypatch.setattr(log, "summaries", without_gamma)
     monkeypatch.setattr(store, "index_shadow", apply_meanwhile)
 
     await rebuild(log, store)
@@ -276,7 +276,7 @@ async def test_what_is_applied_while_the_log_is_looked_at_is_no_loss(
 ) -> None:
     await filled(log, worker)
     await rebuild(log, store)
-    summary = log.summary
+    summary = log.summaries
 
     async def survey_and_go_on(*partitions: Any) -> list[LogSummary]:
         found = await summary(*partitions)
@@ -285,7 +285,7 @@ async def test_what_is_applied_while_the_log_is_looked_at_is_no_loss(
         await worker.run_to_end()
         return found
 
-    monkeypatch.setattr(log, "summary", survey_and_go_on)
+    monkeypatch.setattr(log, "summaries", survey_and_go_on)
     await again(log, store)
 
     assert store.tables().checkpoint("acme").position == 56

@@ -508,7 +508,7 @@ async def test_another_gap_takes_effect_with_the_next_rebuild_of_all(
 async def test_nothing_is_left_of_a_tenant_that_was_erased(log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     with store.rebuilding():
-        removed = tenant_deletion.erase(store, "acme")
+        removed = tenant_deletion.delete_tenant(store, "acme")
 
     assert removed["identity_links"] == 2
     assert all(row[0] == "beta" for rows in dump(store).values() for row in rows)

@@ -23,7 +23,7 @@ from streams import Connection, Gap, Log, Record, keys_of
 from streams.archive.manifest import ArchiveMoved, DamagedArchive, Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
-from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure import tenant_deletion as log_deletion
 from streams.tiering.archiver import Archiver
 from streams.tiering.recover import HistoryDiffers, recover
 from streams.tiering.verify import problems
@@ -294,7 +294,7 @@ async def test_a_file_that_an_archiver_left_is_removed_by_the_next_when_it_is_ol
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.before.json"])
-@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "tombstones"])
+@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "gone"])
 async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
     log: Log, worker: Worker, url: str, name: str, content: bytes | None
 ) -> None:
@@ -553,7 +553,7 @@ async def test_an_erased_tenant_has_no_archive(log: Log, worker: Worker, url: st
     await archiver(log).run_once()
     assert Archive(url).tenants() == [TENANT, "globex"]
 
-    erased = await log_erasure.erase(log.connection, TENANT, url)
+    erased = await log_deletion.delete_tenant(log.connection, TENANT, url)
 
     assert erased.files == 2
     assert Archive(url).tenants() == ["globex"]

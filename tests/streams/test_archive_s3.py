@@ -19,7 +19,7 @@ from projector.rebuild.verify import verify
 from streams import Connection, Log, keys_of
 from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
 from streams.archive.store import Archive
-from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure import tenant_deletion as log_deletion
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
 from streams.tiering.verify import problems
@@ -139,7 +139,7 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
         assert [problem async for problem in problems(log)] == []
         keys = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert "logs/tenant=acme/manifest.json" in keys
-        assert await log_erasure.erase(log.connection, "acme", log.archive_url)
+        assert await log_deletion.delete_tenant(log.connection, "acme", log.archive_url)
         assert Archive(log.archive_url).tenants() == ["globex"]
 
 

@@ -97,7 +97,7 @@ async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(serv
     with pytest.raises(control.LogMissing, match="acme has no log"):
         await control.append(log.connection, "acme", control.Drop([1]))
     await log.append("acme", events(2))
-    await tenant_deletion.erase(log.connection, "acme")
+    await tenant_deletion.delete_tenant(log.connection, "acme")
 
     with pytest.raises(TenantDeleted):
         await control.append(log.connection, "acme", control.Drop([1]))

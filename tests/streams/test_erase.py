@@ -20,7 +20,7 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.store.sqlite.store import SqliteStore
 from streams import Connection, Event, Log, Record, control, event_identity, keys_of, make_event
-from streams.erasure import tenant_deletion as log_erasure
+from streams.erasure import tenant_deletion as log_deletion
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Search, Subject
 from streams.tiering.recover import recover
@@ -456,7 +456,7 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
     assert imported.returncode == 0, imported.stderr
     assert server.client.hgetall(keys_of("acme").suppressed) == kept
     assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
-    await log_erasure.erase(log.connection, "acme")
+    await log_deletion.delete_tenant(log.connection, "acme")
     assert not server.client.exists(keys_of("acme").suppressed)
 
 
@@ -464,14 +464,14 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
 
 
 async def test_the_command_asks_says_what_it_did_and_knows_who_is_unknown(server: Server, log: Log, tmp_path: Path) -> None:
-    await log.append("acme", [*events(5), event(session_id="tombstones", n=7, active=True), event(session_id="stays", n=1)])
+    await log.append("acme", [*events(5), event(session_id="gone", n=7, active=True), event(session_id="stays", n=1)])
     erase = ("streams", "erase", "acme")
 
     nobody = command(server, tmp_path, *erase, "--where", "user_id=ann", "--yes")
-    unsure = command(server, tmp_path, *erase, "--session", "tombstones")
-    elsewhere = command(server, tmp_path, "streams", "erase", "other", "--session", "tombstones", "--yes")
-    sure = command(server, tmp_path, *erase, "--session", "tombstones", "--yes")
-    again = command(server, tmp_path, *erase, "--session", "tombstones", "--yes")
+    unsure = command(server, tmp_path, *erase, "--session", "gone")
+    elsewhere = command(server, tmp_path, "streams", "erase", "other", "--session", "gone", "--yes")
+    sure = command(server, tmp_path, *erase, "--session", "gone", "--yes")
+    again = command(server, tmp_path, *erase, "--session", "gone", "--yes")
 
     assert nobody.returncode == 0 and "No record of acme" in nobody.stdout
     assert unsure.returncode == 1 and "1 records of acme" in unsure.stdout and "position 6" in unsure.stdout

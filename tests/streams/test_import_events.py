@@ -259,7 +259,7 @@ async def test_a_pipe_brings_in_events(server: Server, log: Log, tmp_path: Path)
 async def test_a_command_that_cannot_go_on_says_why(server: Server, log: Log, tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_bytes(HEAD + ROW)
     (tmp_path / "x.csv").write_bytes(ROW)
-    await tenant_deletion.erase(log.connection, "tombstones")
+    await tenant_deletion.delete_tenant(log.connection, "gone")
 
     def last_line(*arguments: str, **environment: str) -> tuple[int, str]:
         done = command(server, tmp_path, "--format", "csv", *arguments, **environment)
@@ -274,7 +274,7 @@ async def test_a_command_that_cannot_go_on_says_why(server: Server, log: Log, tm
     assert (tmp_path / "h.csv").read_bytes() == HEAD + ROW
     status, sentence = last_line("--tenant", "acme", "x.csv")
     assert status == 1 and "must name the columns" in sentence and "Up to line 0 all is done: 0 accepted" in sentence
-    status, sentence = last_line("--tenant", "tombstones", "h.csv")
+    status, sentence = last_line("--tenant", "gone", "h.csv")
     assert status == 1 and "The tenant was erased" in sentence
     done = run("streams", "import", "--format", "csv", "--tenant", "acme", "--wait", "0.1", "h.csv", folder=tmp_path, **away)
     assert done.returncode == 1 and "Start it again to go on." in done.stderr and "Traceback" not in done.stderr

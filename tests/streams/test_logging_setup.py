@@ -151,7 +151,7 @@ def record(message: str, *arguments: Any, failed: BaseException | None = None) -
 
 
 def test_a_line_says_when_who_what_and_how_bad() -> None:
-    line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "tombstones")))
+    line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "gone")))
 
     assert line.pop("timestamp").endswith("Z")
     assert line == {"level": "warning", "logger": "projector", "event": "acme: stopped:\ngone"}

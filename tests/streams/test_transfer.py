@@ -230,7 +230,7 @@ async def test_names_are_claimed_for_what_is_left_of_the_window(server: Server, 
 
     await imported(log, file_of(*some))
 
-    left = [server.client.pttl(keys_of("acme").dedup_keys + event_identity("acme", one)[0]) / 1000 for one in events(5)]
+    left = [server.client.pttl(keys_of("acme").dedup + event_identity("acme", one)[0]) / 1000 for one in events(5)]
     assert left[0] < 0
     assert left[1:] == pytest.approx([60, DEDUP_WINDOW_SECONDS / 2, DEDUP_WINDOW_SECONDS, DEDUP_WINDOW_SECONDS], abs=20)
 
@@ -255,7 +255,7 @@ async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_lon
     )
 
     assert await log.named("acme", event_identity("acme", one)[0]) == [1, 2]
-    assert server.client.pttl(keys_of("acme").dedup_keys + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
+    assert server.client.pttl(keys_of("acme").dedup + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
     assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
 
 
@@ -517,7 +517,7 @@ async def test_a_tenants_name_in_a_file_reaches_no_key_of_another(log: Log) -> N
 
 async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: Server, log: Log) -> None:
     await imported(log, file_of(*numbered(5)))
-    await tenant_deletion.erase(log.connection, "acme")
+    await tenant_deletion.delete_tenant(log.connection, "acme")
     before = everything_in(server)
 
     with pytest.raises(TenantDeleted):

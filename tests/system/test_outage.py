@@ -158,7 +158,7 @@ async def test_a_log_that_cannot_be_written_leaves_no_claim_behind(own_server: S
         own_server.client.xadd(log, {"event": ""}, id=f"{2**64 - 1}-0")
 
     refused = await door.post(body(), tenant="broken")
-    claimed = own_server.client.keys(f"{keys_of('broken').dedup_keys}*")
+    claimed = own_server.client.keys(f"{keys_of('broken').dedup}*")
     own_server.client.delete(log)
     accepted = await door.post(body(), tenant="broken")
 

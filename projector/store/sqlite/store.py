@@ -42,7 +42,7 @@ class SqliteStore(SqliteFile):
 
     def __init__(self, path: str, *, session_gap_us: int = DEFAULT_GAP_US, **options: Any) -> None:
         super().__init__(path, **options)
-        self.session_gap_us = session_gap_us
+        self.new_set_session_gap_us = session_gap_us
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -52,7 +52,7 @@ class SqliteStore(SqliteFile):
                 is_new = not database["table_sets"].exists()
                 migrations.apply(database)
                 if is_new:
-                    self.execute("UPDATE table_sets SET session_gap_us = ?", (self.session_gap_us,))
+                    self.execute("UPDATE table_sets SET session_gap_us = ?", (self.new_set_session_gap_us,))
         [self.tables_id] = self.execute("SELECT tables_id FROM database_identity").fetchone()
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
@@ -165,7 +165,7 @@ class SqliteStore(SqliteFile):
         self.drop_leftovers()
         with self.transaction():
             drop_set(self._connection, SHADOW)
-            create_set(self._connection, SHADOW, self.session_gap_us if session_gap_us is None else session_gap_us)
+            create_set(self._connection, SHADOW, self.new_set_session_gap_us if session_gap_us is None else session_gap_us)
             if records > SORT_LIMIT_RECORDS:
                 create_read_indexes(self._connection, SHADOW)
 
