@@ -67,7 +67,7 @@ def keys_with(client: redis.Redis, tenant: str) -> Iterator[bytes]:
 
 
 def rows_with(system: System, tenant: str) -> Iterator[str]:
-    """TableSet that have rows of a tenant."""
+    """Tables that have rows of a tenant."""
     with system.snapshot() as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             columns = [column[1] for column in connection.execute(f"PRAGMA table_xinfo({table})")]

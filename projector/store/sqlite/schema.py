@@ -162,7 +162,7 @@ def count_what_is_in_no_table(db: Database) -> None:
 
 @migrations()
 def create_tombstones(db: Database) -> None:
-    """TableSet of what was dropped or erased, and of the names that stay out; in every set."""
+    """Tables of what was dropped or erased, and of the names that stay out; in every set."""
     for (suffix,) in db.execute("SELECT suffix FROM table_sets").fetchall():
         for table in ("tombstones", "suppressions"):
             db.execute(f"CREATE TABLE IF NOT EXISTS {table}{suffix} ({_COLUMNS[table]}) STRICT, WITHOUT ROWID")

@@ -52,13 +52,13 @@ class TableSet:
         self.tombstones = Tombstones(connection, suffix)
         self._insert_event = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NO_CHECKPOINT"
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
         )
         self._take_events = (
             f"INSERT INTO events{suffix} ({COLUMNS}, session_position) "
             f"SELECT {COLUMNS}, coalesce(first_position, session_position) "
             "FROM chunk.rows LEFT JOIN temp.known_sessions ON position_in_chunk = session_position "
-            "WHERE rows.rowid BETWEEN ? AND ? ORDER BY rows.rowid ON CONFLICT DO NO_CHECKPOINT"
+            "WHERE rows.rowid BETWEEN ? AND ? ORDER BY rows.rowid ON CONFLICT DO NOTHING"
         )
         self._add_to_session = (
             f"INSERT INTO event_sessions{suffix} ({SESSION}) VALUES ({SESSION_VALUES}) "
