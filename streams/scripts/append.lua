@@ -82,19 +82,19 @@ end
 if last >= first then wake(log, tenants, groups, tenant, ready_prefix, partition, channel, first == 1) end
 
 -- HDEL first: a server whose memory is full refuses HSET only until a script has written something.
-local function control_record(...)
+local function write(...)
   redis.call('HDEL', usage, '')
   redis.call(...)
 end
-if counts[2] > 0 then control_record('HINCRBY', usage, 'duplicate', counts[2]) end
-if counts[3] > 0 then control_record('HINCRBY', usage, 'conflict', counts[3]) end
-if counts[4] > 0 then control_record('HINCRBY', usage, 'limited', counts[4]) end
+if counts[2] > 0 then write('HINCRBY', usage, 'duplicate', counts[2]) end
+if counts[3] > 0 then write('HINCRBY', usage, 'conflict', counts[3]) end
+if counts[4] > 0 then write('HINCRBY', usage, 'limited', counts[4]) end
 if tonumber(rejected) > 0 then
-  control_record('HINCRBY', usage, 'rejected', rejected)
+  write('HINCRBY', usage, 'rejected', rejected)
   if last == 0 then redis.call('SADD', tenants, tenant) end -- or nobody would see the count
 end
 if left and counts[1] > 0 then
-  control_record('HSET', usage, 'events_left', limits[1] > 0 and string.format('%.3f', left[1]) or '',
+  write('HSET', usage, 'events_left', limits[1] > 0 and string.format('%.3f', left[1]) or '',
     'bytes_left', limits[2] > 0 and whole(left[2]) or '', 'at_ms', whole(now), 'today', whole(today + counts[1]))
 end
 

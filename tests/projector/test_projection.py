@@ -64,7 +64,7 @@ def logs(draw: st.DrawFn) -> list[Record]:
 
 def control_record(position: int, *positions: int) -> Record:
     """A record that is a note."""
-    return Record(position, position, 2, json.dumps({"act": "drop", "positions": positions}).encode())
+    return Record(position, position, 2, json.dumps({"action": "drop", "positions": positions}).encode())
 
 
 def deliveries(log: list[Record], chance: random.Random) -> Iterator[Batch]:
@@ -165,16 +165,16 @@ def test_what_is_in_quarantine_is_what_no_later_note_names(log: list[Record]) ->
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"act":"burn","positions":[1]}',
+        b'{"action":"burn","positions":[1]}',
         b'{"positions":[1]}',
-        b'{"act":"drop"}',
-        b'{"act":"drop","positions":[]}',
-        b'{"act":"drop","positions":[0]}',
-        b'{"act":"drop","positions":[2]}',
-        b'{"act":"drop","positions":[1,99999999999999999999999]}',
-        b'{"act":"drop","positions":["1"]}',
-        b'{"act":"drop","positions":[1],"and":"more"}',
-        b'{"act":"drop","positions":' + str([1] * 501).encode() + b"}",
+        b'{"action":"drop"}',
+        b'{"action":"drop","positions":[]}',
+        b'{"action":"drop","positions":[0]}',
+        b'{"action":"drop","positions":[2]}',
+        b'{"action":"drop","positions":[1,99999999999999999999999]}',
+        b'{"action":"drop","positions":["1"]}',
+        b'{"action":"drop","positions":[1],"and":"more"}',
+        b'{"action":"drop","positions":' + str([1] * 501).encode() + b"}",
         b"\xff",
         b"",
     ],

@@ -287,7 +287,7 @@ async def test_a_record_that_was_lost_and_is_back_becomes_a_row(
     assert asking.returncode == 1 and "5 in quarantine: 3 invalid, 2 would become rows now" in asking.stdout
     assert "  acme 2: row, page_view of session S1 at 2026-01-01T00:00:01Z" in asking.stdout
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "acme: 2 rows, 0 late duplicates or notes, 0 in quarantine"
+    assert done.stdout.splitlines()[-1] == "acme: 2 rows, 0 late duplicates or control records, 0 in quarantine"
     assert quarantined(store) == [6, 7, 8, 9]  # the later event of that name is the conflict now
     await agrees(log, store)
 
@@ -323,7 +323,7 @@ async def test_the_forecast_says_what_the_rebuild_then_does(server: Server, log:
 
     assert found == {1: "row", 3: "invalid"}
     assert "nothing was changed" in only.stdout
-    assert done.stdout.splitlines()[-1] == "acme: 1 rows, 0 late duplicates or notes, 0 in quarantine"
+    assert done.stdout.splitlines()[-1] == "acme: 1 rows, 0 late duplicates or control records, 0 in quarantine"
     assert quarantined(store) == [3]
 
 

@@ -29,7 +29,7 @@ async def filled(log: Log, worker: Worker, count: int = 50) -> None:
     """Two tenants with events, a late duplicate and a late conflict each, all applied."""
     for tenant in ("acme", "beta"):
         await log.append(tenant, [*events(count), event(event_id="a", n=1)])
-        await log.connection.call("DEL", *await log.connection.call("KEYS", f"*seen:{tenant}:*"))
+        await log.connection.call("DEL", *await log.connection.call("KEYS", f"*dedup:{tenant}:*"))
         await log.append(tenant, [*events(3), event(event_id="a", n=2)])
     await worker.run_to_end()
 

@@ -86,7 +86,7 @@ async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log
 async def test_a_replaying_process_that_is_killed_is_said(log: Log, folder: str) -> None:
     for _ in range(4):
         await log.append("acme", events(1_000))
-        await log.connection.call("DEL", *await log.connection.call("KEYS", "*seen*"))
+        await log.connection.call("DEL", *await log.connection.call("KEYS", "*dedup*"))
 
     with pytest.raises(LogUnavailable, match="replaying process"):
         async for _ in replay.replay(log, [Span("acme", 0, 4_000)], folder):
@@ -122,11 +122,11 @@ async def test_what_came_late_or_cannot_be_a_row_is_found_in_a_chunk_as_it_is_li
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append("acme", events(30))
-    server.client.delete(*server.client.keys("*seen*"))
+    server.client.delete(*server.client.keys("*dedup*"))
     await log.append("acme", events(3))
-    server.client.delete(*server.client.keys("*seen*"))
+    server.client.delete(*server.client.keys("*dedup*"))
     await log.append("acme", [event(session_id="S1", event_id="e", n=1)])
-    server.client.delete(*server.client.keys("*seen*"))
+    server.client.delete(*server.client.keys("*dedup*"))
     await log.append("acme", [event(session_id="S2", event_id="e", n=2)])
     server.client.xadd(server.client.keys("*:log:acme")[0], {"event": "[]", "received_at_us": "7", "version": "1"}, id="36-0")
     await log.append("acme", [event(session_id="last")])

@@ -53,7 +53,7 @@ async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(serve
     assert await log.append("acme", [event(session_id="next")]) != []
     records = [record async for page in log.read("acme", 0) for record in page]
     assert [(record.position, record.version) for record in records] == [(1, 1), (2, 1), (3, 2), (4, 1)]
-    assert json.loads(records[2].body) == {"act": "drop", "positions": [1, 2]}
+    assert json.loads(records[2].body) == {"action": "drop", "positions": [1, 2]}
     assert records[2].received_at_us >= records[1].received_at_us
     [(_, fields)] = server.client.xrange(keys_of("acme").log, "3-0", "3-0")
     assert list(fields) == [b"event", b"received_at_us", b"version"]

@@ -80,7 +80,7 @@ def unnamed(event_type: str, second: int, event_id: str, properties: dict[str, A
 
 
 def drop(positions: list[int]) -> bytes:
-    return json.dumps({"act": "drop", "positions": positions}).encode()
+    return json.dumps({"action": "drop", "positions": positions}).encode()
 
 
 def numbered(made: list[tuple[int, bytes]], begin: int = 1) -> list[Record]:

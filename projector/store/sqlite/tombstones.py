@@ -47,7 +47,7 @@ class Tombstones:
         """Take positions out of quarantine, those that are there."""
         values = (tenant, _json(positions))
         quarantined = f"SELECT tenant_id, position, 'dropped' FROM quarantine{{0}} WHERE {OF_THESE}"
-        self._execute(f"INSERT INTO gone{{0}} {quarantined}", values)
+        self._execute(f"INSERT INTO tombstones{{0}} {quarantined}", values)
         counts.dropped += self._execute(f"DELETE FROM quarantine{{0}} WHERE {OF_THESE}", values).rowcount
 
     def mark(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
@@ -58,11 +58,11 @@ class Tombstones:
     def erase(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
         """Remove what stands at positions that this set has had, wherever it is, and what it added to sessions."""
         before = {position for (position,) in self._execute(
-            f"SELECT position FROM gone{{0}} WHERE {OF_THESE} AND reason = 'erased'", (tenant, _json(positions))
+            f"SELECT position FROM tombstones{{0}} WHERE {OF_THESE} AND reason = 'erased'", (tenant, _json(positions))
         )}  # fmt: skip
         fresh = [position for position in dict.fromkeys(positions) if position not in before]
         values = (tenant, _json(fresh))
-        dropped = self._execute(f"UPDATE gone{{0}} SET why = 'erased' WHERE {OF_THESE}", values).rowcount
+        dropped = self._execute(f"UPDATE tombstones{{0}} SET reason = 'erased' WHERE {OF_THESE}", values).rowcount
         quarantined = self._execute(f"DELETE FROM quarantine{{0}} WHERE {OF_THESE}", values).rowcount
         rows = self._execute(f"DELETE FROM events{{0}} WHERE {OF_THESE} RETURNING session_position, {COLUMNS}", values).fetchall()
         self._execute("INSERT OR IGNORE INTO tombstones{0} SELECT ?1, value, 'erased' FROM json_each(?2)", values)
