@@ -1,7 +1,8 @@
 """The tables: what the log says, as rows. Reads the log through streams; knows nothing of HTTP."""
 
 from projector.status import TenantStatus, status
-from projector.store.open import RebuildRunning, StoreReplaced, StoreUnavailable, open_store
+from projector.store.errors import RebuildRunning, StoreReplaced, StoreUnavailable
+from projector.store.open import open_store
 from projector.store.sqlite import api_keys, config_version, queries, tenant_deletion, tenant_limits
 from projector.store.sqlite.api_keys import ApiKey
 from projector.store.sqlite.queries import Filters, Place

@@ -26,7 +26,7 @@ from projector.rebuild import rebuild as rebuilding
 from projector.rebuild.rebuild import Rebuilt
 from projector.rebuild.verify import FROM_THE_START, Since, verify
 from projector.status import TenantStatus, status
-from projector.store.open import StoreReplaced, StoreUnavailable
+from projector.store.errors import StoreReplaced, StoreUnavailable
 from streams import Gap, Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint
 from streams import Log, LogSummary, Record, control, digest_of
+from streams.errors import PenstockError
 
 
-class LogTruncated(Exception):
+class LogTruncated(PenstockError):
     """The log ends before the tables do: its server lost records that were applied."""
 
     def __init__(self, tenant: str, last: int, checkpoint: int) -> None:
@@ -16,21 +17,21 @@ class LogTruncated(Exception):
         )
 
 
-class LogDiffers(Exception):
+class LogDiffers(PenstockError):
     """The record at the checkpoint is not the one that was applied: the log was replaced or lost its tail."""
 
     def __init__(self, tenant: str, position: int) -> None:
         super().__init__(f"the log of {tenant} holds another record at position {position} than the tables")
 
 
-class LogUnreadable(Exception):
+class LogUnreadable(PenstockError):
     """The server cannot read a tenant's log: its key holds something else."""
 
     def __init__(self, tenant: str, reason: str) -> None:
         super().__init__(f"the log of {tenant} cannot be read: {reason}")
 
 
-class DeletedTenantHasLog(Exception):
+class DeletedTenantHasLog(PenstockError):
     """The tenant was erased from the tables, and there is a log of it again: one of a server that was restored."""
 
     def __init__(self, tenant: str) -> None:
@@ -40,7 +41,7 @@ class DeletedTenantHasLog(Exception):
         )
 
 
-class TenantUnknown(Exception):
+class TenantUnknown(PenstockError):
     """Neither the log nor the tables know a tenant that was named."""
 
     def __init__(self, tenant: str) -> None:

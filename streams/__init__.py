@@ -1,11 +1,21 @@
 """The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
 
 from streams import control, dead_letter
-from streams.append import LogBusy, LogFull, LogRefused, Receipt, TenantDeleted
-from streams.archive.manifest import ArchiveUnavailable
-from streams.connection import Connection, LogUnavailable
+from streams.append import Receipt
+from streams.connection import Connection
 from streams.consumer import Consumer, Delivery, Lease, ReadRequest, Release
 from streams.erasure import tenant_deletion
+from streams.errors import (
+    ArchiveUnavailable,
+    BadTenant,
+    Gap,
+    LogBusy,
+    LogFull,
+    LogRefused,
+    LogUnavailable,
+    PenstockError,
+    TenantDeleted,
+)
 from streams.event import (
     DEAD_LETTER_VERSION,
     EVENT_VERSION,
@@ -24,9 +34,9 @@ from streams.event import (
     parse_body,
     parse_event,
 )
-from streams.keys import PARTITIONS, READY_CHANNEL, TENANT_PATTERN, BadTenant, keys_of, leases_key
+from streams.keys import PARTITIONS, READY_CHANNEL, TENANT_PATTERN, keys_of, leases_key
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
-from streams.log import Counts, Gap, Log, LogSummary, mean_bytes
+from streams.log import Counts, Log, LogSummary, mean_bytes
 from streams.runtime.failpoints import failpoint
 from streams.runtime.files import sync
 from streams.runtime.logging_setup import configure_logging
@@ -59,6 +69,7 @@ __all__ = [
     "LogRefused",
     "LogSummary",
     "LogUnavailable",
+    "PenstockError",
     "Progress",
     "ReadRequest",
     "Receipt",

@@ -11,11 +11,11 @@ from streams.commands.archive import archive, recover, verify
 from streams.commands.erase import erase
 from streams.commands.group import group
 from streams.commands.transfer import export_command, import_command
-from streams.connection import Connection, LogUnavailable
+from streams.connection import Connection
 from streams.embedded_server import BrokenLog, ServerMissing, ServerStarted, serve
+from streams.errors import BadTenant, Gap, LogUnavailable
 from streams.event import Record
-from streams.keys import BadTenant
-from streams.log import Gap, Log
+from streams.log import Log
 from streams.runtime.cli import settings_or_exit, wait_for_signal
 from streams.runtime.logging_setup import configure_logging
 from streams.runtime.settings import SettingError, Settings, without_passwords

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from streams.connection import Connection, LogUnavailable, Reply
+from streams.connection import Connection, Reply
+from streams.errors import LogBusy, LogFull, LogRefused, LogUnavailable, TenantDeleted
 from streams.event import Event, content_digest, event_identity
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.limits import LIMIT_NAMES, Limits
@@ -23,33 +24,6 @@ TENANT_WAITING_LIMIT_BYTES = WAITING_LIMIT_BYTES // 4  # so that one who floods 
 ENTRY_OVERHEAD_BYTES = 200
 PUT_OFF_SECONDS, PUT_OFF_APPENDS = 0.0125, 16
 ALONE_SECONDS = 0.05  # so long what is put off waits for a flush of others to go with
-
-
-class LogFull(Exception):
-    """The server's memory is full (maxmemory): it takes no more events until it gets more memory."""
-
-    def __init__(self) -> None:
-        super().__init__(self.__doc__)
-
-
-class LogRefused(Exception):
-    """The server answered an append with an error of its own."""
-
-
-class TenantDeleted(Exception):
-    """The tenant was erased: nothing is taken for it until it is created again (python -m api tenant create)."""
-
-    def __init__(self) -> None:
-        super().__init__(self.__doc__)
-
-
-class LogBusy(Exception):
-    """More events wait to be appended than this process holds, or holds of one tenant."""
-
-    def __init__(self, limit: int, value: int) -> None:
-        super().__init__(self.__doc__)
-        self.limit = limit
-        self.value = value
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

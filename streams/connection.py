@@ -18,14 +18,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from streams.errors import LogUnavailable
+
 Command = Sequence[Any]
 Reply = Any
 CONNECT_PAUSE_SECONDS = 0.02
 READ_BYTES = 256 * 1024
-
-
-class LogUnavailable(Exception):
-    """The server of the log did not answer in time; what was sent may have been applied or not."""
 
 
 @cache

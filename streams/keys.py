@@ -20,19 +20,13 @@ from functools import lru_cache
 
 import msgspec
 
+from streams.errors import BadTenant
+
 PARTITIONS = 64
 TENANT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 READY_CHANNEL = "penstock:ready"
 
 _tenant = re.compile(TENANT_PATTERN).fullmatch
-
-
-class BadTenant(ValueError):
-    """A tenant's name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(self.__doc__)
-        self.name = name
 
 
 class TenantKeys(msgspec.Struct, frozen=True):

@@ -10,8 +10,8 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
-from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
-from streams.connection import Connection, LogUnavailable
+from streams.connection import Connection
+from streams.errors import ArchiveUnavailable, DamagedArchive, Gap, LogUnavailable
 from streams.event import Event, Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key, usage_prefix
 from streams.limits import NO_LIMITS, Limits
@@ -20,18 +20,6 @@ PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
 PAGE_BYTES = 8 * 1024 * 1024
 SAMPLE_RECORDS = 64
 TIME_DIGITS, VERSION_DIGITS = 18, 4  # of an entry that we wrote; trim.lua knows them, too
-
-
-class Gap(Exception):
-    """Records are missing from a log: those from `first` to `last`, both included."""
-
-    def __init__(self, tenant: str, first: int, last: int, reason: str = "") -> None:
-        why = f": {reason}" if reason else ""
-        super().__init__(f"the log of {tenant} misses the records at positions {first} to {last}{why}")
-        self.tenant = tenant
-        self.first = first
-        self.last = last
-        self.reason = reason
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from projector import RebuildRunning, SqliteStore, StoreUnavailable, open_store
-from streams import ArchiveUnavailable, BadTenant, LogUnavailable, SettingError, Settings, keys_of, load_settings
+from projector import SqliteStore, open_store
+from streams import BadTenant, PenstockError, Settings, keys_of, load_settings
 
 BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
 
@@ -19,7 +19,7 @@ def opened() -> Iterator[tuple[Settings, SqliteStore]]:
         gap_seconds = settings.session_gap_seconds
         with open_store(settings.tables_url, cache_mib=8, busy_seconds=BUSY_SECONDS, session_gap_seconds=gap_seconds) as store:
             yield settings, store
-    except (SettingError, StoreUnavailable, LogUnavailable, ArchiveUnavailable, RebuildRunning) as error:
+    except PenstockError as error:
         sys.exit(str(error))
 
 

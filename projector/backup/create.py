@@ -15,16 +15,17 @@ import msgspec
 
 from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, DeletedTenant, Folder, KeptLog, digest_of_file
 from projector.backup.incremental_copy import RecordsDiffer, carry
-from streams.connection import Connection, LogUnavailable
+from streams.connection import Connection
+from streams.errors import Gap, LogUnavailable, PenstockError
 from streams.keys import PARTITIONS, deleted_key, keys_of
-from streams.log import Gap, Log, LogSummary
+from streams.log import Log, LogSummary
 from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
 NOT_KEPT = "archived"  # of a usage: where the records are is another thing after a restore
 
 
-class LogLost(Exception):
+class LogLost(PenstockError):
     """The server has less of a log than the backup that is to be gone on with."""
 
     def __init__(self, tenant: str, last: int, kept: int) -> None:

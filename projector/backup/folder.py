@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from streams.errors import PenstockError
 from streams.runtime.files import sync, written_whole
 
 if TYPE_CHECKING:
@@ -30,15 +31,15 @@ PART = ".part"
 READ_BYTES = 1024 * 1024
 
 
-class NoBackup(Exception):
+class NoBackup(PenstockError):
     """A folder that is no backup, or cannot become one."""
 
 
-class DamagedBackup(Exception):
+class DamagedBackup(PenstockError):
     """Something in a backup is not what it was."""
 
 
-class BackupRunning(Exception):
+class BackupRunning(PenstockError):
     """Another backup into the same folder is running."""
 
     def __init__(self, path: str) -> None:

@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from streams.archive.manifest import SEGMENT_BYTES, SEGMENT_RECORDS
+from streams.errors import PenstockError
 from streams.event import Record
 
 if TYPE_CHECKING:
     from streams.archive.store import Archive  # pyarrow takes half a second to load
 
 
-class RecordsDiffer(Exception):
+class RecordsDiffer(PenstockError):
     """Two histories of one log: at a position one has another record than the other, or none."""
 
     def __init__(self, tenant: str, position: int) -> None:

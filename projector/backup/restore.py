@@ -13,7 +13,7 @@ from projector.backup.create import deleted_tenants
 from projector.backup.folder import Backup, DamagedBackup, Folder, KeptLog
 from projector.backup.incremental_copy import Comparison, carry, pages_of
 from streams.archive.store import Archive
-from streams.connection import LogUnavailable
+from streams.errors import LogUnavailable, PenstockError
 from streams.event import Record
 from streams.keys import deleted_key, keys_of
 from streams.log import Log
@@ -24,7 +24,7 @@ from streams.transfer.format import FORMAT, FORMAT_VERSION, Header
 from streams.transfer.import_log import Restore
 
 
-class TenantDeletedThere(Exception):
+class TenantDeletedThere(PenstockError):
     """A tenant of the backup was erased on the server: it must not come back by itself."""
 
     def __init__(self, tenant: str) -> None:

@@ -13,9 +13,8 @@ from redis.exceptions import ResponseError
 from projector.backup.create import LogLost, make
 from projector.backup.folder import BackupRunning, DamagedBackup, Folder, NoBackup
 from projector.backup.incremental_copy import RecordsDiffer
-from streams.append import LogFull, LogRefused, TenantDeleted
-from streams.archive.manifest import ArchiveMoved
 from streams.connection import Connection
+from streams.errors import ArchiveMoved, LogFull, LogRefused, PenstockError, TenantDeleted
 from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
 from streams.runtime.progress import Progress
@@ -31,7 +30,7 @@ ENDS = (
 SAID = 1  # the exit status of a command that has said why
 
 
-class TablesFailed(Exception):
+class TablesFailed(PenstockError):
     """The command for the tables failed."""
 
     def __init__(self, name: str, status: int) -> None:

@@ -10,52 +10,17 @@ from typing import Any
 import click
 import uvloop
 
-from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, TenantUnknown
-from projector.rebuild.point_in_time import OutputExists
-from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, SwapTooSlow
 from projector.rebuild.verify import Since
-from projector.store.open import OtherProjection, RebuildRunning, StoreUnavailable, open_store
-from projector.store.sqlite.copy import NoTables, TablesThere
+from projector.store.open import open_store
 from projector.store.sqlite.store import SqliteStore
-from streams import (
-    BadTenant,
-    Connection,
-    Gap,
-    Log,
-    LogFull,
-    LogUnavailable,
-    SettingError,
-    Settings,
-    TenantDeleted,
-    control,
-    load_settings,
-)
+from streams import Connection, Log, Settings, load_settings
+from streams.errors import PenstockError
 
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
 COMMAND_CACHE_MIB = 32  # logs are read one after another, in order: what is written next is beside what was written last
-KNOWN_ERRORS = (
-    LogUnavailable,
-    LogFull,
-    LogTruncated,
-    LogDiffers,
-    DeletedTenantHasLog,
-    TenantUnknown,
-    TenantDeleted,
-    control.LogMissing,
-    StoreUnavailable,
-    OtherProjection,
-    RebuildRunning,
-    NothingToRollBack,
-    SwapTooSlow,
-    OutputExists,
-    NoTables,
-    TablesThere,
-    Gap,
-    BadTenant,
-)
 
 
-class CommandRefused(Exception):
+class CommandRefused(PenstockError):
     """What was asked for cannot be done; the message says why."""
 
 
@@ -64,12 +29,8 @@ def run_command(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
     gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
     try:
         sys.exit(uvloop.run(act(load_settings())))
-    except (SettingError, CommandRefused) as error:
+    except PenstockError as error:
         sys.exit(str(error))
-    except RebuildRefused as error:
-        sys.exit("Refused; nothing was changed.\n" + "\n".join(f"- {reason}" for reason in error.reasons))
-    except KNOWN_ERRORS as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -7,7 +7,8 @@ import sys
 import click
 
 from projector.commands.cli import COMMAND_SECONDS, run_command
-from projector.store.open import RebuildRunning, open_store
+from projector.store.errors import RebuildRunning
+from projector.store.open import open_store
 from projector.store.sqlite.copy import adopt, copy, part_of
 from projector.store.sqlite.store import SqliteStore
 from streams import Progress, Settings

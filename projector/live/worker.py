@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, LogUnreadable, differs
 from projector.live.scheduling import READ_AHEAD, LeasedTenant, plan
 from projector.projection.project import Batch, project
-from projector.store.open import OtherProjection, StoreReplaced, StoreUnavailable
+from projector.store.errors import OtherProjection, StoreReplaced, StoreUnavailable
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import (

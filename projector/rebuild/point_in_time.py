@@ -15,11 +15,12 @@ from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.schema import LIVE, SHADOW
 from projector.store.sqlite.store import SqliteStore
 from streams import Log, LogSummary
+from streams.errors import PenstockError
 
 CACHE_MIB = 64
 
 
-class OutputExists(Exception):
+class OutputExists(PenstockError):
     """The file that shall be made is there already."""
 
     def __init__(self, path: str) -> None:

@@ -14,6 +14,7 @@ from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import Gap, Log, LogSummary, failpoint
+from streams.errors import PenstockError
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5
@@ -22,19 +23,19 @@ SWAP_TRIES = 50
 Progress = Callable[[int, int], None]  # records done, records in all
 
 
-class RebuildRefused(Exception):
+class RebuildRefused(PenstockError):
     """The log cannot give the tables again; each reason names the positions that are missing."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
-        super().__init__("; ".join(reasons))
+        super().__init__("refused, nothing was changed: " + "; ".join(reasons))
         self.reasons = list(reasons)
 
 
-class NothingToRollBack(Exception):
+class NothingToRollBack(PenstockError):
     """There are no previous tables: no rebuild has been completed, or they were rolled back from."""
 
 
-class SwapTooSlow(Exception):
+class SwapTooSlow(PenstockError):
     """The last stretch did not fit the time that writers may be held up."""
 
 
@@ -83,7 +84,7 @@ async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = 
     started = time.monotonic()
     with store.rebuilding():
         if not store.has_set(PREVIOUS):
-            raise NothingToRollBack(NothingToRollBack.__doc__)
+            raise NothingToRollBack()
         store.check_version(PREVIOUS)
         live = store.tables(LIVE).checkpoints()
         summaries = await _summaries(log, store, ())

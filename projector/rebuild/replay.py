@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 
 from projector.projection.project import Batch, project
-from projector.store.open import StoreUnavailable
+from projector.store.errors import StoreUnavailable
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.staging import Chunk, stage_rows
 from streams import Connection, Gap, Log, LogUnavailable, Record

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from streams.archive.manifest import ArchiveUnavailable
+from streams.errors import ArchiveUnavailable
 from streams.runtime.files import written_whole
 
 

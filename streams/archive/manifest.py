@@ -4,25 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from streams.errors import DamagedArchive
+
 FORMAT = 1
 SEGMENT_RECORDS = 100_000
 SEGMENT_BYTES = 64 * 1024 * 1024  # of bodies
-
-
-class ArchiveUnavailable(Exception):
-    """The archive cannot be read or written now."""
-
-
-class ArchiveMoved(Exception):
-    """Another archiver has written to this tenant's archive meanwhile."""
-
-
-class DamagedArchive(Exception):
-    """A segment or manifest is missing or is not what it should be."""
-
-    def __init__(self, path: str, reason: str, last: int = 0) -> None:
-        super().__init__(f"{path} {reason}")
-        self.last = last  # of the records that it held, if that is known
 
 
 class Segment(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streams.errors import PenstockError
 from streams.event import Record, StoredEvent
 
 FORMAT = 1
@@ -38,7 +39,7 @@ _decode = msgspec.json.Decoder(StoredEvent).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-class BadSegment(Exception):
+class BadSegment(PenstockError):
     """A segment is not what its manifest says, or cannot be read."""
 
 

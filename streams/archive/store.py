@@ -19,9 +19,10 @@ import msgspec
 from pyarrow import fs
 
 from streams.archive.files import put_locally, unavailable
-from streams.archive.manifest import ArchiveMoved, DamagedArchive, Erasure, Manifest, Segment, kept_of, parse_manifest
+from streams.archive.manifest import Erasure, Manifest, Segment, kept_of, parse_manifest
 from streams.archive.segments import BadSegment, pack, unpack
 from streams.control import erased_from
+from streams.errors import ArchiveMoved, DamagedArchive
 from streams.event import Record
 from streams.keys import keys_of
 from streams.runtime.failpoints import failpoint

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import click
 
-from streams.append import TenantDeleted
 from streams.connection import Connection
-from streams.log import Gap, Log
+from streams.errors import Gap, TenantDeleted
+from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit, stopping, wait_for_signal
 from streams.runtime.settings import Settings
 from streams.tiering.verify import problems

@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 
 import click
 
-from streams.append import LogFull, TenantDeleted
-from streams.archive.manifest import ArchiveMoved
 from streams.connection import Connection
 from streams.control import LogMissing
 from streams.erasure.erase import Cleanup, LeaseLost, NoMemoryForRewrite, SubjectErasure
 from streams.erasure.subject import Subject
+from streams.errors import ArchiveMoved, LogFull, TenantDeleted
 from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
 from streams.runtime.progress import Progress

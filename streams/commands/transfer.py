@@ -13,10 +13,10 @@ import click
 import msgspec
 from redis.exceptions import ResponseError
 
-from streams.append import LogBusy, LogFull, LogRefused, TenantDeleted
-from streams.connection import Connection, LogUnavailable
-from streams.keys import BadTenant, keys_of
-from streams.log import Gap, Log
+from streams.connection import Connection
+from streams.errors import BadTenant, Gap, LogBusy, LogFull, LogRefused, LogUnavailable, TenantDeleted
+from streams.keys import keys_of
+from streams.log import Log
 from streams.runtime.cli import settings_or_exit
 from streams.runtime.files import written_whole
 from streams.runtime.progress import Progress

@@ -17,11 +17,12 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from streams import control
-from streams.append import LogFull, refusal_of
+from streams.append import refusal_of
 from streams.archive.manifest import Erasure
-from streams.connection import Connection, LogUnavailable
+from streams.connection import Connection
 from streams.erasure.subject import Search, Subject
 from streams.erasure.suppression import suppress
+from streams.errors import LogFull, LogUnavailable, PenstockError
 from streams.event import Record
 from streams.keys import keys_of
 from streams.log import Log
@@ -34,19 +35,13 @@ COPY_TRIES = 10
 WAIT_SECONDS = 1.0  # for projectors that run; where none acknowledges anything for so long, none does
 
 
-class LeaseLost(Exception):
+class LeaseLost(PenstockError):
     """Another process archives or cleans this tenant's log now; run this again."""
 
-    def __init__(self) -> None:
-        super().__init__(self.__doc__)
 
-
-class NoMemoryForRewrite(Exception):
+class NoMemoryForRewrite(PenstockError):
     """The server's memory has no room for a second log of this tenant: the log stays as it was, and what is noted is erased from
     it when this is run again with more memory. The tables forget meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__(self.__doc__)
 
 
 class Cleanup(msgspec.Struct, frozen=True):

@@ -9,7 +9,8 @@ import contextlib
 import msgspec
 from redis.exceptions import ResponseError
 
-from streams.connection import Connection, LogUnavailable
+from streams.connection import Connection
+from streams.errors import LogUnavailable
 from streams.keys import keys_of, leases_prefix, ready_prefix
 
 SCAN_KEYS = 1_000

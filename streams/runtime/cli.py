@@ -4,10 +4,7 @@ import asyncio
 import signal
 import sys
 
-from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
-from streams.connection import LogUnavailable
-from streams.keys import BadTenant
-from streams.log import Gap
+from streams.errors import ArchiveUnavailable, BadTenant, DamagedArchive, Gap, LogUnavailable
 from streams.runtime.settings import SettingError, Settings, load_settings
 
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may

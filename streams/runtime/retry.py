@@ -1,12 +1,11 @@
-"""Patience: what may safely be done twice is tried again while the server is away or full, but not for ever."""
+"""Retry: call a function again while it raises Retryable, until a deadline."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from streams.append import LogBusy, LogFull
-from streams.connection import LogUnavailable
+from streams.errors import Retryable
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
@@ -15,13 +14,16 @@ T = TypeVar("T")
 
 
 async def retry(act: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-    """What `act` gives; tried again for that long. Raises its LogUnavailable, LogFull or LogBusy then, and any other at once."""
+    """Return what `act` returns, and call it again while it raises Retryable, for that many seconds.
+
+    Raises the last Retryable when the time is over, and any other error at once.
+    """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
             return await act()
-        except (LogUnavailable, LogFull, LogBusy):
+        except Retryable:
             if time.monotonic() + pause > deadline:
                 raise
         await asyncio.sleep(pause)

@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from msgspec import Meta
 from redis.asyncio.connection import parse_url
 
+from streams.errors import PenstockError
 from streams.limits import Limits
 
 TOKEN_CHARACTERS = 16
@@ -24,7 +25,7 @@ _address = re.compile(r"//\S+").sub
 _password_parameter = re.compile(r"(?<=password=)[^\s&'\"]+").sub
 
 
-class SettingError(Exception):
+class SettingError(PenstockError):
     """A setting cannot be used: {name} {reason}."""
 
     def __init__(self, name: str, reason: str) -> None:

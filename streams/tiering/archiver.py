@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from streams.archive.manifest import SEGMENT_BYTES, SEGMENT_RECORDS, ArchiveMoved, ArchiveUnavailable, DamagedArchive
+from streams.archive.manifest import SEGMENT_BYTES, SEGMENT_RECORDS
 from streams.archive.segments import groups
 from streams.archive.store import Archive
-from streams.connection import LogUnavailable
+from streams.errors import ArchiveMoved, ArchiveUnavailable, DamagedArchive, Gap, LogUnavailable, PenstockError
 from streams.event import Record
 from streams.keys import keys_of
-from streams.log import Gap, Log
+from streams.log import Log
 from streams.runtime.failpoints import failpoint
 
 log_of_archiver = logging.getLogger("streams")
@@ -32,7 +32,7 @@ WAIT_SECONDS = 3_600.0
 PAUSE_SECONDS = 30.0
 
 
-class ArchiveDiffers(Exception):
+class ArchiveDiffers(PenstockError):
     """The archive holds another history than the log."""
 
     def __init__(self, tenant: str, position: int) -> None:

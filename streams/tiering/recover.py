@@ -14,13 +14,14 @@ import msgspec
 from streams.append import CALL_LIMIT_EVENTS, refusal_of
 from streams.archive.store import Archive
 from streams.erasure.suppression import suppress_erased
+from streams.errors import PenstockError
 from streams.event import Record
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.transfer.import_log import dedup_keys_of
 
 
-class HistoryDiffers(Exception):
+class HistoryDiffers(PenstockError):
     """The server holds another history of the log than the archive."""
 
     def __init__(self, tenant: str, last: int, through: int) -> None:

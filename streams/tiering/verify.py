@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from streams.log import Gap, Log, LogSummary
+from streams.errors import Gap
+from streams.log import Log, LogSummary
 
 
 async def problems(log: Log, tenants: Sequence[str] = ()) -> AsyncIterator[str]:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from streams.errors import PenstockError
 from streams.event import Event, Rejected, check_event
 from streams.transfer.format import lines_of
 from streams.transfer.import_events import Line, refuse_large
@@ -18,7 +19,7 @@ ROW_GROWTH = 2  # a row may have twice the bytes of its event: quotes, and what 
 _encode = msgspec.json.Encoder().encode
 
 
-class BadColumns(Exception):
+class BadColumns(PenstockError):
     """The first row of the CSV does not say which column is what."""
 
 

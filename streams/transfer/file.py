@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from streams.errors import PenstockError
 from streams.transfer.format import LINE_LIMIT_BYTES, Header, read_log
 
 
-class OtherFile(Exception):
+class OtherFile(PenstockError):
     """The file to go on with ends at another position, or is of another log."""
 
     def __init__(self, path: str, tenant: str, position: int) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
+from streams.errors import PenstockError
 from streams.event import DEPTH_LIMIT, Record, Rejected, decode_json, depth_of, digest_of
 from streams.log import Log
 
@@ -22,7 +23,7 @@ LINE_LIMIT_BYTES = 64 * 1024 * 1024  # forty times the largest event that the do
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class BadLine(Exception):
+class BadLine(PenstockError):
     """A line of the file is not what it must be: its number, and why."""
 
     def __init__(self, number: int, reason: str) -> None:

@@ -13,6 +13,7 @@ from streams import dead_letter
 from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, refusal_of
 from streams.connection import Reply
 from streams.erasure.suppression import suppress_erased
+from streams.errors import PenstockError
 from streams.event import (
     DEAD_LETTER_VERSION,
     EVENT_VERSION,
@@ -32,7 +33,7 @@ from streams.transfer.format import BadLine, Header, read_log
 DEDUPLICATED_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of the records whose names the door knows
 
 
-class LogDiffers(Exception):
+class LogDiffers(PenstockError):
     """The log holds another record at a position than the file, or none."""
 
     def __init__(self, tenant: str, position: int, held: Record | None, *, meanwhile: bool) -> None:
@@ -42,7 +43,7 @@ class LogDiffers(Exception):
         self.position = position
 
 
-class LogEndsBefore(Exception):
+class LogEndsBefore(PenstockError):
     """The log ends before the position behind which the file goes on."""
 
     def __init__(self, tenant: str, last: int, after: int) -> None:

@@ -16,7 +16,7 @@ from projector.projection.project import project
 from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
-from projector.store.open import OtherProjection, RebuildRunning
+from projector.store.errors import OtherProjection, RebuildRunning
 from streams import Log, LogSummary, keys_of
 from tests.projector.test_projection import dump
 from tests.support.events import event, events

@@ -16,7 +16,7 @@ from projector.rebuild import replay
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.replay import Span
 from projector.rebuild.verify import verify
-from projector.store.open import StoreUnavailable
+from projector.store.errors import StoreUnavailable
 from streams import Gap, Log, LogUnavailable
 from streams.log import PAGE_BYTES
 from tests.projector.test_projection import dump

@@ -20,7 +20,7 @@ from projector.rebuild import replay as replaying
 from projector.rebuild.point_in_time import Cut, write
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
-from projector.store.open import OtherProjection
+from projector.store.errors import OtherProjection
 from projector.store.sqlite import queries, sessions, tenant_deletion
 from projector.store.sqlite.refold import refold
 from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW

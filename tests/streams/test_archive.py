@@ -20,10 +20,11 @@ from projector.rebuild.rebuild import RebuildRefused, rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
 from streams import Connection, Gap, Log, Record, keys_of
-from streams.archive.manifest import ArchiveMoved, DamagedArchive, Segment, kept_of
+from streams.archive.manifest import Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_deletion
+from streams.errors import ArchiveMoved, DamagedArchive
 from streams.tiering.archiver import Archiver
 from streams.tiering.recover import HistoryDiffers, recover
 from streams.tiering.verify import problems

@@ -17,11 +17,11 @@ from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
 from streams import Connection, Log, keys_of
-from streams.archive.manifest import ArchiveUnavailable, DamagedArchive
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_deletion
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
+from streams.errors import ArchiveUnavailable, DamagedArchive
 from streams.tiering.verify import problems
 from tests.streams.test_archive import archiver, everything
 from tests.support.events import event, events

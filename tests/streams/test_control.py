@@ -15,8 +15,8 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
 from streams import Connection, Log, LogUnavailable, TenantDeleted, control, keys_of
-from streams.append import LogFull
 from streams.erasure import tenant_deletion
+from streams.errors import LogFull
 from streams.keys import ready_key
 from tests.projector.test_projection import dump
 from tests.support.events import event, events

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pysqlite3
 
-from projector.store.open import StoreReplaced, StoreUnavailable
+from projector.store.errors import StoreReplaced, StoreUnavailable
 from streams import failpoint
 
 PAGE_BYTES = 8192

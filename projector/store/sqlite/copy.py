@@ -17,19 +17,20 @@ from projector.store.sqlite.schema import LIVE, TABLES
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
 from streams import failpoint, sync
+from streams.errors import PenstockError
 
 FILLED = (*TABLES, "api_keys", "tenant_limits", "deleted_tenants")
 CACHE_MIB = 8
 
 
-class NoTables(Exception):
+class NoTables(PenstockError):
     """A file is no database of tables."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path} is no copy of tables: {reason}")
 
 
-class TablesThere(Exception):
+class TablesThere(PenstockError):
     """There are tables with rows, and not those of the copy."""
 
     def __init__(self, path: str, table: str) -> None:

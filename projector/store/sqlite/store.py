@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sqlite_utils import Database
 
 from projector.projection.project import PROJECTION_VERSION, Batch
-from projector.store.open import OtherProjection, RebuildRunning, StoreUnavailable
+from projector.store.errors import OtherProjection, RebuildRunning, StoreUnavailable
 from projector.store.sqlite.connection import FEW_WAL_PAGES, WAL_PAGES, SqliteFile, store_errors
 from projector.store.sqlite.schema import (
     DEFAULT_GAP_US,

@@ -12,7 +12,7 @@ import pytest
 
 from projector import SqliteStore, StoreUnavailable, open_store
 from projector.projection.project import project
-from projector.store.open import OtherProjection, StoreReplaced
+from projector.store.errors import OtherProjection, StoreReplaced
 from projector.store.sqlite.connection import SAFE_VERSION
 from tests.projector.test_projection import dump, record
 
