@@ -19,18 +19,13 @@ from streams.errors import (
 from streams.event import (
     DEAD_LETTER_VERSION,
     EVENT_VERSION,
-    INTEGER_LIMIT,
-    NAME_LIMIT_BYTES,
     Event,
     Record,
-    Rejected,
     StoredEvent,
     check_event,
-    decode_json,
     digest_of,
     event_identity,
     make_event,
-    microseconds,
     parse_body,
     parse_event,
 )
@@ -42,6 +37,7 @@ from streams.runtime.files import sync
 from streams.runtime.logging_setup import configure_logging
 from streams.runtime.progress import Progress
 from streams.runtime.settings import SettingError, Settings, load_settings
+from streams.validation import INTEGER_LIMIT, NAME_LIMIT_BYTES, Rejected, decode_json, microseconds
 
 __all__ = [
     "DEAD_LETTER_VERSION",

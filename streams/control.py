@@ -11,8 +11,9 @@ import msgspec
 
 from streams.connection import Connection
 from streams.errors import LogFull, LogUnavailable, PenstockError, TenantDeleted
-from streams.event import Record, Rejected
+from streams.event import Record
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
+from streams.validation import Rejected
 
 VERSION = 2  # of the record; events have 1
 MAX_POSITIONS = 500  # of a note, so that it is no larger than an event

@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from streams.event import DEAD_LETTER_VERSION, Event, Record, Rejected
+from streams.event import DEAD_LETTER_VERSION, Event, Record
+from streams.validation import Rejected
 
 DETAIL_LIMIT_CHARACTERS = 1_000
 Reason = Literal["invalid", "conflict"]

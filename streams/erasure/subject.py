@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from streams import control, dead_letter
-from streams.event import DEAD_LETTER_VERSION, EVENT_VERSION, Event, Record, Rejected, decode_json, event_identity, parse_body
+from streams.event import DEAD_LETTER_VERSION, EVENT_VERSION, Event, Record, event_identity, parse_body
+from streams.validation import Rejected, decode_json
 
 OWN_MEMBERS = ("session_id", "event_type", "event_id")
 Name = tuple[str, str]  # event_hash and split

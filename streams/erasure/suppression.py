@@ -9,8 +9,9 @@ from streams import control
 from streams.append import CALL_LIMIT_EVENTS, refusal_of
 from streams.connection import Connection
 from streams.erasure.subject import Name, names_in
-from streams.event import Record, Rejected
+from streams.event import Record
 from streams.keys import keys_of
+from streams.validation import Rejected
 
 
 async def suppress(

@@ -9,9 +9,10 @@ from typing import BinaryIO
 import msgspec
 
 from streams.errors import PenstockError
-from streams.event import Event, Rejected, check_event
+from streams.event import Event, check_event
 from streams.transfer.format import lines_of
 from streams.transfer.import_events import Line, refuse_large
+from streams.validation import Rejected
 
 REQUIRED = ("session_id", "event_type", "timestamp")
 ROW_GROWTH = 2  # a row may have twice the bytes of its event: quotes, and what stands between cells

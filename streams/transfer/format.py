@@ -13,8 +13,9 @@ from typing import Annotated, BinaryIO
 import msgspec
 
 from streams.errors import PenstockError
-from streams.event import DEPTH_LIMIT, Record, Rejected, decode_json, depth_of, digest_of
+from streams.event import Record, digest_of
 from streams.log import Log
+from streams.validation import DEPTH_LIMIT, Rejected, decode_json, depth_of
 
 FORMAT = "penstock-log"
 FORMAT_VERSION = 1

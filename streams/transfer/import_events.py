@@ -11,10 +11,11 @@ from typing import BinaryIO
 import msgspec
 
 from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, Receipt
-from streams.event import Event, Rejected, parse_event
+from streams.event import Event, parse_event
 from streams.log import Log
 from streams.runtime.retry import retry
 from streams.transfer.format import lines_of
+from streams.validation import Rejected
 
 
 class Line(msgspec.Struct, frozen=True):

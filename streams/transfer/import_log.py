@@ -14,21 +14,13 @@ from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, refusal_of
 from streams.connection import Reply
 from streams.erasure.suppression import suppress_erased
 from streams.errors import PenstockError
-from streams.event import (
-    DEAD_LETTER_VERSION,
-    EVENT_VERSION,
-    Event,
-    Record,
-    Rejected,
-    content_digest,
-    event_identity,
-    parse_body,
-)
+from streams.event import DEAD_LETTER_VERSION, EVENT_VERSION, Event, Record, content_digest, event_identity, parse_body
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
 from streams.runtime.progress import Show
 from streams.runtime.retry import retry
 from streams.transfer.format import BadLine, Header, read_log
+from streams.validation import Rejected
 
 DEDUPLICATED_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of the records whose names the door knows
 
