@@ -12,8 +12,9 @@ import pytest
 
 import api
 from streams import Settings
+from tests.support.http import ROOT
+from tests.support.readme import first_cells
 
-ROOT = Path(__file__).parent.parent
 ROOMS = ("streams", "projector", "api")  # each may import from those before it
 COMMANDS = ("api", "projector", "streams")
 
@@ -64,13 +65,20 @@ def test_every_file_says_first_what_it_is_for(room: str) -> None:
     assert silent == []
 
 
+def test_no_test_file_imports_from_another() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    wrong = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in files
+        for module, name in imported(path)
+        if module.startswith("tests.") and any(part.startswith("test_") for part in (*module.split("."), name))
+    ]
+
+    assert files
+    assert wrong == [], "what several test files need belongs to tests/support/"
+
+
 # -- what is documented ------------------------------------------------------------------------------------------------
-
-
-def first_cells(pattern: str) -> set[str]:
-    """The backticked first cells of README's tables that look like the pattern."""
-    found = re.findall(r"^\|\s*`([^`]+)`\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return {cell for cell in found if re.fullmatch(pattern, cell)}
 
 
 def commands() -> Iterator[str]:

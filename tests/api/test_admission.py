@@ -1,7 +1,6 @@
 """With keys, a request speaks for the key's tenant and does what the key's role allows; nothing else gets in."""
 
 import asyncio
-import base64
 import subprocess
 import sys
 import time
@@ -18,23 +17,21 @@ from api.app import FOREIGN_ROUTES
 from api.auth import new_tenants, registry
 from api.auth.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
 from api.auth.registry import Registry
-from projector import ApiKey, SqliteStore, StoreUnavailable
+from projector import SqliteStore, StoreUnavailable
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.store.sqlite import api_keys, config_version
 from streams import NO_LIMITS, Log
+from tests.support.access import assert_refused, basic, kept
+from tests.support.commands import key_command
 from tests.support.events import body, events
-from tests.support.http import ROOT, Api, Door, environment, opened, running, wait_until
+from tests.support.http import Api, Door, environment, opened, running, wait_until
 from tests.support.proxy import until
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
 
 KEYS = {f"{tenant} {role}": new_key(role) for tenant in ("acme", "globex") for role in ROLES}  # type: ignore[arg-type]
-
-
-def kept(secret: str, tenant: str, role: str, label: str = "") -> ApiKey:
-    return ApiKey(tenant, secret[:KEY_ID_LENGTH], hash_of(secret), role, label, time.time_ns() // 1_000)
 
 
 def add_keys(path: Path) -> None:
@@ -50,20 +47,8 @@ async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
         yield door
 
 
-def basic(text: str) -> str:
-    return f"Basic {base64.b64encode(text.encode()).decode()}"
-
-
 async def post(door: Door, headers: Any) -> httpx.Response:
     return await door.client.post("/api/events", content=body(), headers=headers)
-
-
-def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
-    problem = answer.json()
-    assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code), problem
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert problem["detail"]
-    assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
 # -- who is it -----------------------------------------------------------------------------------------------------------
@@ -201,13 +186,6 @@ async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
 
 
 # -- keys come and go ----------------------------------------------------------------------------------------------------
-
-
-def key_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "api", "key", *arguments],
-        cwd=ROOT, env=environment(DATA_DIR=str(folder), COLUMNS="160"), capture_output=True, text=True, timeout=20,
-    )  # fmt: skip
 
 
 def status_of(api: Api, key: str) -> int:

@@ -15,11 +15,11 @@ from api.auth.credentials import KEY_ID_LENGTH, ROLES, new_key
 from projector import SqliteStore
 from projector.store.sqlite import api_keys
 from streams import event_identity, parse_event
-from tests.api.test_admission import basic, kept
-from tests.api.test_tokens import PAYLOAD, PRIVATE, RSA, by_hand, claims, hs256, pem, published, signed
+from tests.support.access import basic, kept
 from tests.support.events import body
 from tests.support.http import Api, wait_until
 from tests.support.sockets import assert_refused, everything
+from tests.support.tokens import PAYLOAD, PRIVATE, RSA, by_hand, claims, hs256, pem, published, signed
 from tests.support.vitals import healthy, others_served
 
 # What each route asks for: an act that a role may do, or nothing. A route that is missing here fails.

@@ -13,10 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.test_ingest import UNHOLDABLE, array, lines, wrapped
-from tests.streams.test_event import ACCEPTED, REFUSED, with_member
 from tests.support.events import body
 from tests.support.http import Api
+from tests.support.json_values import ACCEPTED, REFUSED, UNHOLDABLE, array, lines, with_member, wrapped
 from tests.support.sockets import GET, POST, answers_in, assert_refused, everything, one_answer, post_of
 from tests.support.vitals import MIB, at_most, healthy, others_served
 

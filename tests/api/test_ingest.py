@@ -22,6 +22,7 @@ from api.ingest.native import parse_all
 from streams import Rejected
 from tests.support.events import body
 from tests.support.http import Door, opened
+from tests.support.json_values import UNHOLDABLE, array, deep, event_with, lines, wrapped
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -45,19 +46,6 @@ def member(**members: Any) -> dict[str, Any]:
     """An event as a value."""
     value: dict[str, Any] = json.loads(body(**members))
     return value
-
-
-def wrapped(raw: bytes) -> dict[str, str]:
-    """An event's JSON as a payload."""
-    return {"payload": base64.b64encode(raw).decode()}
-
-
-def lines(*raws: bytes) -> bytes:
-    return b"\n".join(raws)
-
-
-def array(*raws: bytes) -> bytes:
-    return b"[" + b",".join(raws) + b"]"
 
 
 def statuses(answer: Any) -> list[str]:
@@ -462,56 +450,6 @@ async def test_an_encoding_that_is_nested_over_two_headers_is_refused(door: Door
 
 
 # -- what a table cannot hold ------------------------------------------------------------------------------------------
-
-
-def event_with(value: str) -> bytes:
-    """An event with a member whose JSON is the text."""
-    return body(x="?").replace(b'"?"', value.encode())
-
-
-def deep(levels: int) -> str:
-    return "[" * levels + "]" * levels
-
-
-UNHOLDABLE = {
-    "NUL in a value": event_with(r'"a\u0000b"'),
-    "NUL in a key": event_with(r'{"a\u0000": 1}'),
-    "NUL in the session": body(session_id="S\0"),
-    "NUL in the event's own name": body(event_id="\0"),
-    "a raw NUL": event_with('"\0"'),
-    "a lone high surrogate": event_with(r'"\ud800"'),
-    "a lone low surrogate": event_with(r'"\udc00 x"'),
-    "a lone surrogate in a key": event_with(r'{"\ud83d": 1}'),
-    "a lone surrogate in the session": body().replace(b'"S1"', rb'"\udfff"'),
-    "2^63": event_with(str(2**63)),
-    "2^64": event_with(str(2**64)),
-    "under -2^63": event_with(str(-(2**63) - 1)),
-    "2^63 in a list": event_with(f"[{2**63}]"),
-    "2^64 in an object": event_with(f'{{"a": {{"b": {2**64}}}}}'),
-    "NaN": event_with("NaN"),
-    "Infinity": event_with("-Infinity"),
-    "1e999": event_with("1e999"),
-    "-1e999 in a list": event_with("[-1e999]"),
-    "101 levels": event_with(deep(101)),
-    "600 levels": event_with(deep(600)),
-    "20,000 levels": event_with(deep(20_000)),
-    "20,000 levels of objects": event_with('{"a":' * 9_000 + "1" + "}" * 9_000),
-    "invalid UTF-8": event_with('"?"').replace(b'"?"', b'"\xff"'),
-    "an overlong form": event_with('"?"').replace(b'"?"', b'"\xc0\x80"'),
-    "a surrogate as UTF-8": event_with('"?"').replace(b'"?"', b'"\xed\xa0\x80"'),
-    "a key twice": event_with('1, "x": 2'),
-    "a key twice, one escaped": event_with(r'1, "\u0078": 2'),
-    "a key twice, nested": event_with('{"a": 1, "a": 1}'),
-    "the session twice": event_with('1, "session_id": "S2"'),
-    "5,000 digits": event_with("1" * 5_000),
-    "5,000 digits in a list": event_with("[" + "9" * 5_000 + "]"),
-    "-5,000 digits": event_with("-" + "7" * 5_000),
-    "a BOM": b"\xef\xbb\xbf" + body(),
-    "UTF-16": body().decode().encode("utf-16"),
-    "a number that begins with 0": event_with("007"),
-    "a trailing comma": event_with("1,"),
-    "a comment": event_with("1 /* x */"),
-}
 
 
 @pytest.mark.parametrize("name", UNHOLDABLE)

@@ -27,8 +27,8 @@ from projector.store.sqlite import api_keys
 from streams import control, event_identity, keys_of, load_settings, parse_event
 from tests.support.events import body
 from tests.support.http import ROOT, Api, Door, opened, running, wait_until
+from tests.support.readme import first_cells
 from tests.support.servers import Server
-from tests.test_architecture import first_cells
 
 EXAMPLES = 60  # of each operation, beside those that schemathesis makes for every limit in the document
 SEED = 20260101

@@ -24,6 +24,7 @@ from projector.status import status
 from projector.store.sqlite import api_keys, tenant_deletion, tenant_limits
 from streams import Connection, Log, TenantDeleted, keys_of
 from streams.erasure import tenant_deletion as log_deletion
+from tests.support.dumps import everything_in
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
 from tests.support.servers import Server
@@ -43,21 +44,6 @@ def command(server: Server, folder: Path, *arguments: str, **more: str) -> subpr
         text=True,
         timeout=60,
     )
-
-
-def everything_in(server: Server) -> Iterator[bytes]:
-    """Every key and every value of the server, as bytes."""
-    client = server.client
-    reads: dict[bytes, Any] = {
-        b"string": client.get,
-        b"hash": client.hgetall,
-        b"set": client.smembers,
-        b"zset": lambda key: client.zrange(key, 0, -1),
-        b"stream": lambda key: [client.xrange(key), client.xinfo_groups(key)],
-    }
-    for key in client.scan_iter():
-        yield key
-        yield repr(reads[client.type(key)](key)).encode()
 
 
 def everything_of(store: SqliteStore) -> Iterator[bytes]:

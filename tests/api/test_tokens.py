@@ -6,55 +6,28 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from threading import Lock, Thread
 from typing import Any
 
 import httpx
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api.auth import tokens
 from api.http.problems import Problem
 from streams import SettingError, load_settings
-from tests.api.test_admission import assert_refused, key_command
+from tests.support.access import assert_refused
+from tests.support.commands import key_command
 from tests.support.events import body
 from tests.support.http import Door, opened
 from tests.support.proxy import until
 from tests.support.servers import Server
+from tests.support.tokens import PAYLOAD, PRIVATE, RSA, SECRET, Published, by_hand, claims, hs256, pem, published, signed
 
 pytestmark = pytest.mark.anyio
-
-SECRET = "a secret of thirty-two bytes, or more"
-RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-PRIVATE = {"RS256": RSA, "ES256": ec.generate_private_key(ec.SECP256R1()), "EdDSA": ed25519.Ed25519PrivateKey.generate()}
-
-
-def pem(private: Any) -> bytes:
-    public = private.public_key()
-    return bytes(public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    made = {"tenant": "acme", "role": "admin", "exp": int(time.time()) + 60} | changes
-    return {name: value for name, value in made.items() if value is not None}
-
-
-def signed(payload: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any) -> str:
-    return jwt.encode(payload, key, algorithm, headers=header or None)
-
-
-def by_hand(header: dict[str, Any], payload: bytes, sign: Callable[[bytes], bytes]) -> str:
-    """A token that no library would make."""
-    parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (json.dumps(header).encode(), payload)]
-    return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
 
 
 def by_hand_raw(header: bytes, payload: bytes) -> str:
@@ -75,10 +48,6 @@ hostile = _values | st.dictionaries(
     _values,
     max_size=6,
 )
-
-
-def hs256(key: bytes) -> Callable[[bytes], bytes]:
-    return lambda text: hmac.digest(key, text, hashlib.sha256)
 
 
 @pytest.fixture
@@ -131,9 +100,6 @@ async def test_a_token_that_does_not_say_what_it_must_is_refused(door: Door, cha
     token = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims(**changes)).encode(), hs256(SECRET.encode()))
 
     await assert_not_believed(door, token)
-
-
-PAYLOAD = json.dumps({"tenant": "acme", "role": "admin", "exp": 4_000_000_000}).encode()
 
 
 @pytest.mark.parametrize(
@@ -234,53 +200,6 @@ async def test_without_a_key_for_tokens_none_is_taken(server: Server, tmp_path: 
 
 
 # -- keys behind a URL ---------------------------------------------------------------------------------------------------
-
-
-class Published:
-    """A JWKS URL: what it answers, and how often it was asked."""
-
-    def __init__(self) -> None:
-        self.keys: list[dict[str, Any]] = []
-        self.status, self.asked, self.url = 200, 0, ""
-        self.answered = 0
-        self.content: bytes | None = None
-        self.held = Lock()  # while somebody has it, nothing is answered
-
-    def publish(self, *names: tuple[str, str]) -> None:
-        """Keys by algorithm and id."""
-        made = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm, "EdDSA": jwt.algorithms.OKPAlgorithm}
-        self.keys = [
-            {**made[algorithm].to_jwk(PRIVATE[algorithm].public_key(), as_dict=True), "kid": key_id}
-            for algorithm, key_id in names
-        ]
-
-
-@contextmanager
-def published() -> Iterator[Published]:
-    found = Published()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found.asked += 1
-            with found.held:
-                pass
-            self.send_response(found.status)
-            self.end_headers()
-            self.wfile.write(json.dumps({"keys": found.keys}).encode() if found.content is None else found.content)
-            found.answered += 1
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        found.url = f"http://127.0.0.1:{served.server_address[1]}/keys"
-        thread = Thread(target=served.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield found
-        finally:
-            served.shutdown()
-            thread.join()
 
 
 @pytest.fixture

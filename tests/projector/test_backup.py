@@ -23,8 +23,8 @@ from streams import Connection, Log, LogUnavailable, Record, keys_of
 from streams.erasure import tenant_deletion as log_deletion
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
+from tests.support.needs import needs
 from tests.support.servers import Server
-from tests.system.test_disk import needs
 
 pytestmark = pytest.mark.anyio
 one_server = pytest.mark.parametrize("shared_server", ["valkey"], indirect=True)

@@ -19,11 +19,11 @@ from projector.rebuild.point_in_time import Cut, OutputExists, write
 from projector.rebuild.rebuild import RebuildRefused
 from projector.store.sqlite import tenant_deletion as table_erasure
 from streams import Gap, Log, Record, control, keys_of
-from tests.projector.test_projection import dump
-from tests.projector.test_rebuild import command
-from tests.streams.test_control import spoiled
+from tests.support.commands import command
 from tests.support.events import event, events
+from tests.support.logs import spoiled
 from tests.support.servers import Server
+from tests.support.tables import dump
 
 pytestmark = pytest.mark.anyio
 

@@ -1,9 +1,7 @@
 """The projection: any split into batches and any repetition of deliveries give the same tables."""
 
-import json
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,59 +10,8 @@ from hypothesis import strategies as st
 from projector.projection.project import Batch, project
 from projector.store.sqlite.store import SqliteStore
 from streams import Record
-from tests.support.events import event
-
-TABLES = {
-    "events": "tenant_id, position",
-    "event_sessions": "tenant_id, first_position",
-    "identity_links": "tenant_id, one, other",
-    "quarantine": "tenant_id, position",
-    "tombstones": "tenant_id, position",
-    "suppressions": "tenant_id, salt, name",
-    "checkpoints": "tenant_id",
-}
-
-
-def dump(store: SqliteStore) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of the live tables."""
-    with store.reading() as connection:
-        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY {key}").fetchall() for table, key in TABLES.items()}
-
-
-def record(position: int, **members: Any) -> Record:
-    return Record(position, 1_767_261_600_000_000 + position, 1, event(**members).body)
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> list[Record]:
-    """A log with sessions that interleave, times out of order, names that come twice with the same or other content, records
-    that no door would have let in, and notes that drop what is in quarantine, was dropped before, is a row, or comes later."""
-    bodies = st.one_of(
-        st.builds(
-            lambda **members: event(**members).body,
-            session_id=st.sampled_from(["S1", "S12", "é"]),
-            event_type=st.sampled_from(["2x", "x", "view"]),
-            timestamp=st.sampled_from([f"2026-01-01T10:00:0{i}Z" for i in range(5)]),
-            event_id=st.one_of(st.none(), st.sampled_from(["a", "b"])),
-            n=st.integers(0, 1),
-        ),
-        st.sampled_from([b"", b"[]", b"{}", b"\xff", b'{"session_id": "S1"}', event().body.replace(b"{}", b"[]")]),
-    )
-    found = []
-    for i in range(1, draw(st.integers(1, 40)) + 1):
-        version = draw(st.sampled_from([1, 1, 1, 1, 2, 0]))
-        if version == 2 and draw(st.integers(0, 3)):
-            found.append(
-                control_record(i, *draw(st.lists(st.integers(1, max(1, i - draw(st.integers(0, 1)))), min_size=1, max_size=8)))
-            )
-        else:
-            found.append(Record(i, i, version, draw(bodies)))
-    return found
-
-
-def control_record(position: int, *positions: int) -> Record:
-    """A record that is a note."""
-    return Record(position, position, 2, json.dumps({"action": "drop", "positions": positions}).encode())
+from tests.support.records import control_record, logs, record
+from tests.support.tables import dump, dump_memory
 
 
 def deliveries(log: list[Record], chance: random.Random) -> Iterator[Batch]:
@@ -97,13 +44,6 @@ def test_any_split_and_any_repetition_give_the_same_tables(log: list[Record], se
             assert pieces.apply([batch]) == [not stale]
 
         assert dump_memory(pieces) == dump_memory(whole)
-
-
-def dump_memory(store: SqliteStore) -> dict[str, list[tuple[Any, ...]]]:
-    with store.transaction():
-        return {
-            table: store._connection.execute(f"SELECT * FROM {table} ORDER BY {key}").fetchall() for table, key in TABLES.items()
-        }
 
 
 @settings(deadline=None, max_examples=60)

@@ -15,13 +15,13 @@ from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
 from streams import Log, control, keys_of
-from tests.projector.test_projection import dump
-from tests.projector.test_rebuild import command
-from tests.streams.test_control import quarantined, spoiled
+from tests.support.commands import command
 from tests.support.events import event, events
 from tests.support.http import process_of
+from tests.support.logs import spoiled
 from tests.support.proxy import until
 from tests.support.servers import Server
+from tests.support.tables import dump, quarantined
 
 pytestmark = pytest.mark.anyio
 

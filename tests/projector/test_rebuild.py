@@ -1,11 +1,7 @@
 """The rebuild: the tables come from the log again while everything runs, and nobody sees fewer rows than before."""
 
 import asyncio
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +14,13 @@ from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.errors import OtherProjection, RebuildRunning
 from streams import Log, LogSummary, keys_of
-from tests.projector.test_projection import dump
+from tests.support.commands import command
 from tests.support.events import event, events
+from tests.support.logs import filled
 from tests.support.servers import Server
+from tests.support.tables import dump
 
 pytestmark = pytest.mark.anyio
-
-
-async def filled(log: Log, worker: Worker, count: int = 50) -> None:
-    """Two tenants with events, a late duplicate and a late conflict each, all applied."""
-    for tenant in ("acme", "beta"):
-        await log.append(tenant, [*events(count), event(event_id="a", n=1)])
-        await log.connection.call("DEL", *await log.connection.call("KEYS", f"*dedup:{tenant}:*"))
-        await log.append(tenant, [*events(3), event(event_id="a", n=2)])
-    await worker.run_to_end()
 
 
 async def differences(log: Log, store: SqliteStore) -> list[str]:
@@ -353,12 +342,3 @@ async def test_status_counts_what_there_is(server: Server, log: Log, store: Sqli
     assert (beta.records, beta.lag_records, beta.lag_seconds) == (55, 0, 0.0)
     printed = command(server, store, "status")
     assert "acme" in printed.stdout and "56" in printed.stdout
-
-
-def command(server: Server, store: SqliteStore, *arguments: str, **environment: str) -> Any:
-    """A command of the projector, as a person would start it."""
-    return subprocess.run(
-        [sys.executable, "-m", "projector", *arguments],
-        env=os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "COLUMNS": "200"} | environment,
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60,
-    )  # fmt: skip

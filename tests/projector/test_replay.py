@@ -19,10 +19,10 @@ from projector.rebuild.verify import verify
 from projector.store.errors import StoreUnavailable
 from streams import Gap, Log, LogUnavailable
 from streams.log import PAGE_BYTES
-from tests.projector.test_projection import dump
 from tests.support.events import event, events
 from tests.support.proxy import until
 from tests.support.servers import Server
+from tests.support.tables import dump
 
 pytestmark = pytest.mark.anyio
 

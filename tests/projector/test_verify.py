@@ -13,9 +13,10 @@ from projector.live.worker import Worker
 from projector.rebuild import replay
 from projector.rebuild.verify import Since, verify
 from streams import Log, keys_of
-from tests.projector.test_rebuild import command, filled
+from tests.support.commands import command
 from tests.support.events import event, events
 from tests.support.http import environment
+from tests.support.logs import filled
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio

@@ -25,11 +25,12 @@ from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_deletion
 from streams.errors import ArchiveMoved, DamagedArchive
-from streams.tiering.archiver import Archiver
 from streams.tiering.recover import HistoryDiffers, recover
 from streams.tiering.verify import problems
+from tests.support.archives import archiver
 from tests.support.events import event, events
 from tests.support.http import ROOT, environment
+from tests.support.records import records_of
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -48,19 +49,11 @@ async def log(server: Server, url: str) -> object:
         yield log
 
 
-def archiver(log: Log, *, lease_owner: str = "test", hot_seconds: float = 0, hot_records: int = 10**9) -> Archiver:
-    return Archiver(log, Archive(log.archive_url), lease_owner=lease_owner, hot_seconds=hot_seconds, hot_records=hot_records)
-
-
-async def everything(log: Log, tenant: str = TENANT, after: int = 0) -> list[Record]:
-    return [record async for page in log.read(tenant, after) for record in page]
-
-
 async def filled(log: Log, worker: Worker, count: int) -> list[Record]:
     """That many records, applied; what they are."""
     await log.append(TENANT, events(count))
     await worker.run_to_end()
-    return await everything(log)
+    return await records_of(log)
 
 
 def files(url: str, tenant: str = TENANT) -> list[Path]:
@@ -117,8 +110,8 @@ async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log:
 
     assert (done.records, done.trimmed, done.stuck) == (1_199, 1_199, {})
     assert server.client.xlen(keys_of(TENANT).log) == 1  # by the newest a log is known
-    assert await everything(log) == before
-    assert await everything(log, after=700) == before[700:]
+    assert await records_of(log) == before
+    assert await records_of(log, after=700) == before[700:]
     assert [record async for page in log.read(TENANT, 10, through=20) for record in page] == before[10:20]
     assert await log.find(TENANT, 5) == before[4] and await log.find(TENANT, 1_200) == before[-1]
     [summary] = await log.summaries()
@@ -145,7 +138,7 @@ async def test_places_are_found_with_each_segment_read_once(
     found = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("nobody", 1)])
     segments = [path for path in reads if path.endswith(".parquet")]
 
-    there = [*before, *await everything(log, after=1_000)]
+    there = [*before, *await records_of(log, after=1_000)]
     assert found[:-2] == [there[position - 1] if 0 < position <= 1_100 else None for position in positions]
     assert [record and record.position for record in found[-2:]] == [7, None]
     assert sorted(segments) == sorted(map(str, [*files(url), *files(url, "globex")]))
@@ -162,7 +155,7 @@ async def test_the_log_goes_on_behind_what_has_left(log: Log, worker: Worker) ->
     assert [receipt.status for receipt in receipts] == ["duplicate"] * 50 + ["accepted"]
     assert receipts[-1].position == 51
     assert again.records == 1
-    assert (await everything(log))[:50] == before and len(await everything(log)) == 51
+    assert (await records_of(log))[:50] == before and len(await records_of(log)) == 51
 
 
 async def test_what_is_hot_stays(log: Log, worker: Worker) -> None:
@@ -206,7 +199,7 @@ async def test_many_passes_leave_few_files(log: Log, worker: Worker, url: str) -
         await archiver(log).run_once()
 
     assert len(files(url)) <= 6
-    assert [record.position for record in await everything(log)] == list(range(1, 201))
+    assert [record.position for record in await records_of(log)] == list(range(1, 201))
     assert [problem async for problem in problems(log)] == []
 
 
@@ -226,12 +219,12 @@ async def test_entries_that_others_wrote_go_along(server: Server, log: Log, work
     server.client.xadd(keys_of(TENANT).log, fields, id="4-0")
     await log.append(TENANT, [event(session_id="new")])
     await worker.run_to_end()
-    before = await everything(log)
+    before = await records_of(log)
 
     done = await archiver(log).run_once()
 
     assert done.stuck == {}
-    assert await everything(log) == before and len(before) == 5
+    assert await records_of(log) == before and len(before) == 5
     assert server.client.xlen(keys_of(TENANT).log) == 1
 
 
@@ -266,12 +259,12 @@ async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
 
     died = await asyncio.to_thread(once, FAILPOINT=point)
     assert died.returncode == 137, died.stderr
-    assert await everything(log) == before
+    assert await records_of(log) == before
     server.client.delete(keys_of(TENANT).archiving)  # as its lease would end
     again = await asyncio.to_thread(once)
 
     assert again.returncode == 0, again.stderr
-    assert await everything(log) == before
+    assert await records_of(log) == before
     assert server.client.xlen(keys_of(TENANT).log) == 1
     assert [problem async for problem in problems(log)] == []
 
@@ -291,7 +284,7 @@ async def test_a_file_that_an_archiver_left_is_removed_by_the_next_when_it_is_ol
     await archiver(log).run_once()
 
     assert not old.exists() and young.exists() and named[0] in files(url)
-    assert len(await everything(log)) == 21
+    assert len(await records_of(log)) == 21
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.before.json"])
@@ -362,7 +355,7 @@ async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, wo
     async def read() -> list[int]:
         dedup_keys: list[int] = []
         while not stop.is_set():
-            positions = [record.position for record in await everything(log)]
+            positions = [record.position for record in await records_of(log)]
             assert positions == list(range(1, len(positions) + 1))
             assert not dedup_keys or len(positions) >= dedup_keys[-1]
             dedup_keys.append(len(positions))
@@ -459,7 +452,7 @@ async def test_a_damaged_segment_is_found_and_named(
 
     [problem] = [problem async for problem in problems(log)]
     with pytest.raises(Gap, match="positions 1 to 499"):
-        await everything(log)
+        await records_of(log)
     with pytest.raises((RebuildRefused, Gap), match="1 to 499"):
         await rebuild(log, store)
 
@@ -511,7 +504,7 @@ async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplic
     assert [receipt.status for receipt in receipts] == ["duplicate"] * 899 + ["accepted"]
     assert [receipt.position for receipt in receipts] == list(range(1, 901))
     assert again.last == 900
-    assert (await everything(log))[:899] == before[:899]
+    assert (await records_of(log))[:899] == before[:899]
     assert [problem async for problem in problems(log)] == []
     with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
         await Worker(log, new, lease_owner="test:2", lease_seconds=0.5).run_to_end()

@@ -23,8 +23,9 @@ from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
 from streams.errors import ArchiveUnavailable, DamagedArchive
 from streams.tiering.verify import problems
-from tests.streams.test_archive import archiver, everything
+from tests.support.archives import archiver
 from tests.support.events import event, events
+from tests.support.records import records_of
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -125,14 +126,14 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
         for tenant in ("acme", "globex"):
             await log.append(tenant, events(300))
         await worker.run_to_end()
-        before = await everything(log)
+        before = await records_of(log)
         done = await archiver(log).run_once()
         await log.append("acme", [event(session_id="new")])
         await worker.run_to_end()
         await archiver(log).run_once()
 
         assert (done.records, done.stuck) == (598, {})
-        assert (await everything(log))[:300] == before
+        assert (await records_of(log))[:300] == before
         assert server.client.xlen(keys_of("acme").log) == 1
         await rebuild(log, store)
         assert [difference async for difference in verify(log, store)] == []
@@ -155,7 +156,7 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
             worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
             await log.append("acme", events(200))
             await worker.run_to_end()
-            before = await everything(log)
+            before = await records_of(log)
             admission.harmed, admission.how = harmed, how
             if how == "upload":
                 with pytest.raises((ArchiveUnavailable, OSError)):
@@ -168,7 +169,7 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
 
             await archiver(log).run_once()
 
-            assert await everything(log) == before
+            assert await records_of(log) == before
             assert server.client.xlen(keys_of("acme").log) == 1
             assert [problem async for problem in problems(log)] == []
     finally:
@@ -219,5 +220,5 @@ async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteSt
         named = [one["Key"].rpartition("/")[2] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert (cleaned.segments, [one.erasures for one in manifest.segments], len(manifest.erasures)) == (1, [1], 1)
         assert manifest.segments[0].name in named and before.name not in named
-        assert not [record for record in await everything(log, "acme") if b"c4n4ry" in record.body]
+        assert not [record for record in await records_of(log, "acme") if b"c4n4ry" in record.body]
         assert [problem async for problem in problems(log)] == []

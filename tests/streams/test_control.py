@@ -18,31 +18,18 @@ from streams import Connection, Log, LogUnavailable, TenantDeleted, control, key
 from streams.erasure import tenant_deletion
 from streams.errors import LogFull
 from streams.keys import ready_key
-from tests.projector.test_projection import dump
 from tests.support.events import event, events
 from tests.support.http import Door, opened, process_of
+from tests.support.logs import spoiled
 from tests.support.proxy import until
 from tests.support.servers import Server
+from tests.support.tables import dump, quarantined
 
 pytestmark = pytest.mark.anyio
 
 
-async def spoiled(server: Server, log: Log, tenant: str = "acme", bad: int = 3) -> None:
-    """A log of 5 events, some records that are none, and a late event of a known name with other content."""
-    await log.append(tenant, [*events(4), event(event_id="a", n=1)])
-    for i in range(bad):
-        body = {"event": f"no event {i}", "received_at_us": 7, "version": 1}
-        server.client.xadd(keys_of(tenant).log, body, id=f"{6 + i}-0")
-    server.client.delete(*server.client.keys(f"*:dedup:{tenant}:*"))
-    await log.append(tenant, [event(event_id="a", n=2)])
-
-
 async def differences(log: Log, store: SqliteStore) -> list[str]:
     return [difference async for difference in verify(log, store)]
-
-
-def quarantined(store: SqliteStore) -> list[int]:
-    return [row[1] for row in dump(store)["quarantine"]]
 
 
 async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(server: Server, log: Log) -> None:

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from streams import Settings
 from streams.embedded_server import find_server, server_arguments
-from tests.streams.test_settings import clean
+from tests.support.commands import clean
 
 SECONDS = 10.0
 IMPATIENT = "import streams.embedded_server as s; s.LOCK_SECONDS = 0.3; from streams.__main__ import main; main(['serve'])"

@@ -25,13 +25,13 @@ from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Search, Subject
 from streams.tiering.recover import recover
 from streams.tiering.verify import problems
-from tests.api.test_tenant_deletion import everything_in
 from tests.faults.kinds import ERASE_POINTS
-from tests.projector.test_projection import dump, dump_memory
+from tests.support.dumps import everything_in
 from tests.support.events import event, events
 from tests.support.http import environment, opened, process_of, wait_until
 from tests.support.proxy import until
 from tests.support.servers import Server
+from tests.support.tables import dump, dump_memory
 
 pytestmark = pytest.mark.anyio
 

@@ -15,74 +15,7 @@ from projector import SqliteStore
 from projector.projection.project import project
 from streams import Event, Record, Rejected, decode_json, digest_of, event_identity, microseconds, parse_body, parse_event
 from tests.support.events import body, event
-
-NAMED = b'{"session_id":"S1","event_type":"t","timestamp":"2026-01-01T10:00:00Z"'
-
-REFUSED = {
-    "a NUL": rb'"a\u0000b"',
-    "a NUL in a key": rb'{"a\u0000b":1}',
-    "a NUL deep inside": rb'[{"a":["\u0000"]}]',
-    "half a surrogate pair": rb'"\ud800"',
-    "surrogates the wrong way round": rb'"\udc00\ud800"',
-    "a surrogate before an escape": rb'"\ud800\n"',
-    "a surrogate in a key": rb'{"\udfff":1}',
-    "2^63": b"9223372036854775808",
-    "2^63 inside": b"[9223372036854775808]",
-    "-2^63-1": b"-9223372036854775809",
-    "-2^63-1 inside": b'{"a":-9223372036854775809}',
-    "2^64, which some parsers turn into a float": b"18446744073709551616",
-    "2^64 inside": b'{"a":[18446744073709551616]}',
-    "a number of 5,000 digits": b"1" * 5_000,
-    "a number of 5,000 digits inside": b"[-" + b"1" * 5_000 + b"]",
-    "1e999": b"1e999",
-    "-1e999 inside": b"[-1e999]",
-    "NaN": b"NaN",
-    "NaN inside": b"[NaN]",
-    "Infinity": b"Infinity",
-    "-Infinity": b'{"a":-Infinity}',
-    "100 arrays in an object": b"[" * 100 + b"]" * 100,
-    "600 arrays": b"[" * 600 + b"]" * 600,
-    "600 objects": b'{"a":' * 600 + b"1" + b"}" * 600,
-    "200,000 arrays": b"[" * 200_000 + b"]" * 200_000,
-    "bytes that are no UTF-8": b'"\xff"',
-    "a surrogate as UTF-8": b'"\xed\xa0\x80"',
-    "an overlong slash": b'"\xc0\xaf"',
-    "a raw control character": b'"\x01"',
-    "a key twice": b'{"a":1,"a":2}',
-    "a key twice with one value": b'{"a":1,"a":1}',
-    "a key twice, once escaped": rb'{"a":1,"\u0061":2}',
-    "a key twice, deep inside": b'[[{"b":{"a":1,"c":0,"a":2}}]]',
-    "a leading zero": b"01",
-    "a trailing comma": b"[1,]",
-    "a comment": b"1 /* one */",
-}
-
-ACCEPTED = {
-    "the largest integer": b"9223372036854775807",
-    "the smallest integer": b"-9223372036854775808",
-    "the largest integer inside": b"[9223372036854775807]",
-    "minus zero": b"-0.0",
-    "a large float": b"1e308",
-    "a float of 400 digits": b"1" * 300 + b".5",
-    "a float behind 5,000 digits": b"0." + b"1" * 5_000,
-    "less than the least float": b"1e-999",
-    "an escaped emoji": rb'"\ud83d\ude00"',
-    "an emoji": '"😀"'.encode(),
-    "line separators": '"\u2028\u2029\x7f"'.encode(),
-    "escapes": rb'"a\"b\\c\/d\n\t\u0001"',
-    "an empty key": b'{"":1}',
-    "brackets in a string": b'"' + b"[{" * 300 + b'"',
-    "99 arrays in an object": b"[" * 99 + b"]" * 99,
-    "many arrays side by side": b"[" + b",".join([b"[]"] * 500) + b"]",
-    "the same key in different objects": b'[{"a":1},{"a":2}]',
-    "a key that is also a value": b'{"a":"a","b":"b"}',
-    "null": b"null",
-    "digits in a string": b'["' + b"9" * 100 + b'"]',
-}
-
-
-def with_member(value: bytes) -> bytes:
-    return NAMED + b',"x":' + value + b"}"
+from tests.support.json_values import ACCEPTED, NAMED, REFUSED, with_member
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from streams import Connection, Log, LogUnavailable, keys_of, parse_event
 from streams.erasure import tenant_deletion
 from streams.transfer.csv_rows import BadColumns, csv_lines
 from streams.transfer.import_events import History, Line, Refusal, ndjson_lines
-from tests.streams.test_settings import clean, run
-from tests.streams.test_transfer import peak_mib, records_of
+from tests.support.commands import clean, peak_mib, run
 from tests.support.events import body, event, events
 from tests.support.http import wait_until
+from tests.support.records import records_of
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from streams import Progress
-from tests.streams.test_settings import clean
+from tests.support.commands import clean
 
 
 def test_outside_of_a_terminal_a_tenth_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,12 @@
 """A wrong setting stops the start with one sentence that names it; the environment wins over `.env`, `.env` over defaults."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from streams import Record, SettingError, Settings, load_settings
 from streams.archive.store import Archive
+from tests.support.commands import run
 
 WRONG = [
     ("PORT", "0"),
@@ -74,20 +72,6 @@ HALF_CHECKED = [
     ("REDIS_URL", "unix://"),
     ("DEDUP_WINDOW_SECONDS", "0.0001"),
 ]
-
-
-def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command of ours in a folder, with nothing of this process's settings."""
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=clean() | environment, capture_output=True, text=True, timeout=20
-    )
-
-
-def clean() -> dict[str, str]:
-    """This process's environment without settings."""
-    names = set(Settings.__struct_encode_fields__)
-    home = str(Path(__file__).parents[2])
-    return {name: value for name, value in os.environ.items() if name not in names} | {"PYTHONPATH": home}
 
 
 def test_without_any_setting_all_have_defaults() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from streams import Log, keys_of
-from tests.streams.test_settings import clean, run
+from tests.support.commands import clean, run
 from tests.support.events import event, events
 from tests.support.proxy import until
 from tests.support.servers import Server

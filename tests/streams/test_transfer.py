@@ -5,7 +5,6 @@ import base64
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -26,9 +25,10 @@ from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Re
 from streams.erasure import tenant_deletion
 from streams.transfer.format import BadLine, export, line_of, lines_of
 from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
-from tests.streams.test_settings import clean, run
+from tests.support.commands import clean, peak_mib, run
 from tests.support.events import body, event, events
 from tests.support.proxy import Proxy, until
+from tests.support.records import records_of
 from tests.support.servers import BINARIES, Server
 
 pytestmark = pytest.mark.anyio
@@ -79,10 +79,6 @@ async def imported(log: Log, file: bytes) -> Restore:
     restore = restore_of(log)
     await restore.run(file.splitlines(keepends=True))
     return restore
-
-
-async def records_of(log: Log, tenant: str = "acme") -> list[Record]:
-    return [record async for page in log.read(tenant, 0) for record in page]
 
 
 def by_hand(server: Server, after: int) -> None:
@@ -684,18 +680,3 @@ async def test_a_large_log_moves_in_little_memory(server: Server, log: Log, tmp_
     assert (tmp_path / "t.ndjson").stat().st_size > 60_000_000
     assert await log.last_position("acme") == 60_000
     assert max(out, into) < 100
-
-
-def peak_mib(arguments: list[str], folder: Path, environment: dict[str, str]) -> float:
-    """How much memory a command takes at most; it must end well."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streams", *arguments],
-        cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    peak = 0  # not that of getrusage, which is at least this process's own
-    while process.poll() is None:
-        said = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-        peak = int(said[1]) if said else peak
-        time.sleep(0.01)
-    assert process.returncode == 0
-    return peak / 1024

@@ -21,3 +21,7 @@ def events(count: int, *, sessions: int = 3) -> list[Event]:
         event(session_id=f"S{i % sessions}", timestamp=f"2026-01-01T{i // 3600 % 24:02}:{i // 60 % 60:02}:{i % 60:02}Z", n=i)
         for i in range(count)
     ]
+
+
+def numbered(first: int, count: int) -> list[Event]:
+    return [event(session_id=f"S{i % 7}", event_id=f"e{i}", n=i) for i in range(first, first + count)]

@@ -15,6 +15,7 @@ import pytest
 
 from streams import Connection, Event, Log, LogFull, LogRefused, LogUnavailable
 from tests.support.events import event
+from tests.support.needs import needs
 from tests.support.servers import BINARIES, Server
 
 pytestmark = pytest.mark.anyio
@@ -65,13 +66,6 @@ def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TracedSer
     server = TracedServer(request.param, tmp_path / "server")
     yield server
     server.stop()
-
-
-def needs(there: bool, what: str) -> None:
-    """A laptop may lack what a test needs; the machine that decides what lands may not."""
-    if not there:
-        assert "CI" not in os.environ, f"this needs {what}"
-        pytest.skip(f"this needs {what}")
 
 
 async def accepted_until_power_is_lost(server: TracedServer) -> set[int]:

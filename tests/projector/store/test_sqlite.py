@@ -14,7 +14,8 @@ from projector import SqliteStore, StoreUnavailable, open_store
 from projector.projection.project import project
 from projector.store.errors import OtherProjection, StoreReplaced
 from projector.store.sqlite.connection import SAFE_VERSION
-from tests.projector.test_projection import dump, record
+from tests.support.records import record
+from tests.support.tables import dump
 
 
 def test_the_sqlite_in_use_cannot_corrupt_a_wal(store: SqliteStore) -> None:
@@ -26,7 +27,7 @@ def test_four_writers_meet_no_error(tmp_path: Path) -> None:
     path = str(tmp_path / "tables.db")
     program = (
         "import sys; from projector import open_store; from projector.projection.project import project; "
-        "from tests.projector.test_projection import record\n"
+        "from tests.support.records import record\n"
         "with open_store(sys.argv[1]) as store:\n"
         "    for i in range(60):\n"
         "        store.apply([project(sys.argv[2], i, [record(i + 1, n=i, session_id=str(i))], i + 1)])\n"

@@ -11,7 +11,8 @@ from projector.projection.project import Batch, project
 from projector.store.sqlite.staging import Chunk, stage_rows
 from projector.store.sqlite.store import SqliteStore
 from streams import Record
-from tests.projector.test_projection import dump_memory, logs, record
+from tests.support.records import logs, record
+from tests.support.tables import dump_memory
 
 
 def batches_of(log: list[Record], size: int) -> list[Batch]:

@@ -11,7 +11,8 @@ import pytest
 
 from projector import SqliteStore, StoreUnavailable
 from projector.projection.project import project
-from tests.projector.test_projection import dump, record
+from tests.support.records import record
+from tests.support.tables import dump
 
 MIB = 1024 * 1024
 PEAK = """

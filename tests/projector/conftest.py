@@ -1,0 +1,30 @@
+"""What the projector's tests share: a consumer that dies, a worker in a hurry, a server of the test's own."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from projector import SqliteStore
+from projector.live import worker as worker_module
+from streams import Connection, Consumer, Log
+from tests.support.servers import Server
+from tests.support.workers import consumer_of
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker does every few seconds, it does several times a second."""
+    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0.5)
+    monkeypatch.setattr(worker_module, "STUCK_SECONDS", 0.5)
+
+
+@pytest.fixture
+async def own_log(own_server: Server) -> AsyncIterator[Log]:
+    async with Log(Connection(own_server.url)) as log:
+        yield log
+
+
+@pytest.fixture
+def dead(log: Log, store: SqliteStore) -> Consumer:
+    """A projector's consumer that takes and reads, and is never heard of again."""
+    return consumer_of(log, store, "dead")

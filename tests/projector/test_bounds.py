@@ -1,0 +1,143 @@
+"""A worker's batches, its waiting and its idle cost are bounded, whatever the tenants send."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from projector import SqliteStore
+from projector.live import worker as worker_module
+from projector.live.worker import Worker
+from projector.projection.project import Batch
+from streams import PARTITIONS, Consumer, Delivery, Log, ReadRequest, keys_of
+from streams.log import PAGE_BYTES
+from tests.support.events import event, events, numbered
+from tests.support.proxy import until
+from tests.support.servers import Server
+from tests.support.tables import checkpoint_of
+from tests.support.workers import read, running, same_partition, take, until_applied, worker_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore) -> None:
+    tenants = [f"tenant-{i}" for i in range(150)]
+    for tenant in tenants:
+        await log.append(tenant, [event(session_id=f"S{i}", filler="x" * 16_000) for i in range(10)])
+    batch_bytes = 1024 * 1024
+    worker = worker_of(log, store, batch_bytes=batch_bytes, lease_seconds=30.0)
+    read, sizes = worker._consumer.read, []
+
+    async def measured(wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
+        deliveries = await read(wanted)
+        sizes.append(sum(len(record.body) for delivery in deliveries.values() for record in delivery.records))
+        return deliveries
+
+    worker._consumer.read = measured  # type: ignore[method-assign]
+    await worker.run_to_end()  # the group is new to these logs: this one is filled from them
+    for tenant in tenants:
+        await log.append(tenant, [event(session_id=f"T{i}", filler="x" * 16_000) for i in range(10)])
+    sizes.clear()
+    await worker.run_to_end()
+
+    assert all(checkpoint_of(store, tenant) == 20 for tenant in tenants)
+    assert max(sizes) <= 4 * batch_bytes
+
+
+async def test_taking_a_tenant_tells_how_large_its_newest_record_is(
+    server: Server, log: Log, store: SqliteStore, dead: Consumer
+) -> None:
+    await dead.repair([])
+    await log.append("small", [event(filler="x" * 60_000), event(session_id="S2")])
+    await log.append("large", [event(session_id="S2"), event(filler="x" * 60_000)])
+    await log.append("gone", [event()])
+    server.client.xdel(keys_of("gone").log, "1-0")
+
+    taken = await dead.lease(range(PARTITIONS), records=100)
+    sizes = {one.tenant: one.newest_bytes for some in taken.values() for one in some}
+
+    assert 200 < sizes["small"] < 1_000
+    assert 60_000 < sizes["large"] < 61_000
+    assert 0 < sizes["gone"] <= 200
+
+
+async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(
+    log: Log, store: SqliteStore, dead: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(log, store, batch_bytes=1024 * 1024)
+    await worker.sweep()
+    await log.append("acme", [event(session_id=f"S{i}", filler="x" * 60_000) for i in range(300)])
+    await take(dead)
+    await read(dead, 0, 300)
+    apply, sizes = store.apply, []
+
+    def measured(batches: Sequence[Batch]) -> list[bool]:
+        sizes.append(sum(len(row.properties) for batch in batches for row in batch.rows))
+        return apply(batches)
+
+    monkeypatch.setattr(store, "apply", measured)
+    await until_applied(worker, store, 300)
+
+    assert max(sizes) <= 1024 * 1024 + PAGE_BYTES
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_busy_projector_does_not_stop_to_truncate_the_wal(
+    log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0)
+    worker = worker_of(log, store, batch_records=50)
+    await log.append("acme", numbered(0, 2_000))
+    truncated: list[int] = []
+    monkeypatch.setattr(store, "truncate_wal", lambda: truncated.append(checkpoint_of(store)))
+
+    async with running(worker):
+        await until(lambda: checkpoint_of(store) == 2_000 and 2_000 in truncated)
+
+    assert set(truncated) == {0, 2_000}
+
+
+async def test_a_flood_of_one_tenant_does_not_hold_back_another(log: Log, store: SqliteStore) -> None:
+    worker = worker_of(log, store, batch_records=100, lease_seconds=30.0)
+    await worker.sweep()
+    await log.append("acme", numbered(0, 3_000))
+    neighbours = same_partition("acme", 3)
+    for tenant in neighbours:
+        await log.append(tenant, events(2))
+
+    for _ in range(6):
+        worker._ready = set(range(PARTITIONS))
+        await worker.run_once()
+
+    assert [checkpoint_of(store, tenant) for tenant in neighbours] == [2, 2, 2]
+    assert 0 < checkpoint_of(store) < 3_000
+
+
+async def test_the_first_row_of_a_new_tenant_is_there_at_once(log: Log, store: SqliteStore, worker: Worker) -> None:
+    waited = []
+    async with running(worker):
+        await log.append("warm", events(1))
+        await until(lambda: checkpoint_of(store, "warm") == 1)
+        for i in range(5):
+            started = time.monotonic()
+            await log.append(f"new-{i}", events(1))
+            await until(lambda tenant=f"new-{i}": checkpoint_of(store, tenant) == 1)  # type: ignore[misc]
+            waited.append(time.monotonic() - started)
+
+    assert sorted(waited)[2] < 0.1
+
+
+async def test_thousands_of_idle_tenants_cost_next_to_nothing(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await asyncio.gather(*(log.append(f"tenant-{i}", [event()]) for i in range(2_000)))
+    await worker.run_to_end()
+
+    async with running(worker):
+        await asyncio.sleep(0.3)
+        before = server.client.info("stats")["total_commands_processed"]
+        await asyncio.sleep(1.0)  # what is counted is what happens in this time
+        commands = server.client.info("stats")["total_commands_processed"] - before
+
+    assert commands < 1_000

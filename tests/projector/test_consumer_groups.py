@@ -1,0 +1,131 @@
+"""Consumer groups only deliver: destroyed, old, new or shared ones change nothing in the tables."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from projector import SqliteStore
+from projector.live.worker import Worker, group_of
+from streams import PARTITIONS, Log, keys_of, leases_key
+from streams.keys import ready_key
+from tests.support.events import events, numbered
+from tests.support.proxy import until
+from tests.support.servers import Server
+from tests.support.tables import checkpoint_of, count_in_sessions, positions_of, rows_of
+from tests.support.workers import consumer_of, equal_to_the_log, pending_of, read, running, take, until_applied, worker_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_restarts_leave_no_consumers_behind(server: Server, log: Log, store: SqliteStore) -> None:
+    for i in range(50):
+        await log.append("acme", numbered(i * 3, 3))
+        worker = worker_of(log, store, f"host:{i}")
+        if i % 5:
+            await worker.run_to_end()
+        else:  # this one dies with what it was given
+            dead = consumer_of(log, store, f"dead:{i}", lease_seconds=0.001)
+            await worker.sweep()
+            assert await take(dead) == ["acme"]
+            await read(dead, checkpoint_of(store), 2)
+
+    await until_applied(worker_of(log, store, "last"), store, 150)
+
+    assert positions_of(store) == list(range(1, 151))
+    assert len(server.client.xinfo_consumers(keys_of("acme").log, group_of(store))) == 1
+    assert pending_of(server, store) == 0
+    assert server.client.hlen(leases_key(keys_of("acme").partition, group_of(store))) == 0
+
+
+async def test_an_old_log_is_read_from_its_start_by_a_new_database(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await log.append("acme", numbered(0, 3_000))
+
+    await worker.run_to_end()
+    for i in range(5):
+        await log.append("acme", numbered(10_000 + i, 1))
+        await worker.run_to_end()
+
+    assert positions_of(store) == list(range(1, 3_006))
+    assert pending_of(server, store) == 0
+
+
+async def test_a_group_that_was_destroyed_is_made_again_and_leaves_nothing_pending(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
+    await log.append("acme", numbered(0, 500))
+    await worker.run_to_end()
+    await log.append("acme", numbered(500, 500))
+    server.client.xgroup_destroy(keys_of("acme").log, group_of(store))
+
+    await worker.run_to_end()
+    for i in range(5):
+        await log.append("acme", numbered(10_000 + i, 1))
+        await worker.run_to_end()
+
+    assert positions_of(store) == list(range(1, 1_006))
+    assert count_in_sessions(store) == 1_005
+    assert pending_of(server, store) == 0
+
+
+def destroy_group(server: Server, store: SqliteStore) -> None:
+    server.client.xgroup_destroy(keys_of("acme").log, group_of(store))
+
+
+async def test_a_group_destroyed_under_load_costs_no_record(own_server: Server, own_log: Log, store: SqliteStore) -> None:
+    worker = worker_of(own_log, store)
+    async with running(worker):
+        for i in range(30):
+            await own_log.append("acme", numbered(i * 20, 20))
+            if i % 10 == 5:
+                destroy_group(own_server, store)
+        await until(lambda: checkpoint_of(store) == 600)
+
+    assert positions_of(store) == list(range(1, 601))
+    assert count_in_sessions(store) == 600
+    await equal_to_the_log(own_log, store)
+
+
+async def test_two_databases_on_one_log_do_not_disturb_each_other(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
+) -> None:
+    with SqliteStore(str(tmp_path / "other.db"), cache_mib=8) as other_store:
+        other = worker_of(log, other_store)
+        assert group_of(other_store) != group_of(store)
+        for i in range(4):
+            await log.append("acme", numbered(i * 5, 5))
+            await (worker if i % 2 else other).run_to_end()
+
+        await worker.run_to_end()
+        await other.run_to_end()
+
+        assert positions_of(store) == positions_of(other_store) == list(range(1, 21))
+        assert pending_of(server, store) == pending_of(server, other_store) == 0
+
+
+async def test_two_workers_of_one_group_apply_each_record_once(log: Log, store: SqliteStore, tmp_path: Path) -> None:
+    tenants = [f"tenant-{i}" for i in range(40)]
+    with SqliteStore(store.path, cache_mib=8) as same:
+        one, other = worker_of(log, store, "one", batch_records=200), worker_of(log, same, "other", batch_records=200)
+        async with running(one), running(other):
+            for turn in range(4):
+                await asyncio.gather(*(log.append(tenant, numbered(turn * 20, 20)) for tenant in tenants))
+            await until(lambda: all(checkpoint_of(store, tenant) == 80 for tenant in tenants))
+
+    assert rows_of(store) == [(tenant, position) for tenant in sorted(tenants) for position in range(1, 81)]
+    assert count_in_sessions(store) == 40 * 80
+    assert rows_of(store, "SELECT sum(late_duplicates) FROM checkpoints") == [(0,)]
+    await equal_to_the_log(log, store)
+
+
+async def test_a_lost_ready_set_is_repaired(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    await worker.sweep()
+    await log.append("acme", events(5))
+    assert server.client.delete(ready_key(keys_of("acme").partition, group_of(store))) == 1
+
+    assert await worker.run_once() == 0
+    await worker.sweep()
+    worker._ready = set(range(PARTITIONS))
+    assert await worker.run_once() == 5
