@@ -172,7 +172,7 @@ async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    ("removed", "before", "hole"),
+    ("removed", "before", "gap"),
     [
         ([4], [1, 2, 3], (4, 4)),
         ([1], [], (1, 1)),
