@@ -81,20 +81,21 @@ async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[
     waiting = iter(packed)
     async with Connection(f"unix://{socket}") as connection:
         await connection.call("SCRIPT", "LOAD", script("append").text)
-    opened, finished = [], []
+    opened: list[AppendClient] = []
+    finished: list[asyncio.Future[None]] = []
     for _ in range(min(connections, len(packed))):
         finished.append(loop.create_future())
-        made = await loop.create_unix_connection(lambda: AppendClient(waiting, finished[-1]), socket)
-        opened.append(made[1])
+        _, client = await loop.create_unix_connection(lambda: AppendClient(waiting, finished[-1]), socket)
+        opened.append(client)
     started = time.perf_counter()
-    for connection in opened:
-        connection.send()
+    for client in opened:
+        client.send()
     async with asyncio.timeout(LIMIT_SECONDS):
         await asyncio.gather(*finished)
     seconds = time.perf_counter() - started
-    for connection in opened:
-        connection.transport.abort()
-    return seconds, sum(connection.accepted for connection in opened)
+    for client in opened:
+        client.transport.abort()
+    return seconds, sum(client.accepted for client in opened)
 
 
 async def act(plan: dict[str, Any]) -> dict[str, Any]:

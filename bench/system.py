@@ -100,7 +100,8 @@ class System:
     def start_api(self, **environment: str) -> int:
         """Run the API; its port."""
         port = free_port()
-        process = self.start("api", PORT=str(port), NEW_TENANTS_PER_SECOND="100000", **environment)
+        settings: dict[str, Any] = {"NEW_TENANTS_PER_SECOND": "100000"} | environment
+        process = self.start("api", PORT=str(port), **settings)
         self.wait_for(process, lambda: _listens(port))
         return port
 

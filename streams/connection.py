@@ -106,7 +106,7 @@ class Connection:
         """A connection, retried within the budget: nothing has been sent yet."""
         while True:
             try:
-                connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                connection: AbstractConnection = await self._pool.get_connection()
                 self._connect_error = ""
                 return connection
             except (RedisError, OSError) as error:

@@ -172,7 +172,7 @@ async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
     answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
 
     ends = {summary.tenant: summary.last for summary in await door.log.summaries()}
-    if act not in ROLES[role]:  # type: ignore[index]
+    if act not in ROLES[role]:
         assert_refused(answer, 403, "role-insufficient")
         assert ends == {"acme": 3}
     elif act == "append":
@@ -194,7 +194,7 @@ def status_of(api: Api, key: str) -> int:
 
 def test_a_key_is_made_used_listed_and_revoked_on_every_process(own_server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    keys = {"AUTH": "keys", "DATA_DIR": folder}
+    keys: dict[str, Any] = {"AUTH": "keys", "DATA_DIR": folder}
     with running(own_server, tmp_path / "one", **keys) as one, running(own_server, tmp_path / "other", **keys) as other:
         made = key_command(folder, "create", "acme", "--label", "the shop")
         secret = made.stdout.strip()
@@ -350,7 +350,7 @@ def test_open_to_everybody_is_not_started_unless_it_is_meant(tmp_path: Path, hos
 
 @pytest.mark.parametrize("settings", [{"ALLOW_OPEN_ACCESS": "1"}, {"AUTH": "keys"}], ids=str)
 def test_it_is_started_for_everybody_when_that_is_meant_or_keys_are_needed(
-    own_server: Server, tmp_path: Path, settings: dict[str, str]
+    own_server: Server, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     with running(own_server, tmp_path / "data", HOST="0.0.0.0", **settings) as api:
         assert httpx.get(f"{api.url}/healthz").status_code == 200

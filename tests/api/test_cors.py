@@ -141,7 +141,7 @@ def refused(api: Api, raw: str) -> tuple[int, httpx.Headers]:
             received += chunk
     head, _, rest = received.partition(b"\r\n\r\n")
     status, *lines = head.split(b"\r\n")
-    headers = httpx.Headers([tuple(line.split(b": ", 1)) for line in lines])
+    headers = httpx.Headers([(name, value) for name, _, value in (line.partition(b": ") for line in lines)])
     assert int(headers["content-length"]) == len(rest)
     return int(status.split()[1]), headers
 

@@ -297,7 +297,8 @@ async def test_of_a_batch_goes_in_what_fits(door: Door, sent: list[Any], status:
 async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_help(door: Door) -> None:
     await door.post(members(3))
 
-    answers = [await door.post(sent) for sent in (members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2))]
+    bodies: list[Any] = [members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2)]
+    answers = [await door.post(sent) for sent in bodies]
 
     assert [answer.status_code for answer in answers] == [429, 429, 422, 200]
 

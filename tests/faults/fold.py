@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import redis
 from pyarrow import parquet
@@ -50,7 +50,7 @@ def read_logs(client: redis.Redis, archive: Path) -> dict[str, list[Entry]]:
     """Every tenant's log. Raises Violation when an entry is not what the contract says."""
     logs = {}
     for tenant, key in sorted(log_keys(client).items()):
-        entries = client.xrange(key)
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], client.xrange(key))
         if any(set(fields) != {b"event", b"received_at_us", b"version"} for _, fields in entries):
             raise Violation(f"{tenant}: an entry has other fields than event, received_at_us, version")
         live = [

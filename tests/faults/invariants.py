@@ -179,7 +179,8 @@ def count_problems(client: redis.Redis, logs: dict[str, list[Entry]], journal: J
 def seen_problems(client: redis.Redis, logs: dict[str, list[Entry]]) -> Iterator[str]:
     """Claims without their event."""
     keys = list(client.scan_iter(match="*:dedup:*", count=10_000))
-    for key, value in zip(keys, client.mget(keys) if keys else [], strict=True):
+    values: list[Any] = client.mget(keys) if keys else []
+    for key, value in zip(keys, values, strict=True):
         tenant, _, event_hash = key.decode().split(":dedup:", 1)[1].rpartition(":")
         log = logs.get(tenant, [])
         for claim in (value or b"").decode().split():

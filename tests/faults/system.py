@@ -117,7 +117,7 @@ class System:
         for name in names:
             self.kill(name)
         for name in names:
-            await until(lambda name=name: self.processes[name].poll() is not None, 5, f"{name} does not die", self)
+            await until(has_ended(self.processes[name]), 5, f"{name} does not die", self)
             self._note_end(name, self.processes[name])
 
     def release(self, *names: str) -> None:
@@ -186,7 +186,7 @@ class System:
         for process in self.processes.values():
             self.signal(process.pid, signal.SIGTERM)
         for name, process in self.processes.items():
-            await until(lambda process=process: process.poll() is not None, 8, f"{name} does not end at SIGTERM", self)
+            await until(has_ended(process), 8, f"{name} does not end at SIGTERM", self)
             if process.returncode not in (0, -signal.SIGTERM):
                 raise Violation(f"{name} ended at SIGTERM with status {process.returncode}: {self.tail(name)}")
 
@@ -236,6 +236,11 @@ class System:
         """The end of what a process said."""
         path = self.folder / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
+    """The question whether a process has ended."""
+    return lambda: process.poll() is not None
 
 
 async def until(happened: Callable[[], bool], seconds: float, otherwise: str, system: System) -> None:

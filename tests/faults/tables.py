@@ -129,9 +129,11 @@ async def _with_quarantine(scene: Scene) -> str:
     while time.monotonic() < deadline:
         with contextlib.suppress(pysqlite3.Error):
             with scene.system.snapshot() as connection:
-                found = [tenant for (tenant,) in connection.execute("SELECT DISTINCT tenant_id FROM quarantine ORDER BY 1")]
-            if found:
-                return scene.rng.choice(found)
+                tenants = [
+                    str(tenant) for (tenant,) in connection.execute("SELECT DISTINCT tenant_id FROM quarantine ORDER BY 1")
+                ]
+            if tenants:
+                return scene.rng.choice(tenants)
         await asyncio.sleep(0.05)
     return scene.rng.choice(TENANTS)
 

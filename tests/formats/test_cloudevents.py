@@ -31,9 +31,9 @@ def event(**more: Any) -> dict[str, Any]:
     return {name: value for name, value in (known | more).items() if value is not None}
 
 
-async def post(door: Door, content: Any, **headers: str | bytes) -> httpx.Response:
+async def post(door: Door, content: Any, **headers: Any) -> httpx.Response:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
     return await door.client.post(PATH, content=body, headers={"Authorization": "Bearer acme"} | named)
 
 

@@ -269,7 +269,7 @@ async def test_whatever_a_route_takes_for_a_key_is_not_logged(caplog: pytest.Log
     async def drop(message: Any) -> None:
         pass
 
-    scope = {"type": "http", "method": "GET", "raw_path": b"/of-another-server/i", "headers": [], "client": None}
+    scope: Scope = {"type": "http", "method": "GET", "raw_path": b"/of-another-server/i", "headers": [], "client": None}
     with caplog.at_level(logging.INFO):
         await RequestIds(refuses, access_log=True)(scope, drop, drop)  # type: ignore[arg-type]
 

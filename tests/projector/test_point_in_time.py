@@ -148,8 +148,11 @@ async def test_one_that_comes_meanwhile_keeps_its_file(
     received(server, "acme", [0, 1, 2])
     out = tmp_path / "out.db"
 
+    def appear(done: int, total: int) -> None:
+        out.write_text("theirs")
+
     with pytest.raises(OutputExists):
-        await write(log, store, str(out), Cut(), progress=lambda done, total: out.write_text("theirs") and None)
+        await write(log, store, str(out), Cut(), progress=appear)
 
     assert out.read_text() == "theirs"
     assert list(tmp_path.glob("out.db.*")) == []

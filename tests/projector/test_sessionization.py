@@ -114,7 +114,7 @@ def sessions_in(store: SqliteStore) -> list[Session]:
         ).fetchall():
             events = store.execute(of_session, (tenant, first)).fetchall()
             assert (min(events)[0], len(events)) == (first, session[3])
-            found.append(Session(*session, tuple(sorted(event_id for _, event_id in events))))
+            found.append(Session._make([*session, tuple(sorted(event_id for _, event_id in events))]))
         [(counted,)] = store.execute("SELECT count(*) FROM events WHERE session_position <> 0").fetchall()
     assert counted == sum(one.event_count for one in found), "an event stands at a session that is not there"
     return sorted(found)
@@ -352,6 +352,13 @@ def test_identities_that_are_too_many_are_each_alone(store: SqliteStore, size: i
     assert users == ({"shared"} if size == ACTOR_LIMIT_IDENTITIES else {None})
 
 
+PLACEHOLDERS: list[Any] = [
+    *(None, "", " ", "null", "NULL", "nil", "None", "undefined", "NaN", "0", 0, -1, "-1", "anonymous", "Guest"),
+    *("unknown", "true", False, True, "[object Object]", "00000000-0000-0000-0000-000000000000", 1.5, [], {}),
+    *("é" * 128 + "x", "u\0"),
+]
+
+
 @pytest.mark.parametrize(
     ("members", "named"),
     [
@@ -359,21 +366,14 @@ def test_identities_that_are_too_many_are_each_alone(store: SqliteStore, size: i
         ({"anonymous_id": "a"}, (None, "a", "a:a")),
         ({"user_id": 17}, ("17", None, "u:17")),
         ({"user_id": "é" * 128}, ("é" * 128, None, "u:" + "é" * 128)),
-        *(
-            ({"user_id": no_one, "anonymous_id": "a"}, (None, "a", "a:a"))
-            for no_one in (
-                *(None, "", " ", "null", "NULL", "nil", "None", "undefined", "NaN", "0", 0, -1, "-1", "anonymous", "Guest"),
-                *("unknown", "true", False, True, "[object Object]", "00000000-0000-0000-0000-000000000000", 1.5, [], {}),
-                *("é" * 128 + "x", "u\0"),
-            )
-        ),
+        *(({"user_id": placeholder, "anonymous_id": "a"}, (None, "a", "a:a")) for placeholder in PLACEHOLDERS),
         ({"user_id": "guest"}, (None, None, None)),
         ({"nested": {"user_id": "u"}, "product_id": "p"}, (None, None, None)),
         ({}, (None, None, None)),
     ],
     ids=lambda members: str(members)[:40],
 )
-def test_a_word_for_no_one_names_nobody(members: dict[str, Any], named: tuple[str | None, ...]) -> None:
+def test_a_placeholder_identifies_nobody(members: dict[str, Any], named: tuple[str | None, ...]) -> None:
     found = named_in(json.dumps(members, ensure_ascii=False))
 
     assert (found.user_id, found.anonymous_id, found.identity) == tuple(name or "" for name in named)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,10 @@ async def test_how_far_it_is_is_said_and_ends_at_all(
     await filled(log, worker)
     said: dict[str, list[tuple[int, int]]] = {"replaying": [], "comparing": []}
 
-    stages = {name: lambda done, total, name=name: said[name].append((done, total)) for name in said}
-    async for _ in verify(log, store, **stages):
+    def note(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: said[stage].append((done, total))
+
+    async for _ in verify(log, store, replaying=note("replaying"), comparing=note("comparing")):
         pass
 
     assert {name: steps[-1] for name, steps in said.items()} == {"replaying": (110, 110), "comparing": (110, 110)}

