@@ -9,17 +9,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api.auth.admission import Admission
-from api.auth.registry import Registry
-from api.auth.tokens import TokenVerifier
-from api.formats import FOREIGN
+from api.auth import Admission, Registry, TokenVerifier
+from api.formats import FOREIGN_ROUTES
 from api.health import Safety, healthz, readyz
-from api.http.body import BodyBudget
-from api.http.cors import Cors
-from api.http.problems import HANDLERS
-from api.http.request_ids import RequestIds
-from api.ingest.foreign import PostForeign
-from api.ingest.native import PostEvents
+from api.http import HANDLERS, BodyBudget, Cors, RequestIds
+from api.ingest import PostEvents, PostForeign
 from api.metrics import Metrics, get_metrics
 from api.openapi.document import document_of, openapi
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
@@ -28,11 +22,6 @@ from streams import Connection, Log, Settings
 
 log_of_api = logging.getLogger("api")
 
-FOREIGN_ROUTES = [
-    Route(foreign.path + slash, PostForeign(foreign), methods=foreign.methods, include_in_schema=not slash)
-    for foreign in FOREIGN
-    for slash in ("", "/")
-]
 ROUTES = [
     Route("/api/events", PostEvents(), methods=["POST"]),
     Route("/api/events", get_events, methods=["GET"]),
@@ -44,7 +33,11 @@ ROUTES = [
     Route("/openapi.json", openapi, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/metrics", get_metrics, methods=["GET"]),
-    *FOREIGN_ROUTES,
+    *(
+        Route(foreign.path + slash, PostForeign(foreign), methods=foreign.methods, include_in_schema=not slash)
+        for foreign in FOREIGN_ROUTES
+        for slash in ("", "/")
+    ),
 ]
 BUSY_SECONDS = 1.0  # the API writes only when keys were used, which can wait
 EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from api.auth.credentials import credential_of
 from api.health import parse_info
-from api.http.problems import Problem
+from api.http import Problem
 from projector import SqliteStore, TenantStatus, status
 from streams import Log, Settings
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.problems import Problem
+from api.http import Problem
 from projector import Filters, Place, SqliteStore
 from projector.store.sqlite import queries
 from streams import INTEGER_LIMIT, Log, Rejected, control, event_identity, microseconds, parse_body

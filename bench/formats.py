@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlencode
 
-from api.formats import Format, Parts
+from api.formats import ForeignRequest, Format
 from api.formats.amplitude import AMPLITUDE
 from api.formats.cloudevents import CLOUDEVENTS
 from api.formats.mixpanel import EVENTS as MIXPANEL
@@ -28,8 +28,8 @@ TIME = "2026-01-01T10:00:00.123456+00:00"
 def formats(say: Callable[[str], None], *, quick: bool) -> list[Figure]:
     """What parsing and mapping an event of each foreign format costs, in microseconds."""
     figures = []
-    for name, (format, parts) in BATCHES.items():
-        costs = [_event_us(format, parts) for _ in range(20 if quick else 400)]
+    for name, (format, request) in BATCHES.items():
+        costs = [_event_us(format, request) for _ in range(20 if quick else 400)]
         say(f"formats: {name} {median(costs):.1f} µs")
         spread = (min(costs), max(costs))
         what = f"an event of {name}'s, parsed and mapped, µs"
@@ -37,25 +37,25 @@ def formats(say: Callable[[str], None], *, quick: bool) -> list[Figure]:
     return figures
 
 
-def _event_us(format: Format, parts: Parts) -> float:
+def _event_us(format: Format, request: ForeignRequest) -> float:
     gc.collect()
     began = time.process_time()
-    envelope = format.open(parts)
-    for message in envelope.messages:
-        format.event_of(message, envelope)
+    opened = format.open(request)
+    for message in opened.messages:
+        format.event_of(message, opened)
     return (time.process_time() - began) / MESSAGES * 1e6
 
 
 # -- batches as the SDKs for Python send them --------------------------------------------------------------------------
 
 
-def _batch(body: Any, **path: str) -> Parts:
+def _batch(body: Any, **path: str) -> ForeignRequest:
     """A request with a body."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Parts(path, b"", {}, raw, (SENT_MS + 1_000) * 1_000)
+    return ForeignRequest(path, b"", {}, raw, (SENT_MS + 1_000) * 1_000)
 
 
-def _segment() -> Parts:
+def _segment() -> ForeignRequest:
     message = {
         "integrations": {},
         "anonymousId": None,
@@ -70,7 +70,7 @@ def _segment() -> Parts:
     return _batch({"batch": [message] * MESSAGES, "sentAt": TIME, "writeKey": "acme"}, call="batch")
 
 
-def _posthog() -> Parts:
+def _posthog() -> ForeignRequest:
     properties = {
         "total": 12.5,
         "plan": "pro",
@@ -88,7 +88,7 @@ def _posthog() -> Parts:
     return _batch({"api_key": "acme", "batch": [message] * MESSAGES, "sent_at": TIME})
 
 
-def _amplitude() -> Parts:
+def _amplitude() -> ForeignRequest:
     message = {
         "event_type": "Order Placed",
         "user_id": "u1",
@@ -102,7 +102,7 @@ def _amplitude() -> Parts:
     return _batch({"api_key": "acme", "events": [message] * MESSAGES})
 
 
-def _mixpanel() -> Parts:
+def _mixpanel() -> ForeignRequest:
     properties = {
         "token": "acme",
         "distinct_id": "u1",
@@ -118,7 +118,7 @@ def _mixpanel() -> Parts:
     return _batch(urlencode({"data": json.dumps(batch, separators=(",", ":")), "verbose": 1, "ip": 0}).encode())
 
 
-def _snowplow() -> Parts:
+def _snowplow() -> ForeignRequest:
     def packed(name: str, data: Any) -> str:
         schema = f"iglu:com.snowplowanalytics.snowplow/{name}/jsonschema/1-0-0"
         return base64.urlsafe_b64encode(json.dumps({"schema": schema, "data": data}).encode()).decode()
@@ -139,7 +139,7 @@ def _snowplow() -> Parts:
     return _batch({"schema": "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4", "data": [event] * MESSAGES})
 
 
-def _cloudevents() -> Parts:
+def _cloudevents() -> ForeignRequest:
     event = {
         "specversion": "1.0",
         "id": ID,
@@ -153,7 +153,7 @@ def _cloudevents() -> Parts:
     return _batch([event] * MESSAGES)
 
 
-BATCHES: dict[str, tuple[Format, Parts]] = {
+BATCHES: dict[str, tuple[Format, ForeignRequest]] = {
     "Segment": (SEGMENT, _segment()),
     "PostHog": (POSTHOG, _posthog()),
     "Amplitude": (AMPLITUDE, _amplitude()),

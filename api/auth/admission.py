@@ -1,32 +1,40 @@
-"""Which tenant a request speaks for, and whether it may do what it asks: by its header, its key, or its token."""
+"""Admission: which tenant a request is for, and whether it may act.
+
+The tenant comes from the X-Tenant-ID header, from a key, or from a token.
+"""
+
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
 
 from api.auth.credentials import ROLES, credential_of
 from api.auth.new_tenants import NewTenants
 from api.auth.registry import Registry
 from api.auth.tokens import TokenVerifier
-from api.http.problems import Problem
+from api.http import Problem
 from streams import BadTenant, Log, Settings, keys_of
 
 TENANT_HEADER = b"x-tenant-id"
 
+Act = Literal["append", "read"]
 
-def tenant_named(headers: list[tuple[bytes, bytes]]) -> str | None:
-    """The tenant that X-Tenant-ID names, None without one. A name that could reach another's keys is refused here."""
-    named = [value for key, value in headers if key == TENANT_HEADER]
-    if not named:
+
+def tenant_in(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The tenant that X-Tenant-ID names, if there is one.
+
+    Raises Problem for several headers, and for a name that could reach another tenant's keys.
+    """
+    names = [value for name, value in headers if name == TENANT_HEADER]
+    if not names:
         return None
-    if len(named) > 1:
-        raise Problem(400, "tenant-ambiguous", f"one X-Tenant-ID header is needed; there are {len(named)}", value=len(named))
-    return _checked(named[0].decode("latin-1"))
+    if len(names) > 1:
+        raise Problem(400, "tenant-ambiguous", f"send one X-Tenant-ID header; this request has {len(names)}", value=len(names))
+    return _valid_tenant(names[0].decode("latin-1"))
 
 
-def _name_in(credential: str | None) -> str:
-    if credential is None:
-        raise Problem(400, "tenant-missing", "one X-Tenant-ID header is needed; there are 0", value=0)
-    return _checked(credential)
-
-
-def _checked(tenant: str) -> str:
+def _valid_tenant(tenant: str | None) -> str:
+    if tenant is None:
+        raise Problem(400, "tenant-missing", "send one X-Tenant-ID header; this request has 0", value=0)
     try:
         keys_of(tenant)
     except BadTenant as error:
@@ -35,37 +43,38 @@ def _checked(tenant: str) -> str:
 
 
 class Admission:
-    """Lets requests in. In open mode the X-Tenant-ID header alone says who writes and reads."""
+    """Admits requests. With AUTH=open a request only has to name a tenant."""
 
     def __init__(self, settings: Settings, log: Log, registry: Registry, tokens: TokenVerifier) -> None:
-        self._open = settings.auth == "open"
-        self._newcomers = NewTenants(log, settings.new_tenants_per_second)
+        self._is_open = settings.auth == "open"
+        self._new_tenants = NewTenants(log, settings.new_tenants_per_second)
         self._registry = registry
         self._tokens = tokens
 
-    async def admit(self, headers: list[tuple[bytes, bytes]], act: str) -> str:
-        """The tenant that a request may `append` to or `read`. Raises Problem, LogUnavailable."""
-        return await self.admit_as(headers, act, None if self._open else credential_of(headers))
+    async def admit(self, headers: list[tuple[bytes, bytes]], act: Act, credential: str | UnsetType | None = UNSET) -> str:
+        """The tenant that a request may append to or read. Raises Problem, LogUnavailable.
 
-    async def admit_as(self, headers: list[tuple[bytes, bytes]], act: str, credential: str | None) -> str:
-        """The same with a credential from wherever it stood. In open mode it is the tenant's name, if no header says it."""
-        named = tenant_named(headers)
-        if self._open:
-            tenant = _name_in(credential) if named is None else named
+        A foreign format passes the credential that it found in the request. With AUTH=open that is the name of a tenant, which
+        counts if no X-Tenant-ID header is sent.
+        """
+        tenant = tenant_in(headers)
+        if self._is_open:
+            if tenant is None:
+                tenant = _valid_tenant(None if credential is UNSET else credential)
             if act == "append":
-                await self._newcomers.admit(tenant)
+                await self._new_tenants.admit(tenant)
             return tenant
-        tenant, role = await self._who(credential)
+        own_tenant, role = await self._identify(credential_of(headers) if credential is UNSET else credential)
         if act not in ROLES[role]:
-            raise Problem(403, "role-insufficient", f"who has the role {role} may not {act}", value=role)
-        if named is not None and named != tenant:
+            raise Problem(403, "role-insufficient", f"the role {role} does not permit to {act}", value=role)
+        if tenant is not None and tenant != own_tenant:
             raise Problem(403, "tenant-mismatch", "X-Tenant-ID names another tenant than the credential")
-        return tenant
+        return own_tenant
 
-    async def _who(self, credential: str | None) -> tuple[str, str]:
-        """The tenant and role of a request's key or token."""
+    async def _identify(self, credential: str | None) -> tuple[str, str]:
+        """The tenant and role of a key or token. Raises Problem."""
         if credential is None:
-            raise Problem(401, "credential-missing", "a key is needed: Authorization: Bearer, Basic user name, or X-Write-Key")
+            raise Problem(401, "credential-missing", "send a key: Authorization: Bearer, Basic user name, or X-Write-Key")
         if credential.count(".") == 2:  # no key has a dot
             claims = await self._tokens.claims(credential)
             return claims.tenant, claims.role

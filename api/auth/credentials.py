@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from typing import Literal
 
-from api.http.problems import Problem
+from api.http import Problem
 
 Role = Literal["write", "read", "admin"]
 ROLES: dict[str, frozenset[str]] = {

@@ -5,7 +5,7 @@ A tenant costs the server keys for ever, and every process a place in what it re
 
 import time
 
-from api.http.problems import Problem
+from api.http import Problem
 from streams import Log
 
 KNOWN_TENANTS = 65_536  # remembered; of another the server is asked once more whether it has a log

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from api.auth.credentials import ROLES
-from api.http.problems import Problem
+from api.http import Problem
 from streams import BadTenant, SettingError, Settings, keys_of
 
 log_of_tokens = logging.getLogger("api")

@@ -1,10 +1,11 @@
-"""Formats: what other people's clients send, as events of ours. One pure module each; `api.ingest.foreign` carries them out.
+"""Foreign formats: what the clients of other products send, made into events.
 
-A format opens a request, which gives the messages in it and the key that stands there; makes an event of each message; and knows
-the answer that its clients wait for. What comes after an event is the native path.
+Each format is one pure module; `api.ingest.foreign` calls it. A format opens a request, which gives its messages and the key in
+it; makes an event of each message; and knows the answer that its clients expect. Everything after that is the same as for native
+events.
 """
 
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
-from api.formats.routes import FOREIGN, Foreign
+from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Unreadable
+from api.formats.routes import FOREIGN_ROUTES, ForeignRoute
 
-__all__ = ["FOREIGN", "Answer", "Envelope", "Foreign", "Format", "Parts", "Unreadable"]
+__all__ = ["FOREIGN_ROUTES", "Answer", "ForeignRequest", "ForeignRoute", "Format", "OpenedRequest", "Unreadable"]

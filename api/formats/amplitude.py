@@ -1,7 +1,7 @@
-"""Amplitude's HTTP API V2 and its batch, which are the same.
+"""Amplitude: its HTTP API V2 and its batch API, which are alike.
 
-https://amplitude.com/docs/apis/analytics/http-v2. An event is named by its `insert_id` together with its `device_id`, as each
-device makes its own. Its `session_id`, a time in milliseconds, is its session, and -1 none. `device_id` is the anonymous_id.
+https://amplitude.com/docs/apis/analytics/http-v2. An event's `insert_id` and `device_id` together are its event_id, because each
+device makes insert ids of its own. `device_id` is the anonymous_id. `session_id` is the session; -1 means none.
 """
 
 from typing import Any
@@ -10,10 +10,10 @@ import msgspec
 from msgspec.structs import replace
 
 from api.formats import posthog
-from api.formats.clock_skew import clock_of, text_of, timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
-from api.formats.ids import content_name, id_of, text_or_none
-from api.formats.messages import object_in
+from api.formats.clock_skew import clock_skew_us, rfc3339_of, time_arguments
+from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Unreadable
+from api.formats.ids import content_id, id_or_none, text_or_none
+from api.formats.messages import NOT_JSON, object_in
 from api.schemas import Refusal
 from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
 
@@ -22,75 +22,82 @@ IDS = ("session_id", "insert_id", "user_id", "device_id")
 
 
 class Upload(msgspec.Struct):
-    """A request. Browsers say when they sent it."""
+    """The body of a request. Browsers say when they sent it."""
 
     events: list[msgspec.Raw]
     api_key: Any = None
     client_upload_time: Any = None
 
 
-class Kind(msgspec.Struct):
-    """What tells an upload from others' batches."""
+class UploadProbe(msgspec.Struct):
+    """The member that only an Amplitude upload has."""
 
     events: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode_upload = msgspec.json.Decoder(Upload).decode
-_decode_kind = msgspec.json.Decoder(Kind).decode
+_decode_probe = msgspec.json.Decoder(UploadProbe).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def open_request(parts: Parts) -> Envelope:
+def open_request(request: ForeignRequest) -> OpenedRequest:
     """The events of a request."""
     try:
-        upload = _decode_upload(parts.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"the body is no upload of Amplitude's: {error}") from None
-    clock_us = clock_of(upload.client_upload_time, parts.received_at_us)
-    return Envelope([bytes(raw) for raw in upload.events], parts.received_at_us, text_or_none(upload.api_key), clock_us)
+        upload = _decode_upload(request.body)
+    except NOT_JSON as error:
+        raise Unreadable(f"the body is not an Amplitude upload: {error}") from None
+    skew_us = clock_skew_us(upload.client_upload_time, request.received_at_us)
+    messages = [bytes(raw) for raw in upload.events]
+    return OpenedRequest(messages, request.received_at_us, text_or_none(upload.api_key), skew_us)
 
 
-def event_of(raw: bytes, envelope: Envelope) -> Event:
-    """The event that a message is."""
+def event_of(raw: bytes, opened: OpenedRequest) -> Event:
+    """The event of a message."""
     message = object_in(raw)
     event_type, moment = message.pop("event_type", None), message.pop("time", None)
-    session, insert_id, user_id, device_id = (id_of(name, message.pop(name, None)) for name in IDS)
+    session_id, insert_id, user_id, device_id = (id_or_none(name, message.pop(name, None)) for name in IDS)
     if moment and type(moment) is not int:
         raise Rejected("time", "must be milliseconds since 1970, a whole number")
-    name = (
-        event_identity(insert_id, device_id)
+    event_id = (
+        event_id_of(insert_id, device_id)
         if insert_id
-        else content_name(message, event_type, session, moment, user_id, device_id)
+        else content_id(message, event_type, session_id, moment, user_id, device_id)
     )
     actor = {"user_id": user_id, "anonymous_id": device_id}
     return make_event(
-        session_id="" if session in (None, NO_SESSION) else session,
+        session_id="" if session_id in (None, NO_SESSION) else session_id,
         event_type=event_type,
-        event_id=name,
-        properties=message | {ours: theirs for ours, theirs in actor.items() if theirs},
-        **timed(text_of(moment * 1_000) if moment else None, envelope),
+        event_id=event_id,
+        properties=message | {name: id for name, id in actor.items() if id},
+        **time_arguments(rfc3339_of(moment * 1_000) if moment else None, opened),
     )
 
 
-def event_identity(insert_id: str, device_id: str | None) -> str:
-    """One name for each pair of ids: where the first ends is said. Pairs too long for a name are named by their hash."""
-    joined = f"{len(insert_id)}:{insert_id}:{device_id or ''}"
-    return joined if len(joined.encode()) <= NAME_LIMIT_BYTES else content_name(insert_id, device_id)
+def event_id_of(insert_id: str, device_id: str | None) -> str:
+    """A different event_id for each pair of ids.
+
+    The length of the first id says where it ends. A pair that is too long is replaced by its hash.
+    """
+    pair = f"{len(insert_id)}:{insert_id}:{device_id or ''}"
+    return pair if len(pair.encode()) <= NAME_LIMIT_BYTES else content_id(insert_id, device_id)
 
 
-def answer(parts: Parts, envelope: Envelope) -> Answer:
-    """What the SDKs take for success: without `code` they send again."""
-    told = {
+def answer(request: ForeignRequest, opened: OpenedRequest) -> Answer:
+    """The answer that SDKs take for success; without `code` they resend."""
+    members = {
         "code": 200,
-        "events_ingested": len(envelope.messages),
-        "payload_size_bytes": len(parts.body),
-        "server_upload_time": parts.received_at_us // 1_000,
+        "events_ingested": len(opened.messages),
+        "payload_size_bytes": len(request.body),
+        "server_upload_time": request.received_at_us // 1_000,
     }
-    return Answer(200, _encode(told))
+    return Answer(200, _encode(members))
 
 
 def refuse(refusal: Refusal) -> Refusal:
-    """What ends the resends of what can never go in: after any other 400 the SDKs send again."""
+    """A refusal that SDKs take for final.
+
+    With `missing_field` they stop; after any other 400 they send the same again.
+    """
     if refusal.code not in (400, 401, 403, 410):
         return refusal
     if refusal.error == "not-understood":
@@ -101,14 +108,17 @@ def refuse(refusal: Refusal) -> Refusal:
 AMPLITUDE = Format(name="amplitude", open=open_request, event_of=event_of, answer=answer, refuse=refuse)
 
 
-def choose(parts: Parts) -> Format:
-    """Amplitude's, for everything."""
+def choose(request: ForeignRequest) -> Format:
+    """Amplitude, for every request."""
     return AMPLITUDE
 
 
-def choose_batch(parts: Parts) -> Format:
-    """Amplitude's or PostHog's, who both have this path: the former call theirs events."""
+def choose_batch(request: ForeignRequest) -> Format:
+    """Amplitude or PostHog: both have the path /batch.
+
+    Only Amplitude's body has a member `events`.
+    """
     try:
-        return AMPLITUDE if _decode_kind(parts.body).events is not msgspec.UNSET else posthog.POSTHOG
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return AMPLITUDE if _decode_probe(request.body).events is not msgspec.UNSET else posthog.POSTHOG
+    except NOT_JSON:
         return posthog.POSTHOG

@@ -3,13 +3,16 @@
 import base64
 import binascii
 
-_STANDARD = bytes.maketrans(b"-_", b"+/")
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
-def bytes_in(text: str) -> bytes:
-    """The bytes behind base64: standard or URL-safe, padded or not. Raises ValueError."""
+def decode_base64(text: str) -> bytes:
+    """The bytes that base64 encodes. Raises ValueError.
+
+    The text may be standard or URL-safe, padded or not.
+    """
     try:
-        plain = text.encode("ascii").translate(_STANDARD).rstrip(b"=")
-        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+        standard = text.encode("ascii").translate(_TO_STANDARD).rstrip(b"=")
+        return base64.b64decode(standard + b"=" * (-len(standard) % 4), validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from None

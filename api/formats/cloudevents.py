@@ -1,7 +1,8 @@
-"""CloudEvents 1.0 over HTTP: structured, batched, binary. A binary event is opened into a structured one.
+"""CloudEvents 1.0 over HTTP: structured, batched and binary.
 
-https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md. `source` and `id` name the event,
-`type` is its type, the extension `sessionid`, else `subject`, its session; all other attributes and its data are its properties.
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md. A binary event is first made into a
+structured one. `source` and `id` together are the event_id, `type` is the event_type. The session is the extension `sessionid`,
+or else `subject`. All other attributes, and the data, are properties.
 """
 
 import base64
@@ -13,10 +14,10 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from api.formats.clock_skew import timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
-from api.formats.ids import text_of_id
-from api.formats.messages import object_in
+from api.formats.clock_skew import time_arguments
+from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Unreadable
+from api.formats.ids import id_or_empty
+from api.formats.messages import NOT_JSON, object_in
 from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
 
 CONTENT_TYPE, PREFIX = b"content-type", b"ce-"
@@ -30,71 +31,77 @@ _is_text = re.compile(r"(?:text/|[^/;]+/(?:[^/;]+\+)?xml *(?:;|$))", re.IGNORECA
 _quoted_pair = re.compile(rb"\\(.)", re.DOTALL)
 
 
-def open_request(parts: Parts) -> Envelope:
-    """The events of a request, each as JSON. Headers are attributes only of a body that is not CloudEvents' JSON itself."""
-    structured = parts.headers.get(CONTENT_TYPE, b"").lower().startswith(b"application/cloudevents")
-    if not structured and (b"ce-id" in parts.headers or b"ce-specversion" in parts.headers):
-        return Envelope([_encode(_structured(parts))], parts.received_at_us)
+def open_request(request: ForeignRequest) -> OpenedRequest:
+    """The events of a request, each as JSON.
+
+    Headers are attributes only if the body is not itself a CloudEvent in JSON.
+    """
+    is_structured = request.headers.get(CONTENT_TYPE, b"").lower().startswith(b"application/cloudevents")
+    if not is_structured and (b"ce-id" in request.headers or b"ce-specversion" in request.headers):
+        return OpenedRequest([_encode(_structured(request))], request.received_at_us)
     try:
-        if parts.body.lstrip()[:1] == b"[":
-            return Envelope([bytes(raw) for raw in _raw_items(parts.body)], parts.received_at_us)
-        return Envelope([bytes(_check_json(parts.body))], parts.received_at_us)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"the body is no CloudEvent in JSON: {error}") from None
+        if request.body.lstrip()[:1] == b"[":
+            return OpenedRequest([bytes(raw) for raw in _raw_items(request.body)], request.received_at_us)
+        return OpenedRequest([bytes(_check_json(request.body))], request.received_at_us)
+    except NOT_JSON as error:
+        raise Unreadable(f"the body is not a CloudEvent in JSON: {error}") from None
 
 
-def _structured(parts: Parts) -> dict[str, Any]:
-    """A binary event as a structured one."""
-    found = {
+def _structured(request: ForeignRequest) -> dict[str, Any]:
+    """A binary event as a structured event."""
+    attributes = {
         name[len(PREFIX) :].decode("latin-1"): _attribute(name, value)
-        for name, value in parts.headers.items()
+        for name, value in request.headers.items()
         if name.startswith(PREFIX)
     }
-    event: dict[str, Any] = {name: value for name, value in found.items() if name not in DATA}
-    kind = parts.headers.get(CONTENT_TYPE, b"").decode("latin-1").strip()
-    if kind:
-        event["datacontenttype"] = kind
-    return event | _data(parts.body, kind) if parts.body else event
+    event: dict[str, Any] = {name: value for name, value in attributes.items() if name not in DATA}
+    content_type = request.headers.get(CONTENT_TYPE, b"").decode("latin-1").strip()
+    if content_type:
+        event["datacontenttype"] = content_type
+    return event | _data(request.body, content_type) if request.body else event
 
 
 def _attribute(name: bytes, value: bytes) -> str:
-    """An attribute from its header: what was quoted, then what was percent-encoded."""
+    """An attribute from its header: unquoted, then percent-decoded."""
     if len(value) > 1 and value[:1] == value[-1:] == b'"':
         value = _quoted_pair.sub(rb"\1", value[1:-1])
     try:
         return unquote_to_bytes(value).decode()
     except UnicodeDecodeError:
-        raise Unreadable(f"the header {name.decode('latin-1')} is not UTF-8, percent-encoded") from None
+        raise Unreadable(f"the header {name.decode('latin-1')} is not percent-encoded UTF-8") from None
 
 
-def _data(body: bytes, kind: str) -> dict[str, Any]:
-    """A body by its type: JSON, else text, else base64. What says that it is JSON and is none is kept as what it is."""
+def _data(body: bytes, content_type: str) -> dict[str, Any]:
+    """The data of a binary event: JSON, else text, else base64.
+
+    A body that claims to be JSON and is not is kept as text or base64.
+    """
     try:
-        if not kind or _is_json(kind):
+        if not content_type or _is_json(content_type):
             return {"data": _check_json(body)}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         pass
     try:
-        if not kind or _is_json(kind) or _is_text(kind):
+        if not content_type or _is_json(content_type) or _is_text(content_type):
             return {"data": body.decode()}
     except UnicodeDecodeError:
         pass
     return {"data_base64": base64.b64encode(body).decode()}
 
 
-def event_of(raw: bytes, envelope: Envelope) -> Event:
-    """The event that a structured CloudEvent is."""
+def event_of(raw: bytes, opened: OpenedRequest) -> Event:
+    """The event of a structured CloudEvent."""
     event = object_in(raw)
     if event.get("specversion") != "1.0":
         raise Rejected("specversion", 'must be "1.0"')
     if "data_base64" in event:
         _check_base64(event["data_base64"])
-    session = event.pop("sessionid", None) or event.pop("subject", None) or ""
+    session_id = event.pop("sessionid", None) or event.pop("subject", None) or ""
     return make_event(
-        session_id=text_of_id(session) or session,
+        session_id=id_or_empty(session_id) or session_id,
         event_type=event.pop("type", None),
-        event_id=_name(_required(event, "source"), _required(event, "id")),
-        **timed(event.pop("time", None), envelope),
+        event_id=_event_id(_required(event, "source"), _required(event, "id")),
+        **time_arguments(event.pop("time", None), opened),
         properties=event,
     )
 
@@ -106,12 +113,15 @@ def _required(event: dict[str, Any], name: str) -> str:
     return value
 
 
-def _name(source: str, id: str) -> str:
-    """The event_id, another for each pair: sources are URIs and have no space, so the first one ends them; the name of a pair
-    that is too long, or of no such source, has none."""
-    joined = f"{source} {id}"
-    if " " not in source and len(joined.encode()) <= NAME_LIMIT_BYTES:
-        return joined
+def _event_id(source: str, id: str) -> str:
+    """A different event_id for each pair of source and id.
+
+    A source is a URI, which has no space, so the first space ends it. A pair that is too long, or whose source has a space, is
+    replaced by its hash, which has no space.
+    """
+    pair = f"{source} {id}"
+    if " " not in source and len(pair.encode()) <= NAME_LIMIT_BYTES:
+        return pair
     return f"sha256:{hashlib.sha256(f'{len(source)}:{source}{id}'.encode()).hexdigest()}"
 
 
@@ -122,9 +132,9 @@ def _check_base64(text: Any) -> None:
         raise Rejected("data_base64", "is not base64") from None
 
 
-CLOUDEVENTS = Format(name="cloudevents", open=open_request, event_of=event_of, answer=lambda parts, envelope: Answer(204))
+CLOUDEVENTS = Format(name="cloudevents", open=open_request, event_of=event_of, answer=lambda request, opened: Answer(204))
 
 
-def choose(parts: Parts) -> Format:
-    """CloudEvents in any mode."""
+def choose(request: ForeignRequest) -> Format:
+    """CloudEvents, in every mode."""
     return CLOUDEVENTS

@@ -1,4 +1,4 @@
-"""What a format is: three functions and what goes between them. Pure: no I/O, no clock of its own."""
+"""What a format is: a few functions, and the data between them. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,20 +8,25 @@ import msgspec
 from api.schemas import Refusal
 from streams import Event
 
-ASKED = 10_000
+KEY_SEARCH_LIMIT = 10_000  # messages in which a key is searched before the sender is admitted; larger requests are refused
 
 
 class Unreadable(Exception):
-    """A request is nothing that this format knows: why, in words. Its client is answered 400; why is said to who may append, so
-    `key` is the one that stands in the request, if it could be found."""
+    """A request that its format cannot read; the message says why.
 
-    def __init__(self, why: str, key: str | None = None) -> None:
-        super().__init__(why)
+    The client is answered 400, with the reason if it may append. `key` is the key that stands in the request, if it was found.
+    """
+
+    def __init__(self, reason: str, key: str | None = None) -> None:
+        super().__init__(reason)
         self.key = key
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """A request: its path's parameters, query string, headers by name in lower case, unpacked body, and when it came."""
+class ForeignRequest(msgspec.Struct, frozen=True):
+    """A request as a format sees it.
+
+    `path` holds the path parameters, `headers` the headers by lower-case name, `body` the unpacked body.
+    """
 
     path: Mapping[str, str]
     query: bytes
@@ -30,22 +35,21 @@ class Parts(msgspec.Struct, frozen=True):
     received_at_us: int
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """An opened request: its messages as JSON texts, when it came, the key that stands in it, and by how much the client's clock
-    is wrong, in microseconds. `context` is what else the format wants to know of it again. `name` is no secret: it says who sends
-    while AUTH is open, and opens nothing otherwise."""
+class OpenedRequest(msgspec.Struct, frozen=True):
+    """The messages in a request, as JSON texts, and what holds for all of them.
+
+    - `key`: the key in the request.
+    - `clock_us`: how many microseconds the client's clock is slow.
+    - `context`: whatever the format needs again for its events or its answer.
+    - `open_tenant`: the tenant that the request names without a key. It counts only while AUTH is open.
+    """
 
     messages: Sequence[bytes]
     received_at_us: int
     key: str | None = None
     clock_us: int = 0
     context: Any = None
-    name: str | None = None
-
-
-def asked(messages: Sequence[bytes]) -> Sequence[bytes]:
-    """The messages that are asked whose they are, before anybody is admitted: of millions, most would be refused anyway."""
-    return messages[:ASKED]
+    open_tenant: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -56,28 +60,31 @@ class Answer(msgspec.Struct, frozen=True):
     media_type: str = "application/json"
 
 
-def same(message: bytes) -> bytes:
-    """A message that a resend repeats to the byte names itself."""
+def whole_message(message: bytes) -> bytes:
+    """The identity of a message that a resend repeats byte for byte."""
     return message
 
 
-def plain(refusal: Refusal) -> Refusal:
-    """A refusal as most SDKs can read it."""
+def unchanged(refusal: Refusal) -> Refusal:
+    """A refusal in the form that most SDKs can read."""
     return refusal
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """A foreign format.
 
-    `open` raises Unreadable, and `event_of` Rejected: then the message is set aside with its bytes. `named_by` is the message
-    without what differs in a resend. `answer` is for a request of which everything is in the log or was before. `again` is the
-    status that makes the client send the same again later: 429 or 503. `refuse` gives a refusal the words that its clients know.
+    - `open` finds the messages in a request, or raises Unreadable.
+    - `event_of` makes an event of a message, or raises Rejected. A rejected message is kept as a dead letter.
+    - `answer` makes the answer to a request whose messages are all in the log.
+    - `identity_of` gives the bytes that identify a dead letter: the message without the parts that differ in a resend.
+    - `status_when_limited` is the status that makes the clients send the same again later: 429 or 503.
+    - `refuse` puts a refusal into the words that the clients know.
     """
 
     name: str
-    open: Callable[[Parts], Envelope]
-    event_of: Callable[[bytes, Envelope], Event]
-    answer: Callable[[Parts, Envelope], Answer]
-    named_by: Callable[[bytes], bytes] = same
-    again: int = 429
-    refuse: Callable[[Refusal], Refusal] = plain
+    open: Callable[[ForeignRequest], OpenedRequest]
+    event_of: Callable[[bytes, OpenedRequest], Event]
+    answer: Callable[[ForeignRequest, OpenedRequest], Answer]
+    identity_of: Callable[[bytes], bytes] = whole_message
+    status_when_limited: int = 429
+    refuse: Callable[[Refusal], Refusal] = unchanged

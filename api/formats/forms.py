@@ -1,81 +1,94 @@
-"""Bodies as older protocols have them: JSON, or `data` of a form or of the query, which is JSON or base64 of it. Pure."""
+"""Request bodies of older protocols. Pure.
+
+The body is JSON; or a field `data`, in a form or in the query, holds JSON or the base64 of it.
+"""
 
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from api.formats.base64_text import bytes_in
-from api.formats.format import Parts, Unreadable
+from api.formats.base64_text import decode_base64
+from api.formats.format import ForeignRequest, Unreadable
+from api.formats.messages import NOT_JSON
 
-FIELDS = 200  # of a form; ours need a few
-LINES = 10_000
-_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-# What escapes most of JSON, undone first and for a whole form: none of it is a hexadecimal digit or divides a form, so no other
-# escape begins or ends there.
-_OF_JSON = [(case(f"%{ord(plain):02x}").encode(), plain.encode()) for plain in '"{}[]:, ' for case in (str.upper, str.lower)]
-_one = msgspec.json.Decoder().decode
+FIELD_LIMIT = 200  # of a form; the formats use a few
+LINE_LIMIT = 10_000
+
+# The characters that JSON consists of. Their escapes are undone first, and at once for a whole form, because parse_qsl is slow.
+# No character here is a hexadecimal digit or separates fields, so no other escape begins or ends at one of them.
+_JSON_ESCAPES = [
+    (case(f"%{ord(character):02x}").encode(), character.encode()) for character in '"{}[]:, ' for case in (str.upper, str.lower)
+]
+_decode_any = msgspec.json.Decoder().decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-class Sent(msgspec.Struct, frozen=True):
-    """What came: the JSON, the other fields beside it, and whether it came as a field."""
+class Payload(msgspec.Struct, frozen=True):
+    """The JSON of a request, the fields beside it, and its kind."""
 
     json: bytes
     fields: Mapping[str, str]
     is_form: bool
 
 
-def sent_in(parts: Parts) -> Sent:
-    """What a request sent. Raises Unreadable."""
-    fields = fields_of(parts.query)
-    body = parts.body.strip()
+def payload_in(request: ForeignRequest) -> Payload:
+    """The payload of a request. Raises Unreadable."""
+    fields = fields_of(request.query)
+    body = request.body.strip()
     if body[:1] in (b"{", b"["):
-        return Sent(body, fields, is_form=False)
+        return Payload(body, fields, is_form=False)
     fields |= fields_of(body)
     if "data" not in fields:
-        raise Unreadable("neither is the body JSON, nor is there `data` in a form or in the query")
-    return Sent(json_in(fields.pop("data")), fields, is_form=True)
+        raise Unreadable("the body is not JSON, and neither a form nor the query has a field `data`")
+    return Payload(json_in(fields.pop("data")), fields, is_form=True)
 
 
-def fields_of(form: bytes) -> dict[str, str]:
-    """The fields of a query or form; of one that stands twice, the last."""
-    for escaped, plain in _OF_JSON:
-        form = form.replace(escaped, plain)
+def fields_of(form: bytes, *, errors: str = "strict") -> dict[str, str]:
+    """The fields of a query or form; of a repeated field, the last.
+
+    `errors` is what happens to escapes that are not UTF-8, as for bytes.decode. Raises Unreadable.
+    """
+    for escaped, character in _JSON_ESCAPES:
+        form = form.replace(escaped, character)
     try:
-        return dict(parse_qsl(form.decode(), errors="strict", max_num_fields=FIELDS))
+        return dict(parse_qsl(form.decode(), errors=errors, max_num_fields=FIELD_LIMIT))
     except ValueError as error:
-        raise Unreadable(f"this is no form: {error}") from None
+        raise Unreadable(f"the form or query cannot be read: {error}") from None
 
 
 def json_in(data: str) -> bytes:
-    """The JSON that a field is, or whose base64 it is."""
+    """The JSON in a field: its text, or base64. Raises Unreadable."""
     data = data.strip()
     if data[:1] in ("{", "["):
         return data.encode()
     try:
-        return bytes_in(data.replace(" ", "+"))  # who does not percent-encode a plus sends a space
+        return decode_base64(data.replace(" ", "+")).strip()  # a plus that was not percent-encoded arrives as a space
     except ValueError:
         raise Unreadable("`data` is neither JSON nor base64") from None
 
 
-def messages_in(raw: bytes) -> list[bytes]:
-    """The members of a JSON list, or one object, or objects in lines. Raises Unreadable."""
-    if raw[:1] == b"[":
+def messages_in(json: bytes) -> list[bytes]:
+    """The messages in a JSON list, an object, or lines of objects.
+
+    Raises Unreadable.
+    """
+    if json[:1] == b"[":
         try:
-            return [bytes(message) for message in _raw_list(raw)]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Unreadable(f"this is no list of messages: {error}") from None
-    if b"\n" in raw and not _is_json(raw):
-        lines = raw.split(b"\n", LINES)
-        if len(lines) > LINES:
-            raise Unreadable(f"a request holds {LINES} lines at most")
+            return [bytes(message) for message in _decode_list(json)]
+        except NOT_JSON as error:
+            raise Unreadable(f"the list of messages cannot be read: {error}") from None
+    if b"\n" in json and not _is_json(json):
+        lines = json.split(b"\n", LINE_LIMIT)
+        if len(lines) > LINE_LIMIT:
+            raise Unreadable(f"a request may have {LINE_LIMIT} lines")
         return [line for line in map(bytes.strip, lines) if line]
-    return [raw]
+    return [json]
 
 
 def _is_json(raw: bytes) -> bool:
     try:
-        _one(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        _decode_any(raw)
+    except NOT_JSON:
         return False
     return True

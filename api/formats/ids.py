@@ -1,4 +1,4 @@
-"""What foreign formats need to name an event, and whom it is about. Pure."""
+"""Ids in foreign formats: of events and of actors. Pure."""
 
 import hashlib
 from typing import Any
@@ -11,12 +11,15 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def text_or_none(value: Any) -> str | None:
-    """A text that says something, or None."""
+    """A text that is not empty, else None."""
     return value if type(value) is str and value else None
 
 
-def id_of(field: str, value: Any) -> str | None:
-    """An id as text, which may be sent as a number; None for null and the empty one. Raises Rejected for what is no id."""
+def id_or_none(field: str, value: Any) -> str | None:
+    """An id as text; None for null and the empty text.
+
+    SDKs may send it as a number. Raises Rejected for any other type.
+    """
     if value is None or value == "":
         return None
     if type(value) not in (str, int):
@@ -24,13 +27,16 @@ def id_of(field: str, value: Any) -> str | None:
     return str(value)
 
 
-def text_of_id(value: Any) -> str:
-    """An id as text, empty where there is none: SDKs send the numbers that their users give them."""
+def id_or_empty(value: Any) -> str:
+    """An id as text; empty for anything but text and numbers."""
     if type(value) is str:
         return value
     return str(value) if type(value) in (int, float) else ""
 
 
-def content_name(*content: Any) -> str:
-    """The event_id of an event that has none: its content, its actor in it. Nothing of it may differ in a resend."""
+def content_id(*content: Any) -> str:
+    """An event_id made of content, for an event that has none.
+
+    The content includes the actor, and nothing that differs in a resend.
+    """
     return f"content:{hashlib.sha256(_encode(content)).hexdigest()[:32]}"

@@ -1,4 +1,4 @@
-"""Messages of foreign formats as JSON objects, without what is said of their sending. Pure."""
+"""Messages of foreign formats as JSON objects. Pure."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,11 +7,13 @@ import msgspec
 
 from streams import Rejected, decode_json
 
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what msgspec raises for bytes that it cannot decode
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def object_in(raw: bytes, without: Sequence[str] = ()) -> dict[str, Any]:
-    """A message's members, but some. Raises Rejected."""
+    """The members of a message, without some. Raises Rejected."""
     message = decode_json(raw)
     if type(message) is not dict:
         raise Rejected("", "must be a JSON object")
@@ -20,13 +22,16 @@ def object_in(raw: bytes, without: Sequence[str] = ()) -> dict[str, Any]:
     return message
 
 
-def named_without(names: Sequence[str]) -> Callable[[bytes], bytes]:
-    """What names a message that is set aside: all of it but what differs in a resend."""
+def identity_without(names: Sequence[str]) -> Callable[[bytes], bytes]:
+    """A function that gives a message without some members.
 
-    def named_by(raw: bytes) -> bytes:
+    They are members that differ in a resend; what remains identifies the dead letter that is made of the message.
+    """
+
+    def identity_of(raw: bytes) -> bytes:
         try:
             return _encode(object_in(raw, names))
         except Rejected:
             return raw
 
-    return named_by
+    return identity_of

@@ -1,8 +1,9 @@
-"""Mixpanel's ingestion API: events, profiles of users and groups, and imports, from its SDKs of any age.
+"""Mixpanel's ingestion API: events, profiles, and imports.
 
-https://docs.mixpanel.com/docs/tracking-methods. An event's `$insert_id` is its event_id, its name its event_type; its properties
-stay in `properties`. A profile's change is an event, too: its event_type is the operation, `$set` and so on, and its content is
-its id, since it has none. A batch is of one token: whose events they are otherwise, nobody could say, so it is refused.
+https://docs.mixpanel.com/docs/tracking-methods. An event's `$insert_id` is its event_id, its name the event_type; its properties
+stay in `properties`. A change of a profile, of a user or a group, is an event, too: its event_type is the operation, such as
+`$set`, and its event_id is made of its content, because it has none. All messages of a batch must have one token: with several
+tokens it would be unclear which tenant each message belongs to.
 """
 
 from collections.abc import Sequence
@@ -10,122 +11,134 @@ from typing import Any
 
 import msgspec
 
-from api.formats.clock_skew import text_of_number, timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
-from api.formats.forms import Sent, messages_in, sent_in
-from api.formats.ids import content_name, text_or_none
-from api.formats.messages import object_in
-from api.formats.mixpanel_ids import ids_of, ids_of_profile
+from api.formats.clock_skew import rfc3339_of_number, time_arguments
+from api.formats.format import KEY_SEARCH_LIMIT, Answer, ForeignRequest, Format, OpenedRequest, Unreadable
+from api.formats.forms import Payload, messages_in, payload_in
+from api.formats.ids import content_id, text_or_none
+from api.formats.messages import NOT_JSON, object_in
+from api.formats.mixpanel_ids import ids_of_event, ids_of_profile
 from streams import Event, Rejected, make_event
 
 TOKEN = ("$token",)
 OPERATIONS = frozenset({"$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete"})
 
 
-class Inner(msgspec.Struct, frozen=True):
-    """What an event's properties say of whose they are."""
+class TokenInProperties(msgspec.Struct, frozen=True):
+    """The token in an event's properties."""
 
     token: Any = None
 
 
-class Outer(msgspec.Struct, frozen=True):
-    """The same of an event or a profile."""
+class TokenProbe(msgspec.Struct, frozen=True):
+    """The places in a message where a token may stand."""
 
-    properties: Inner = Inner()
+    properties: TokenInProperties = TokenInProperties()
     token: Any = msgspec.field(name="$token", default=None)
 
 
-_decode_outer = msgspec.json.Decoder(Outer).decode
+_decode_probe = msgspec.json.Decoder(TokenProbe).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def open_request(parts: Parts) -> Envelope:
+def open_request(request: ForeignRequest) -> OpenedRequest:
     """The messages of a request."""
-    sent = sent_in(parts)
-    messages = messages_in(sent.json)
-    return Envelope(messages, parts.received_at_us, token_of(messages), context=sent)
+    payload = payload_in(request)
+    messages = messages_in(payload.json)
+    return OpenedRequest(messages, request.received_at_us, token_of(messages), context=payload)
 
 
 def token_of(messages: Sequence[bytes]) -> str | None:
-    """The token of all messages; one that has none goes with its neighbours."""
-    found: set[str] = set()
-    for message in asked(messages):
+    """The token of all messages. Raises Unreadable for several tokens.
+
+    Messages without a token belong to the token of the others.
+    """
+    tokens: set[str] = set()
+    for message in messages[:KEY_SEARCH_LIMIT]:
         try:
-            outer = _decode_outer(message)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            probe = _decode_probe(message)
+        except NOT_JSON:
             continue
-        found.update(filter(None, map(text_or_none, (outer.token, outer.properties.token))))
-    if len(found) > 1:
-        raise Unreadable("the messages of a batch are of one token; these are of several", key=min(found))
-    return found.pop() if found else None
+        tokens.update(filter(None, map(text_or_none, (probe.token, probe.properties.token))))
+    if len(tokens) > 1:
+        raise Unreadable("all messages of a batch must have the same token; these have several", key=min(tokens))
+    return tokens.pop() if tokens else None
 
 
-def event_of(raw: bytes, envelope: Envelope) -> Event:
-    """The event that a message of /track or /import is."""
+def event_of(raw: bytes, opened: OpenedRequest) -> Event:
+    """The event of a message to /track or /import."""
     message = object_in(raw, TOKEN)
-    inner, event_type = message.pop("properties", {}), message.pop("event", None)
-    if type(inner) is not dict:
+    event_properties, event_type = message.pop("properties", {}), message.pop("event", None)
+    if type(event_properties) is not dict:
         raise Rejected("properties", "must be a JSON object")
-    inner.pop("token", None)
-    when, name = inner.pop("time", None), inner.pop("$insert_id", None)
-    ids = ids_of(event_type, inner)
-    properties = message | {"properties": inner} | ids
+    event_properties.pop("token", None)
+    time, insert_id = event_properties.pop("time", None), event_properties.pop("$insert_id", None)
+    ids = ids_of_event(event_type, event_properties)
+    properties = message | {"properties": event_properties} | ids
     return make_event(
         session_id="",
         event_type=event_type,
-        event_id=named(name) or content_name(event_type, properties, when),
+        event_id=insert_id_or_none(insert_id) or content_id(event_type, properties, time),
         properties=properties,
-        **timed(text_of_time(when), envelope),
+        **time_arguments(rfc3339_of_time(time), opened),
     )
 
 
-def profile_of(raw: bytes, envelope: Envelope) -> Event:
-    """The event that a message of /engage or /groups is."""
+def profile_of(raw: bytes, opened: OpenedRequest) -> Event:
+    """The event of a message to /engage or /groups."""
     message = object_in(raw, TOKEN)
     operation = next((name for name in message if name in OPERATIONS), None)
     if operation is None:
-        raise Rejected("", f"holds none of {', '.join(sorted(OPERATIONS))}")
-    when, name = message.pop("$time", None), message.pop("$insert_id", None)
+        raise Rejected("", f"has none of {', '.join(sorted(OPERATIONS))}")
+    time, insert_id = message.pop("$time", None), message.pop("$insert_id", None)
     ids = ids_of_profile(message)
     properties = message | ids
     return make_event(
         session_id="",
         event_type=operation,
-        event_id=named(name) or content_name(properties, when),
+        event_id=insert_id_or_none(insert_id) or content_id(properties, time),
         properties=properties,
-        **timed(text_of_time(when), envelope),
+        **time_arguments(rfc3339_of_time(time), opened),
     )
 
 
-def named(name: Any) -> str | None:
-    """An id as text, None for none; only of what is no id, make_event will say so."""
-    return str(name) if type(name) is int else name or None
+def insert_id_or_none(value: Any) -> Any:
+    """An insert id as text; None for an empty one.
+
+    A value of any other type is left for make_event to reject.
+    """
+    return str(value) if type(value) is int else value or None
 
 
-def text_of_time(value: Any) -> Any:
-    """A time as RFC 3339: SDKs send seconds or milliseconds, some of them as text. Of what is no time, make_event will say so."""
+def rfc3339_of_time(value: Any) -> Any:
+    """A time as RFC 3339: SDKs send seconds or milliseconds, also as text.
+
+    Any other value is left for make_event to reject.
+    """
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= 16:
         value = int(value)
-    return text_of_number(value) if type(value) in (int, float) else value
+    return rfc3339_of_number(value) if type(value) in (int, float) else value
 
 
-def answer(parts: Parts, envelope: Envelope) -> Answer:
-    """1, or what is asked for with `verbose`."""
-    sent: Sent = envelope.context
-    if sent.fields.get("verbose") == "1":
+def answer(request: ForeignRequest, opened: OpenedRequest) -> Answer:
+    """`1`, or an object if the client sent `verbose=1`."""
+    payload: Payload = opened.context
+    if payload.fields.get("verbose") == "1":
         return Answer(200, b'{"status":1,"error":null}')
     return Answer(200, b"1", "text/plain")
 
 
-def answer_import(parts: Parts, envelope: Envelope) -> Answer:
-    """What /import answers: to a form as it did when there were only forms."""
-    sent: Sent = envelope.context
-    if sent.is_form:
-        return answer(parts, envelope)
-    return Answer(200, _encode({"code": 200, "num_records_imported": len(envelope.messages), "status": "OK"}))
+def answer_import(request: ForeignRequest, opened: OpenedRequest) -> Answer:
+    """The answer of /import; a form gets the same answer as from /track.
+
+    Forms come from SDKs that are older than the API's JSON answers.
+    """
+    payload: Payload = opened.context
+    if payload.is_form:
+        return answer(request, opened)
+    return Answer(200, _encode({"code": 200, "num_records_imported": len(opened.messages), "status": "OK"}))
 
 
-# Of Mixpanel's SDKs for servers, those that send again do so for 5xx only.
-EVENTS = Format(name="mixpanel", open=open_request, event_of=event_of, answer=answer, again=503)
-PROFILES = Format(name="mixpanel", open=open_request, event_of=profile_of, answer=answer, again=503)
-IMPORT = Format(name="mixpanel", open=open_request, event_of=event_of, answer=answer_import, again=503)
+# Those of Mixpanel's server SDKs that send again do so only after a 5xx.
+EVENTS = Format(name="mixpanel", open=open_request, event_of=event_of, answer=answer, status_when_limited=503)
+PROFILES = Format(name="mixpanel", open=open_request, event_of=profile_of, answer=answer, status_when_limited=503)
+IMPORT = Format(name="mixpanel", open=open_request, event_of=event_of, answer=answer_import, status_when_limited=503)

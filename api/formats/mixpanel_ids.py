@@ -1,64 +1,74 @@
-"""Whom Mixpanel's messages are about: users, devices, and what links them. Pure."""
+"""Ids in Mixpanel's messages: users, devices, and links between them. Pure.
+
+Each function takes the ids that it reads out of the members, and returns them under the names that Penstock uses: user_id,
+anonymous_id (a device), previous_id (an earlier id of the same actor).
+"""
 
 from typing import Any
 
 DEVICE = "$device:"  # before a distinct_id that is a device's
 
 
-def ids_of(event_type: Any, inner: dict[str, Any]) -> dict[str, str]:
-    """Whom an event is about, under our names, taken out of its properties."""
-    if event_type == "$create_alias" and "alias" in inner:
-        return person(inner.pop("alias")) | previous(inner.pop("distinct_id", None))
-    if event_type == "$merge" and is_pair(inner.get("$distinct_ids")):
-        one, other = inner.pop("$distinct_ids")
-        return person(one) | previous(other)
-    ids = user_and_device(inner)
+def ids_of_event(event_type: Any, properties: dict[str, Any]) -> dict[str, str]:
+    """The ids of an event."""
+    if event_type == "$create_alias" and "alias" in properties:
+        return actor_id(properties.pop("alias")) | previous_id(properties.pop("distinct_id", None))
+    if event_type == "$merge" and is_pair(properties.get("$distinct_ids")):
+        kept_id, merged_id = properties.pop("$distinct_ids")
+        return actor_id(kept_id) | previous_id(merged_id)
+    ids = user_and_device(properties)
     if event_type == "$identify":
-        before = inner.pop("$anon_id", None) or inner.pop("$anon_distinct_id", None)
-        ids = ids | person(inner.pop("$identified_id", None)) | previous(before)
-    return with_distinct(ids, inner, "distinct_id")
+        anonymous = properties.pop("$anon_id", None) or properties.pop("$anon_distinct_id", None)
+        ids = ids | actor_id(properties.pop("$identified_id", None)) | previous_id(anonymous)
+    return with_distinct_id(ids, properties, "distinct_id")
 
 
 def ids_of_profile(message: dict[str, Any]) -> dict[str, str]:
-    """The same of a profile."""
-    return with_distinct(user_and_device(message), message, "$distinct_id")
+    """The ids of a profile."""
+    return with_distinct_id(user_and_device(message), message, "$distinct_id")
 
 
 def user_and_device(members: dict[str, Any]) -> dict[str, str]:
-    """Who is named as what."""
-    return person(members.pop("$user_id", None)) | device(members.pop("$device_id", None))
+    """The ids that are named as a user's or a device's."""
+    return actor_id(members.pop("$user_id", None)) | device_id(members.pop("$device_id", None))
 
 
-def with_distinct(ids: dict[str, str], members: dict[str, Any], name: str) -> dict[str, str]:
-    """The same, and who the distinct id of that name is, which stays where it was if it is yet another."""
+def with_distinct_id(ids: dict[str, str], members: dict[str, Any], name: str) -> dict[str, str]:
+    """The ids, and the distinct id if it fits to them.
+
+    A distinct id that contradicts the other ids stays in the members.
+    """
     distinct = members.pop(name, None)
     if distinct != ids.get("anonymous_id"):
-        found = person(distinct)
-        if not found.items() <= (found | ids).items():
+        distinct_ids = actor_id(distinct)
+        if not distinct_ids.items() <= (distinct_ids | ids).items():
             members[name] = distinct
-        ids = found | ids
+        ids = distinct_ids | ids
     return ids
 
 
-def person(value: Any) -> dict[str, str]:
-    """Who a distinct_id is: a user, or a device if it says so; what is missing or empty is nobody."""
+def actor_id(value: Any) -> dict[str, str]:
+    """A distinct id as a user's, or as a device's if it says so.
+
+    A missing or empty value gives no id.
+    """
     if type(value) is str and value.startswith(DEVICE):
-        return device(value)
+        return device_id(value)
     return {} if value in (None, "") else {"user_id": str(value)}
 
 
-def device(value: Any) -> dict[str, str]:
-    """The device behind a value."""
+def device_id(value: Any) -> dict[str, str]:
+    """The id of a device."""
     return {} if value in (None, "") else {"anonymous_id": str(value).removeprefix(DEVICE)}
 
 
-def previous(value: Any) -> dict[str, str]:
-    """Who somebody was before: a device, if it says so; else nobody knows what it was."""
+def previous_id(value: Any) -> dict[str, str]:
+    """An earlier id: a device's if it says so, else of unknown kind."""
     if type(value) is str and value.startswith(DEVICE):
-        return device(value)
+        return device_id(value)
     return {} if value in (None, "") else {"previous_id": str(value)}
 
 
 def is_pair(value: Any) -> bool:
-    """Whether it is two ids."""
-    return type(value) is list and len(value) == 2 and all(type(one) is str for one in value)
+    """Whether a value is a list of two texts."""
+    return type(value) is list and len(value) == 2 and all(type(id) is str for id in value)

@@ -1,23 +1,26 @@
-"""How PostHog's SDKs wrap events in a request: a batch, a list, or one; as JSON, or in a form, in base64. Pure."""
+"""The requests of PostHog's SDKs: a batch, a list, or an event. Pure.
 
-import base64
+Each of them comes as JSON, or as JSON or its base64 in a form.
+"""
+
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
-from api.formats.clock_skew import clock_of, text_of
-from api.formats.format import Envelope, Parts, Unreadable
+from api.formats.clock_skew import clock_skew_us, rfc3339_of
+from api.formats.format import ForeignRequest, OpenedRequest, Unreadable
+from api.formats.forms import fields_of, json_in
 from api.formats.ids import text_or_none
+from api.formats.messages import NOT_JSON
 from streams import Rejected
 
-FIELDS = LOOKED_AT = 100
+KEY_SEARCH_LIMIT = 100  # events in which a key is searched
 
 
-class Sent(msgspec.Struct):
-    """What a body says of its sending; without a batch it is an event itself."""
+class BatchOrEvent(msgspec.Struct):
+    """A batch, or, where it has no `batch`, an event."""
 
     batch: list[msgspec.Raw] | None = None
     api_key: Any = None
@@ -26,73 +29,55 @@ class Sent(msgspec.Struct):
 
 
 class Properties(msgspec.Struct):
-    """Where browsers name their project: in an event's properties."""
+    """An event's properties, where browsers send the key."""
 
     token: Any = None
 
 
-class Single(msgspec.Struct):
-    """An event, looked at for its key only."""
+class KeyProbe(msgspec.Struct):
+    """The places in an event where a key may stand."""
 
     properties: Properties
     api_key: Any = None
 
 
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_sent = msgspec.json.Decoder(Sent).decode
-_decode_single = msgspec.json.Decoder(Single).decode
+_decode_batch_or_event = msgspec.json.Decoder(BatchOrEvent).decode
+_decode_probe = msgspec.json.Decoder(KeyProbe).decode
 
 
-def open_request(parts: Parts) -> Envelope:
+def open_request(request: ForeignRequest) -> OpenedRequest:
     """The events of a request."""
+    query = fields_of(request.query, errors="replace")
+    body = request.body.strip()
+    if body[:1] not in (b"{", b"["):
+        body = json_in(fields_of(body, errors="replace").get("data", ""))
     try:
-        query = fields_of(parts.query)
-        body = json_in(parts.body)
         if body.startswith(b"["):
-            messages, sent = _bytes_of(_decode_list(body)), Sent()
+            messages, content = [bytes(raw) for raw in _decode_list(body)], BatchOrEvent()
         else:
-            sent = _decode_sent(body)
-            messages = [body] if sent.batch is None else _bytes_of(sent.batch)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise Unreadable(f"the body is nothing of PostHog's: {error}") from None
-    sent_at = sent.sent_at or milliseconds(query.get("_", ""))
-    key = text_or_none(sent.api_key) or text_or_none(sent.token) or key_among(messages)
-    return Envelope(messages, parts.received_at_us, key, clock_of(sent_at, parts.received_at_us))
-
-
-def json_in(body: bytes) -> bytes:
-    """The JSON of a body: all of it, or what its form has as `data`, in base64 or not."""
-    body = body.strip()
-    if body[:1] in (b"{", b"["):
-        return body
-    data = fields_of(body).get("data", "").strip()
-    if data[:1] in ("{", "["):
-        return data.encode()
-    return base64.b64decode(data.replace(" ", "+"), validate=True).strip()  # where + was not written as %2B
-
-
-def fields_of(form: bytes) -> dict[str, str]:
-    """A form's fields. Raises ValueError for what is none, or has too many."""
-    return dict(parse_qsl(form.decode("ascii"), max_num_fields=FIELDS))
-
-
-def _bytes_of(raws: Sequence[msgspec.Raw]) -> list[bytes]:
-    return [bytes(raw) for raw in raws]
+            content = _decode_batch_or_event(body)
+            messages = [body] if content.batch is None else [bytes(raw) for raw in content.batch]
+    except NOT_JSON as error:
+        raise Unreadable(f"the body is not a request of a PostHog SDK: {error}") from None
+    sent_at = content.sent_at or sent_at_in_query(query.get("_", ""))
+    key = text_or_none(content.api_key) or text_or_none(content.token) or key_among(messages)
+    return OpenedRequest(messages, request.received_at_us, key, clock_skew_us(sent_at, request.received_at_us))
 
 
 def key_among(messages: Sequence[bytes]) -> str | None:
-    """The key that the first events name, one of which may be bad."""
-    for message in messages[:LOOKED_AT]:
-        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            event = _decode_single(message)
-            if key := text_or_none(event.properties.token) or text_or_none(event.api_key):
+    """The first key in the first events; unreadable events are skipped."""
+    for message in messages[:KEY_SEARCH_LIMIT]:
+        with suppress(*NOT_JSON):
+            probe = _decode_probe(message)
+            if key := text_or_none(probe.properties.token) or text_or_none(probe.api_key):
                 return key
     return None
 
 
-def milliseconds(digits: str) -> str:
-    """RFC 3339 for when posthog-js says in its query that it sent; empty when it does not."""
+def sent_at_in_query(milliseconds: str) -> str:
+    """When posthog-js sent a request, as RFC 3339; empty if unknown."""
     try:
-        return text_of(int(digits) * 1_000)
+        return rfc3339_of(int(milliseconds) * 1_000)
     except (ValueError, Rejected):
         return ""

@@ -1,4 +1,4 @@
-"""Which path speaks which format."""
+"""The paths of foreign clients, and the format of each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -6,18 +6,22 @@ from typing import Any, Literal
 import msgspec
 
 from api.formats import amplitude, cloudevents, mixpanel, posthog, segment, snowplow
-from api.formats.format import Format, Parts
+from api.formats.format import ForeignRequest, Format
 
 
-class Foreign(msgspec.Struct, frozen=True):
-    """A path of foreign clients, answered with and without a slash at its end. `choose` gives the format that a request speaks,
-    or raises Unreadable. `summary` says who sends there, `parameters` what those of the path may be, `success` the status, and
-    `media_types` what the answer may be then. A parameter that is called `key` is one: no line that is logged has it."""
+class ForeignRoute(msgspec.Struct, frozen=True):
+    """A path of foreign clients, with or without a slash at its end.
+
+    - `choose` gives the format of a request, or raises Unreadable.
+    - `summary` says which clients send to this path.
+    - `parameters` are the types of the path parameters. A parameter named `key` is a key and is masked in logs.
+    - `success` is the status of a success, and `media_types` are those that its answer may have.
+    """
 
     name: str
     methods: tuple[str, ...]
     path: str
-    choose: Callable[[Parts], Format]
+    choose: Callable[[ForeignRequest], Format]
     summary: str
     parameters: Mapping[str, Any] = {}
     success: int = 200
@@ -25,35 +29,55 @@ class Foreign(msgspec.Struct, frozen=True):
 
 
 GET, POST, BOTH = ("GET",), ("POST",), ("GET", "POST")
-TEXT, GIF, ONE = ("text/plain",), ("image/gif",), ("text/plain", "application/json")
+TEXT, GIF, TEXT_OR_JSON = ("text/plain",), ("image/gif",), ("text/plain", "application/json")
 TP2 = "/com.snowplowanalytics.snowplow/tp2"
 KEY = {"key": str}
 CALLS = {"call": Literal[tuple(segment.CALLS)]}
 
-FOREIGN = [
-    Foreign("segment", ("POST",), "/v1/{call}", segment.choose, "Messages of Segment's and RudderStack's SDKs.", CALLS),
-    Foreign("beacon", ("POST",), "/beacon/v1/{call}", segment.choose, "The same from RudderStack's beacons.", CALLS),
-    Foreign("jitsu", ("POST",), "/api/s/{call}", segment.choose_jitsu, "Messages of Jitsu's SDKs in browsers.", CALLS),
-    Foreign("jitsuServer", ("POST",), "/api/s/s2s/{call}", segment.choose_jitsu, "Messages of Jitsu's other SDKs.", CALLS),
-    Foreign(
+FOREIGN_ROUTES = [
+    ForeignRoute("segment", POST, "/v1/{call}", segment.choose, "Messages of Segment's and RudderStack's SDKs.", CALLS),
+    ForeignRoute("beacon", POST, "/beacon/v1/{call}", segment.choose, "Messages of RudderStack's beacons.", CALLS),
+    ForeignRoute("jitsu", POST, "/api/s/{call}", segment.choose_jitsu, "Messages of Jitsu's browser SDK.", CALLS),
+    ForeignRoute("jitsuServer", POST, "/api/s/s2s/{call}", segment.choose_jitsu, "Messages of Jitsu's server SDKs.", CALLS),
+    ForeignRoute(
         "cloudevents",
-        ("POST",),
+        POST,
         "/api/v1/events",
         cloudevents.choose,
-        "CloudEvents 1.0 in JSON: structured, batched or binary; OpenMeter's SDKs, too.",
+        "CloudEvents 1.0 in JSON: structured, batched or binary. OpenMeter's SDKs send here, too.",
         success=204,
     ),
-    Foreign("posthogBatch", ("POST",), "/batch", amplitude.choose_batch, "Batches of PostHog's server SDKs, and of Amplitude's."),
-    Foreign("posthogE", ("POST",), "/e", posthog.choose, "Events of PostHog's browser SDK."),
-    Foreign("posthogCapture", ("POST",), "/capture", posthog.choose, "Events of PostHog's older SDKs."),
-    Foreign("posthogEvents", ("POST",), "/i/v0/e", posthog.choose, "Events of PostHog's SDKs, under their other path."),
-    Foreign("amplitude", ("POST",), "/2/httpapi", amplitude.choose, "Events of Amplitude's SDKs."),
-    Foreign("mixpanelTrack", BOTH, "/track", lambda _: mixpanel.EVENTS, "Events of Mixpanel's SDKs.", media_types=ONE),
-    Foreign("mixpanelEngage", BOTH, "/engage", lambda _: mixpanel.PROFILES, "Users of Mixpanel's SDKs.", media_types=ONE),
-    Foreign("mixpanelGroups", BOTH, "/groups", lambda _: mixpanel.PROFILES, "Groups of Mixpanel's SDKs.", media_types=ONE),
-    Foreign("mixpanelImport", POST, "/import", lambda _: mixpanel.IMPORT, "Past events, for Mixpanel.", media_types=ONE),
-    Foreign("snowplow", POST, TP2, lambda _: snowplow.BATCH, "Events of Snowplow's trackers.", media_types=TEXT),
-    Foreign("snowplowKey", POST, "/{key}" + TP2, lambda _: snowplow.BATCH, "The same with a key.", KEY, media_types=TEXT),
-    Foreign("snowplowPixel", GET, "/i", lambda _: snowplow.PIXELS, "One event of Snowplow's trackers.", media_types=GIF),
-    Foreign("snowplowPixelKey", GET, "/{key}/i", lambda _: snowplow.PIXELS, "The same with a key.", KEY, media_types=GIF),
+    ForeignRoute(
+        "posthogBatch", POST, "/batch", amplitude.choose_batch, "Batches of PostHog's server SDKs and of Amplitude's SDKs."
+    ),
+    ForeignRoute("posthogE", POST, "/e", posthog.choose, "Events of PostHog's browser SDK."),
+    ForeignRoute("posthogCapture", POST, "/capture", posthog.choose, "Events of PostHog's older SDKs."),
+    ForeignRoute("posthogEvents", POST, "/i/v0/e", posthog.choose, "Events of PostHog's SDKs, under their newer path."),
+    ForeignRoute("amplitude", POST, "/2/httpapi", amplitude.choose, "Events of Amplitude's SDKs."),
+    ForeignRoute(
+        "mixpanelTrack", BOTH, "/track", lambda _: mixpanel.EVENTS, "Events of Mixpanel's SDKs.", media_types=TEXT_OR_JSON
+    ),
+    ForeignRoute(
+        "mixpanelEngage",
+        BOTH,
+        "/engage",
+        lambda _: mixpanel.PROFILES,
+        "User profiles of Mixpanel's SDKs.",
+        media_types=TEXT_OR_JSON,
+    ),
+    ForeignRoute(
+        "mixpanelGroups",
+        BOTH,
+        "/groups",
+        lambda _: mixpanel.PROFILES,
+        "Group profiles of Mixpanel's SDKs.",
+        media_types=TEXT_OR_JSON,
+    ),
+    ForeignRoute(
+        "mixpanelImport", POST, "/import", lambda _: mixpanel.IMPORT, "Past events, for Mixpanel.", media_types=TEXT_OR_JSON
+    ),
+    ForeignRoute("snowplow", POST, TP2, lambda _: snowplow.BATCH, "Events of Snowplow's trackers.", media_types=TEXT),
+    ForeignRoute("snowplowKey", POST, "/{key}" + TP2, lambda _: snowplow.BATCH, "The same, with a key.", KEY, media_types=TEXT),
+    ForeignRoute("snowplowPixel", GET, "/i", lambda _: snowplow.PIXELS, "An event of Snowplow's trackers.", media_types=GIF),
+    ForeignRoute("snowplowPixelKey", GET, "/{key}/i", lambda _: snowplow.PIXELS, "The same, with a key.", KEY, media_types=GIF),
 ]

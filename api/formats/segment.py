@@ -1,8 +1,8 @@
-"""Segment's HTTP API, which RudderStack's SDKs speak, too, and Jitsu's under paths of its own: a batch, or one message whose kind
-its path names.
+"""Segment's HTTP API, which the SDKs of RudderStack and Jitsu speak.
 
-https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/. A message's `messageId` is its event_id. Its name
-is that of its event, or its kind; everything it holds but that stays in its properties, under the names it has there.
+https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/. A request is a batch, or a message whose type is
+in the path. Jitsu has paths of its own. `messageId` is the event_id. The event_type is the `event` of a track call, else the type
+of the call. All other members are properties, under the names that they have in the message.
 """
 
 from typing import Any
@@ -10,16 +10,16 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from api.formats.clock_skew import clock_of, timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable
-from api.formats.ids import content_name, text_of_id, text_or_none
-from api.formats.messages import named_without, object_in
+from api.formats.clock_skew import clock_skew_us, time_arguments
+from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Unreadable
+from api.formats.ids import content_id, id_or_empty, text_or_none
+from api.formats.messages import NOT_JSON, identity_without, object_in
 from streams import Event, Rejected, make_event
 
-KINDS = ("track", "identify", "page", "screen", "group", "alias")
-CALLS = {"batch": None, "b": None} | {kind: kind for kind in KINDS} | {kind[0]: kind for kind in KINDS}
+TYPES = ("track", "identify", "page", "screen", "group", "alias")
+CALLS = {"batch": None, "b": None} | {name: name for name in TYPES} | {name[0]: name for name in TYPES}
 TRANSPORT = ("sentAt", "writeKey", "receivedAt", "_metadata")
-WHO = (("userId", "user_id"), ("anonymousId", "anonymous_id"), ("previousId", "previous_id"))
+ACTOR_IDS = (("userId", "user_id"), ("anonymousId", "anonymous_id"), ("previousId", "previous_id"))
 
 
 class Batch(msgspec.Struct, rename="camel"):
@@ -30,94 +30,98 @@ class Batch(msgspec.Struct, rename="camel"):
     write_key: Any = None
 
 
-class One(msgspec.Struct, rename="camel"):
-    """What a message says of its sending."""
+class SingleMessage(msgspec.Struct, rename="camel"):
+    """The members of a message that concern its transport."""
 
     sent_at: Any = None
     write_key: Any = None
 
 
 _decode_batch = msgspec.json.Decoder(Batch).decode
-_decode_one = msgspec.json.Decoder(One).decode
+_decode_single = msgspec.json.Decoder(SingleMessage).decode
 
 
-def open_request(parts: Parts) -> Envelope:
+def open_request(request: ForeignRequest) -> OpenedRequest:
     """The messages of a request."""
-    kind = CALLS[parts.path["call"]]
+    call_type = CALLS[request.path["call"]]
+    content: Batch | SingleMessage
     try:
-        if kind is None:
-            batch = _decode_batch(parts.body)
-            messages, sent, key = [bytes(raw) for raw in batch.batch], batch.sent_at, batch.write_key
+        if call_type is None:
+            content = _decode_batch(request.body)
+            messages = [bytes(raw) for raw in content.batch]
         else:
-            one = _decode_one(parts.body)
-            messages, sent, key = [parts.body], one.sent_at, one.write_key
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"the body is no {parts.path['call']} of Segment's: {error}") from None
-    key = text_or_none(key) or _key_of_beacon(parts.query)
-    return Envelope(messages, parts.received_at_us, key, clock_of(sent, parts.received_at_us), kind)
+            content = _decode_single(request.body)
+            messages = [request.body]
+    except NOT_JSON as error:
+        raise Unreadable(f"the body is not a Segment {request.path['call']}: {error}") from None
+    key = text_or_none(content.write_key) or _key_of_beacon(request.query)
+    skew_us = clock_skew_us(content.sent_at, request.received_at_us)
+    return OpenedRequest(messages, request.received_at_us, key, skew_us, call_type)
 
 
 def _key_of_beacon(query: bytes) -> str | None:
-    """The key of RudderStack's beacons, which have no headers."""
+    """The key in the query: RudderStack's beacons cannot set headers."""
     return parse_qs(query.decode("latin-1")).get("writeKey", [None])[0] if query else None
 
 
-def event_of(raw: bytes, envelope: Envelope) -> Event:
-    """The event that a message is."""
+def event_of(raw: bytes, opened: OpenedRequest) -> Event:
+    """The event of a message."""
     message = object_in(raw, TRANSPORT)
-    kind = message.get("type") or envelope.context
-    if kind not in KINDS:
-        raise Rejected("type", f"must be one of {', '.join(KINDS)}")
-    message["type"] = kind
+    message_type = message.get("type") or opened.context
+    if message_type not in TYPES:
+        raise Rejected("type", f"must be one of {', '.join(TYPES)}")
+    message["type"] = message_type
     original = message.pop("originalTimestamp", None)
     timestamp = message.pop("timestamp", None) or original
-    for theirs, ours in WHO:
-        who = message.pop(theirs, None)
-        if who is not None and (known := text_of_id(who)):
-            message[ours] = known
-    session = _session_of(message, kind)
-    named = message.pop("messageId", None)
+    for segment_name, name in ACTOR_IDS:
+        value = message.pop(segment_name, None)
+        if value is not None and (id := id_or_empty(value)):
+            message[name] = id
+    session_id = _take_session(message, message_type)
+    message_id = message.pop("messageId", None)
     return make_event(
-        session_id=session,
-        event_id=content_name(message, timestamp) if named in (None, "") else text_of_id(named) or named,
-        event_type=message.pop("event", None) if kind == "track" else kind,
+        session_id=session_id,
+        event_id=content_id(message, timestamp) if message_id in (None, "") else id_or_empty(message_id) or message_id,
+        event_type=message.pop("event", None) if message_type == "track" else message_type,
         properties=message,
-        **timed(timestamp, envelope),
+        **time_arguments(timestamp, opened),
     )
 
 
-def _session_of(message: dict[str, Any], kind: str) -> str:
-    """The session that RudderStack's browser SDK counts, empty for others. The traits that a message is about may stand in its
-    context, too; they come to their place."""
+def _take_session(message: dict[str, Any], message_type: str) -> str:
+    """The session that RudderStack's browser SDK sends; empty for others.
+
+    Traits in the context of an identify or group call are moved to where the call usually has them.
+    """
     context = message.get("context")
     if type(context) is not dict:
         return ""
-    if kind in ("identify", "group") and "traits" in context and not message.get("traits"):
+    if message_type in ("identify", "group") and "traits" in context and not message.get("traits"):
         message["traits"] = context.pop("traits")
-    return text_of_id(context.get("sessionId"))
+    return id_or_empty(context.get("sessionId"))
 
 
 SEGMENT = Format(
     name="segment",
     open=open_request,
     event_of=event_of,
-    named_by=named_without(TRANSPORT),
-    answer=lambda parts, envelope: Answer(200, b'{"success":true}'),
+    identity_of=identity_without(TRANSPORT),
+    answer=lambda request, opened: Answer(200, b'{"success":true}'),
 )
-JITSU = msgspec.structs.replace(SEGMENT, name="jitsu", answer=lambda parts, envelope: Answer(200, b'{"ok":true}'))
+JITSU = msgspec.structs.replace(SEGMENT, name="jitsu", answer=lambda request, opened: Answer(200, b'{"ok":true}'))
 
 
-def choose(parts: Parts) -> Format:
-    """Segment's, for the calls that it has."""
-    return _known(SEGMENT, parts)
+def choose(request: ForeignRequest) -> Format:
+    """Segment, for the calls that it has."""
+    return _for_known_call(SEGMENT, request)
 
 
-def choose_jitsu(parts: Parts) -> Format:
-    """The same with Jitsu's answer."""
-    return _known(JITSU, parts)
+def choose_jitsu(request: ForeignRequest) -> Format:
+    """Segment with Jitsu's answer."""
+    return _for_known_call(JITSU, request)
 
 
-def _known(format: Format, parts: Parts) -> Format:
-    if parts.path["call"] not in CALLS:
-        raise Unreadable(f"calls here are {', '.join(CALLS)}")
+def _for_known_call(format: Format, request: ForeignRequest) -> Format:
+    if request.path["call"] not in CALLS:
+        raise Unreadable(f"the calls of this path are {', '.join(CALLS)}")
     return format

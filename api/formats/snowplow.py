@@ -1,9 +1,9 @@
-"""Snowplow's tracker protocol: a batch by POST, or one event as the query of a pixel.
+"""Snowplow's tracker protocol: a batch by POST, or an event in a query.
 
-https://docs.snowplow.io/docs/sources/trackers/snowplow-tracker-protocol/. Nothing in it is a key: one may stand before the path,
-and while AUTH is open the application id, `aid`, is the tenant's name. An event's `eid` is its event_id, and its event_type is
-what Snowplow calls it in its own tables: that of the schema for an event that describes itself, else one of NAMES. What is
-encoded in it is decoded into its properties, as `unstruct_event` and `contexts`; the rest stays under the protocol's names.
+https://docs.snowplow.io/docs/sources/trackers/snowplow-tracker-protocol/. The protocol has no key. A key may stand before the
+path; while AUTH is open, the application id `aid` names the tenant. An event's `eid` is its event_id. Its event_type is the name
+that Snowplow's own tables use: the name in the schema of a self-describing event, else the entry in EVENT_TYPES. Encoded JSON is
+decoded into the properties `unstruct_event` and `contexts`; all other fields keep the protocol's names.
 """
 
 import base64
@@ -12,21 +12,21 @@ from typing import Any
 
 import msgspec
 
-from api.formats.clock_skew import timed
-from api.formats.format import Answer, Envelope, Format, Parts, Unreadable, asked
+from api.formats.clock_skew import time_arguments
+from api.formats.format import KEY_SEARCH_LIMIT, Answer, ForeignRequest, Format, OpenedRequest, Unreadable
 from api.formats.forms import fields_of
-from api.formats.ids import content_name, text_or_none
-from api.formats.messages import named_without, object_in
-from api.formats.snowplow_fields import decoded, identity_in, ids_of, moment_of, session_of
+from api.formats.ids import content_id, text_or_none
+from api.formats.messages import NOT_JSON, identity_without, object_in
+from api.formats.snowplow_fields import name_in_schema, take_ids, take_json, take_session, take_time
 from streams import Event, make_event
 
 TRANSPORT = ("stm",)
-UNSTRUCT = "unstruct"
-NAMES = {
+SELF_DESCRIBING = "unstruct"
+EVENT_TYPES = {
     "pv": "page_view",
     "pp": "page_ping",
     "se": "struct",
-    "ue": UNSTRUCT,
+    "ue": SELF_DESCRIBING,
     "tr": "transaction",
     "ti": "transaction_item",
 }
@@ -39,81 +39,87 @@ class Batch(msgspec.Struct):
     data: list[msgspec.Raw]
 
 
-class Application(msgspec.Struct):
-    """Which application an event is of."""
+class ApplicationProbe(msgspec.Struct):
+    """The application id of an event."""
 
     aid: Any = None
 
 
 _decode_batch = msgspec.json.Decoder(Batch).decode
-_decode_application = msgspec.json.Decoder(Application).decode
+_decode_probe = msgspec.json.Decoder(ApplicationProbe).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def open_batch(parts: Parts) -> Envelope:
+def open_batch(request: ForeignRequest) -> OpenedRequest:
     """The events of a batch."""
     try:
-        messages = [bytes(raw) for raw in _decode_batch(parts.body).data]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"the body is no payload of Snowplow's: {error}") from None
-    return enveloped(messages, parts)
+        messages = [bytes(raw) for raw in _decode_batch(request.body).data]
+    except NOT_JSON as error:
+        raise Unreadable(f"the body is not a Snowplow payload: {error}") from None
+    return _opened(messages, request)
 
 
-def open_pixel(parts: Parts) -> Envelope:
-    """The event that a query is."""
-    return enveloped([_encode(fields_of(parts.query))], parts)
+def open_pixel(request: ForeignRequest) -> OpenedRequest:
+    """The event in a query."""
+    return _opened([_encode(fields_of(request.query))], request)
 
 
-def enveloped(messages: Sequence[bytes], parts: Parts) -> Envelope:
-    """Messages and whose they are: the path's key says it, or else their application, if they are of one."""
-    return Envelope(messages, parts.received_at_us, parts.path.get("key"), name=application_of(messages))
+def _opened(messages: Sequence[bytes], request: ForeignRequest) -> OpenedRequest:
+    key = request.path.get("key")
+    return OpenedRequest(messages, request.received_at_us, key, open_tenant=application_of(messages))
 
 
 def application_of(messages: Sequence[bytes]) -> str | None:
-    """The application of all messages; None if they are of several."""
-    found: set[str | None] = set()
-    for message in asked(messages):
+    """The application id of all messages; None if they have several."""
+    applications: set[str | None] = set()
+    for message in messages[:KEY_SEARCH_LIMIT]:
         try:
-            found.add(text_or_none(_decode_application(message).aid))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            applications.add(text_or_none(_decode_probe(message).aid))
+        except NOT_JSON:
             continue
-    return found.pop() if len(found) == 1 else None
+    return applications.pop() if len(applications) == 1 else None
 
 
-def event_of(raw: bytes, envelope: Envelope) -> Event:
-    """The event that a message is."""
+def event_of(raw: bytes, opened: OpenedRequest) -> Event:
+    """The event of a message."""
     message = object_in(raw)
-    timestamp, clock = moment_of(message, envelope.received_at_us)
-    kind, name = message.pop("e", None), text_or_none(message.pop("eid", None))
-    described, contexts = decoded(message, "ue_pr", "ue_px"), decoded(message, "co", "cx")
-    session_id = session_of(message, contexts)  # before ids_of, which takes the visitor out
-    properties = message | ids_of(message, contexts)
-    if described is not None:
-        properties["unstruct_event"] = described
+    timestamp, skew_us = take_time(message, opened.received_at_us)
+    kind, event_id = message.pop("e", None), text_or_none(message.pop("eid", None))
+    self_describing, contexts = take_json(message, "ue_pr", "ue_px"), take_json(message, "co", "cx")
+    session_id = take_session(message, contexts)  # before take_ids, which removes the visitor
+    properties = message | take_ids(message, contexts)
+    if self_describing is not None:
+        properties["unstruct_event"] = self_describing
     if contexts is not None:
         properties["contexts"] = contexts
-    event_type = NAMES.get(kind, kind) if type(kind) is str else kind
-    if event_type == UNSTRUCT:
-        event_type = identity_in(described)
+    event_type = EVENT_TYPES.get(kind, kind) if type(kind) is str else kind
+    if event_type == SELF_DESCRIBING:
+        event_type = name_in_schema(self_describing)
     return make_event(
         session_id=session_id,
         event_type=event_type,
-        event_id=name or content_name(kind, session_id, timestamp, properties),
+        event_id=event_id or content_id(kind, session_id, timestamp, properties),
         properties=properties,
-        **timed(timestamp, msgspec.structs.replace(envelope, clock_us=clock)),
+        **time_arguments(timestamp, msgspec.structs.replace(opened, clock_us=skew_us)),
     )
 
 
-def answer(parts: Parts, envelope: Envelope) -> Answer:
-    """What a collector answers to a batch."""
+def answer(request: ForeignRequest, opened: OpenedRequest) -> Answer:
+    """The answer of a Snowplow collector to a batch."""
     return Answer(200, b"ok", "text/plain")
 
 
-def answer_pixel(parts: Parts, envelope: Envelope) -> Answer:
-    """The pixel that a page asked for."""
+def answer_pixel(request: ForeignRequest, opened: OpenedRequest) -> Answer:
+    """The image that a page loads to send an event."""
     return Answer(200, PIXEL, "image/gif")
 
 
-named_by = named_without(TRANSPORT)
-BATCH = Format(name="snowplow", open=open_batch, event_of=event_of, answer=answer, named_by=named_by, again=503)
-PIXELS = Format(name="snowplow", open=open_pixel, event_of=event_of, answer=answer_pixel, named_by=named_by, again=503)
+BATCH = Format(
+    name="snowplow",
+    open=open_batch,
+    event_of=event_of,
+    answer=answer,
+    identity_of=identity_without(TRANSPORT),
+    status_when_limited=503,
+)
+PIXELS = msgspec.structs.replace(BATCH, open=open_pixel, answer=answer_pixel)

@@ -1,78 +1,94 @@
-"""What Snowplow's fields mean: when an event happened, whom it is about, in which visit, and what is encoded in it. Pure."""
+"""The fields of Snowplow's messages: time, session, ids, encoded JSON. Pure.
+
+The `take_` functions remove the fields that they read from the message.
+"""
 
 from typing import Any
 
-from api.formats.base64_text import bytes_in
-from api.formats.clock_skew import CLOCK_LIMIT_US, text_of
+from api.formats.base64_text import decode_base64
+from api.formats.clock_skew import CLOCK_LIMIT_US, rfc3339_of
 from streams import Rejected, decode_json
 
 CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/"
 
 
-def moment_of(message: dict[str, Any], received_at_us: int) -> tuple[str, int]:
-    """When an event happened, and by how much the device's clock is behind ours: what says so is taken out. A true timestamp is
-    no device's, and right."""
+def take_time(message: dict[str, Any], received_at_us: int) -> tuple[str, int]:
+    """When an event happened, and how many microseconds the clock is slow.
+
+    A true timestamp, `ttm`, comes from no device, so it needs no correction.
+    """
     true, device, sent = message.pop("ttm", None), message.pop("dtm", None), message.pop("stm", None)
     if true not in (None, ""):
-        return text_of(microseconds_in("ttm", true)), 0
+        return rfc3339_of(microseconds_in("ttm", true)), 0
     if device in (None, ""):
         return "", 0
-    text = text_of(microseconds_in("dtm", device))
+    timestamp = rfc3339_of(microseconds_in("dtm", device))
     try:
-        clock_us = received_at_us - microseconds_in("stm", sent)
+        skew_us = received_at_us - microseconds_in("stm", sent)
     except Rejected:
-        return text, 0
-    return text, clock_us if abs(clock_us) <= CLOCK_LIMIT_US else 0
+        return timestamp, 0
+    return timestamp, skew_us if abs(skew_us) <= CLOCK_LIMIT_US else 0
 
 
 def microseconds_in(field: str, text: Any) -> int:
-    """Milliseconds, which Snowplow sends as text."""
+    """Microseconds, from the milliseconds that Snowplow sends as text."""
     try:
         return int(text) * 1_000
     except (TypeError, ValueError):
         raise Rejected(field, "must be milliseconds since 1970") from None
 
 
-def decoded(message: dict[str, Any], plain: str, packed: str) -> Any:
-    """What describes itself in a message, as JSON or base64 of it, without the envelope around it; None if there is nothing."""
-    text, base64 = message.pop(plain, None), message.pop(packed, None)
-    field = packed if base64 else plain
+def take_json(message: dict[str, Any], plain_field: str, base64_field: str) -> Any:
+    """The data of a self-describing JSON, without its envelope.
+
+    It stands in one field as JSON, or in another as its base64; None if in neither. Raises Rejected.
+    """
+    text, base64 = message.pop(plain_field, None), message.pop(base64_field, None)
+    field = base64_field if base64 else plain_field
     try:
-        found = decode_json(bytes_in(base64) if base64 else text.encode()) if base64 or text else None
+        envelope = decode_json(decode_base64(base64) if base64 else text.encode()) if base64 or text else None
     except (AttributeError, ValueError):
-        raise Rejected(field, "is no text, or its base64 is damaged") from None
+        raise Rejected(field, "is not text, or its base64 is damaged") from None
     except Rejected as error:
         raise Rejected(field, error.reason) from None
-    if found is not None and (type(found) is not dict or "data" not in found):
+    if envelope is not None and (type(envelope) is not dict or "data" not in envelope):
         raise Rejected(field, "must be an object with schema and data")
-    return found and found["data"]
+    return envelope and envelope["data"]
 
 
-def identity_in(described: Any) -> str:
-    """The name in a schema: link_click in iglu:com.snowplowanalytics.snowplow/link_click/jsonschema/1-0-1."""
-    schema = described.get("schema") if type(described) is dict else None
+def name_in_schema(self_describing: Any) -> str:
+    """The name in the schema of a self-describing event.
+
+    It is link_click in iglu:com.snowplowanalytics.snowplow/link_click/jsonschema/1-0-1. Raises Rejected.
+    """
+    schema = self_describing.get("schema") if type(self_describing) is dict else None
     parts = schema.split("/") if type(schema) is str else []
     if len(parts) != 4 or not parts[1]:
         raise Rejected("ue_pr", "must name its schema: iglu:vendor/name/format/version")
     return str(parts[1])
 
 
-def session_of(message: dict[str, Any], contexts: Any) -> str:
-    """The visit that an event is of, taken out of the message: `sid`, or the session of a mobile tracker's context; of trackers
-    that count visits and name none, the visitor and the number, joined by a dot. Empty for none."""
-    visitor, visit = message.get("duid"), message.get("vid")
-    counted = f"{visitor}.{visit}" if visitor and visit else ""
-    return str(message.pop("sid", None) or client_session_in(contexts).get("sessionId") or counted)
+def take_session(message: dict[str, Any], contexts: Any) -> str:
+    """The session of an event; empty for none.
+
+    It is `sid`, or the session in a mobile tracker's context. Trackers that only number a visitor's sessions get the visitor and
+    the number, joined by a dot.
+    """
+    visitor, number = message.get("duid"), message.get("vid")
+    numbered = f"{visitor}.{number}" if visitor and number else ""
+    return str(message.pop("sid", None) or client_session_in(contexts).get("sessionId") or numbered)
 
 
-def ids_of(message: dict[str, Any], contexts: Any) -> dict[str, str]:
-    """Whom an event is about, under our names, taken out of the message. A visitor is known to the page's domain, or else to the
-    collector's, or as a device."""
+def take_ids(message: dict[str, Any], contexts: Any) -> dict[str, str]:
+    """The ids of an event, under the names that Penstock uses.
+
+    A visitor has an id of the page's domain, or else of the collector's domain, or else of the device.
+    """
     user, visitor = message.pop("uid", None), message.pop("duid", None)
     if not visitor:
         visitor = message.pop("nuid", None) or client_session_in(contexts).get("userId")
-    found = {"user_id": user, "anonymous_id": visitor}
-    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+    ids = {"user_id": user, "anonymous_id": visitor}
+    return {name: str(value) for name, value in ids.items() if value not in (None, "")}
 
 
 def client_session_in(contexts: Any) -> dict[str, Any]:

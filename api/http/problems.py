@@ -1,4 +1,7 @@
-"""The table that turns errors into answers: problem+json (RFC 9457) with a stable code, the limit and the value."""
+"""Problems: the table that turns errors into answers.
+
+An answer is problem+json (RFC 9457): a stable code, a sentence, and where a limit was exceeded, the limit and the value.
+"""
 
 import logging
 from typing import Any
@@ -18,7 +21,10 @@ HEADERS = {503: {"retry-after": "1"}, 429: {"retry-after": "1"}, 401: {"www-auth
 
 
 class Problem(Exception):
-    """A request cannot be answered as asked. `status` is the HTTP status, `code` is stable, `extra` says what was passed."""
+    """A request cannot be answered as it was sent.
+
+    `status` is the HTTP status, `code` is stable, `extra` holds further members, such as `limit` and `value`.
+    """
 
     def __init__(self, status: int, code: str, detail: str, **extra: Any) -> None:
         super().__init__(detail)
@@ -28,7 +34,7 @@ class Problem(Exception):
         self.extra = extra
 
 
-# What the log and the tables raise: (status, code). 503 means that sending the same again is safe and may help.
+# Errors of the log and the tables: (status, code). 503 means: sending the same request again is safe and may succeed.
 ERRORS: dict[type[Exception], tuple[int, str]] = {
     LogUnavailable: (503, "log-unavailable"),
     LogFull: (503, "log-full"),
@@ -39,25 +45,25 @@ ERRORS: dict[type[Exception], tuple[int, str]] = {
     TenantDeleted: (410, "tenant-deleted"),
     Rejected: (400, "invalid-request"),
 }
-TITLES = {404: "not-found", 405: "method-not-allowed"}
+CODES = {404: "not-found", 405: "method-not-allowed"}
 
 
 def problem_bytes(status: int, code: str, detail: str, **extra: Any) -> bytes:
-    """The body of a problem."""
+    """The body of a problem, as JSON."""
     return msgspec.json.encode(
         ProblemDetails(type=f"urn:penstock:problem:{code}", code=code, status=status, detail=detail, **extra)
     )
 
 
-def answer(problem: Problem) -> Response:
-    """The response that a problem is."""
+def response_of(problem: Problem) -> Response:
+    """The HTTP response for a problem."""
     headers = HEADERS.get(problem.status, {})
     body = problem_bytes(problem.status, problem.code, problem.detail, **problem.extra)
     return Response(body, problem.status, headers=headers, media_type="application/problem+json")
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that an error of the log or the tables is."""
+    """The problem for an error of the log or the tables."""
     status, code = next(ERRORS[kind] for kind in type(error).__mro__ if kind in ERRORS)
     extra = {name: value for name in ("limit", "value") if (value := getattr(error, name, None)) is not None}
     return Problem(status, code, str(error), **extra)
@@ -66,40 +72,43 @@ def problem_of(error: Exception) -> Problem:
 async def on_problem(request: Request, error: Exception) -> Response:
     """A problem raised by a route."""
     assert isinstance(error, Problem)
-    return answer(error)
+    return response_of(error)
 
 
-async def on_known(request: Request, error: Exception) -> Response:
+async def on_known_error(request: Request, error: Exception) -> Response:
     """An error of the log or the tables."""
-    return answer(problem_of(error))
+    return response_of(problem_of(error))
 
 
-async def on_http(request: Request, error: Exception) -> Response:
-    """What the framework refuses: an unknown path, a method."""
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """A refusal of the framework: an unknown path, or a wrong method."""
     assert isinstance(error, HTTPException)
-    code = TITLES.get(error.status_code, "http-error")
-    response = answer(Problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
+    code = CODES.get(error.status_code, "http-error")
+    response = response_of(Problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
     response.headers.update(error.headers or {})
-    if error.status_code == 405:  # the framework names the methods of the first route of that path only
-        found = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        response.headers["allow"] = ", ".join(sorted({method for route in found for method in route.methods}))
+    if error.status_code == 405:  # the framework lists the methods of the path's first route only
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
     return response
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The client went away; nobody reads this."""
+    """The client has disconnected: no answer reaches it."""
     return Response(status_code=499)
 
 
-async def on_unknown(request: Request, error: Exception) -> Response:
-    """What nobody foresaw. Starlette raises it again afterwards, so that it is logged with its traceback."""
-    return answer(Problem(500, "internal-error", "this should not have happened; the server's log says more"))
+async def on_unknown_error(request: Request, error: Exception) -> Response:
+    """An unexpected error.
+
+    Starlette raises it again after the answer, so that it is logged with its traceback.
+    """
+    return response_of(Problem(500, "internal-error", "an unexpected error; the server's log has the details"))
 
 
 HANDLERS: dict[Any, Any] = {
     Problem: on_problem,
-    HTTPException: on_http,
+    HTTPException: on_http_error,
     ClientDisconnect: on_disconnect,
-    Exception: on_unknown,
-    **dict.fromkeys(ERRORS, on_known),
+    Exception: on_unknown_error,
+    **dict.fromkeys(ERRORS, on_known_error),
 }

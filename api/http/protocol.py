@@ -1,5 +1,7 @@
-"""uvicorn's HTTP protocol with what it lacks: a deadline to receive a request, a cap on headers, a cap on connections
-of one address. Without them an idle or slow client holds a connection for ever, and a few thousand lock out the rest.
+"""uvicorn's HTTP protocol, with the limits that it lacks.
+
+They are a deadline for receiving a request, a limit on its headers, and a limit on the connections of an address. Without them an
+idle or slow client keeps its connection for as long as it likes, and a few thousand such connections lock out everybody else.
 """
 
 import asyncio
@@ -15,10 +17,10 @@ from api.http.request_ids import HEADER, request_id_of
 from streams import Settings
 
 HEADER_LIMIT_BYTES = 32 * 1024
-LINGER_SECONDS = 1.0  # for the rest of what is refused
+LINGER_SECONDS = 1.0  # how long the rest of a refused request is read
 LINGER_BYTES = 1024 * 1024
-HEAD, LENGTH, END = b"HTTP/1.1 ", b"\r\ncontent-length: ", b"\r\n\r\n"  # of the head of an answer
-CHUNK_OVERHEAD = 8  # bytes on the wire a byte of body, at most: chunks of one byte
+HEAD, LENGTH, END = b"HTTP/1.1 ", b"\r\ncontent-length: ", b"\r\n\r\n"  # parts of an answer's head
+CHUNK_OVERHEAD = 8  # bytes on the wire for a byte of body, at most: with chunks of one byte
 
 
 def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
@@ -35,9 +37,11 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
 
 
 class SingleWriteTransport:
-    """A transport that keeps an answer's head, when it says how long the answer is, until what follows: one write, and mostly one
-    packet. Clients that take the end of a packet for that of an answer are there, and the second write costs as much as parsing
-    an event."""
+    """A transport that writes an answer's head and body together.
+
+    It keeps the head, if that holds a Content-Length, until the body follows: one write, and usually one packet. A second write
+    costs as much as parsing an event, and some clients take the end of a packet for the end of an answer.
+    """
 
     __slots__ = ("_head", "_transport")
 
@@ -49,7 +53,7 @@ class SingleWriteTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write bytes, or keep them if they are a head."""
+        """Write bytes, or keep them if they are the head of an answer."""
         if self._head:
             data, self._head = self._head + data, b""
         elif data.startswith(HEAD) and data.endswith(END) and LENGTH in data:
@@ -58,18 +62,21 @@ class SingleWriteTransport:
         self._transport.write(data)
 
     def flush(self) -> None:
-        """Write what is kept: nothing follows."""
+        """Write the kept head: no body follows."""
         if self._head:
             self.write(b"")
 
     def close(self) -> None:
-        """Write what is kept, and close."""
+        """Write the kept head, and close."""
         self.flush()
         self._transport.close()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection: armed on connect and on a request's first byte, disarmed when the request is complete."""
+    """One connection with its deadline.
+
+    The deadline is set when the connection opens and at each request's first byte; it is cancelled when the request is complete.
+    """
 
     request_timeout_seconds: ClassVar[float]
     max_connections_per_address: ClassVar[int]
@@ -80,7 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _refused = _in_body = False
 
     def connection_made(self, transport: Any) -> None:
-        """Count the connection, start its deadline."""
+        """Count the connection, and start its deadline."""
         super().connection_made(transport)
         self.transport: Any = SingleWriteTransport(transport)
         self.headers = []
@@ -90,12 +97,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.connections_of[self._address] += 1
         if self.connections_of[self._address] > self.max_connections_per_address and not self._is_proxy():
             limit, value = self.max_connections_per_address, self.connections_of[self._address]
-            self._refuse(503, "too-many-connections", "connections of one address", limit=limit, value=value)
+            self._refuse(503, "too-many-connections", "this address has too many connections", limit=limit, value=value)
         else:
             self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Uncount the connection."""
+        """Stop counting the connection."""
         self._disarm()
         self.connections_of[self._address] -= 1
         if not self.connections_of[self._address]:
@@ -103,22 +110,22 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Receive bytes of a request."""
         if self._refused:
             self._raw_bytes += len(data)
             if self._raw_bytes > LINGER_BYTES:
                 self.transport.close()
         if self._refused or self.transport.is_closing():
             return
-        before = self._requests
+        requests_before = self._requests
         super().data_received(data)
-        if self._deadline is not None and self._requests == before:  # all of it belongs to one request, not complete yet
+        if self._deadline is not None and self._requests == requests_before:  # all bytes belong to one incomplete request
             self._raw_bytes += len(data)
             if self._raw_bytes > HEADER_LIMIT_BYTES + CHUNK_OVERHEAD * self._body_bytes:
                 self._too_large(self._raw_bytes - self._body_bytes)
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
+        """Begin a request, at its first byte."""
         super().on_message_begin()
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
         self._in_body = False
@@ -126,20 +133,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arm()
 
     def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
+        """Receive a part of the request's target."""
         super().on_url(url)
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; behind a chunked body a trailer, which says nothing about who sends what (RFC 9110, 6.5.1)."""
+        """Receive a header.
+
+        After a chunked body it is a trailer, which is ignored: a trailer may not say who sends a request (RFC 9110, 6.5.1).
+        """
         if not self._in_body:
             super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """All headers; a request that was refused meanwhile goes no further."""
+        """End the headers; a request that was refused meanwhile stops here."""
         self._in_body = True
-        upgrade = self.parser.should_upgrade()  # the parser takes no body then, and drops what follows
+        upgrade = self.parser.should_upgrade()  # the parser then reads no body and drops the rest
         if upgrade and self._has_body():
             self._refuse(400, "upgrade-unsupported", "a request with a body cannot ask for another protocol")
         if self._refused:
@@ -149,24 +159,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """Receive a part of the body."""
         self._body_bytes += len(body)
         if self.cycle is not None and not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here; what remains is ours to do."""
+        """End the request: from here on, time is spent by this server."""
         self._disarm()
         if self.cycle is not None and not self._refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer is written; to HEAD, it is a head alone."""
+        """End the answer; the answer to HEAD has no body to write the head with."""
         self.transport.flush()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What the parser refuses."""
+        """Refuse a request that the parser cannot read."""
         self._refuse(400, "not-http", msg)
 
     def _count(self, size: int) -> None:
@@ -175,17 +185,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._too_large(self._header_bytes)
 
     def _too_large(self, value: int) -> None:
-        self._refuse(431, "headers-too-large", "headers and target of a request", limit=HEADER_LIMIT_BYTES, value=value)
+        self._refuse(
+            431, "headers-too-large", "the headers and target of the request are too large", limit=HEADER_LIMIT_BYTES, value=value
+        )
 
     def shutdown(self) -> None:
-        """The server ends: a request that is not here yet is not waited for."""
+        """Stop: a request that is not complete yet is not waited for."""
         if self._deadline is not None and self._requests:
             self.transport.close()
         else:
             super().shutdown()
 
     def _is_proxy(self) -> bool:
-        """Whether many clients share this address. Asked only of one that has more connections than a client may."""
+        """Whether this address is a trusted proxy, which many clients share.
+
+        Only checked for an address that is over its limit of connections.
+        """
         return bool(self._address) and any(ip_address(self._address) in network for network in self.proxies)
 
     def _arm(self) -> None:
@@ -198,31 +213,34 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _expire(self) -> None:
-        self._refuse(408, "request-too-slow", "seconds to receive a request", limit=self.request_timeout_seconds)
+        self._refuse(408, "request-too-slow", "the request took too long to arrive", limit=self.request_timeout_seconds)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Asking for another protocol is nothing to warn of: the answer comes in this one."""
+        """Log nothing: a client that asks for another protocol is answered in HTTP/1.1."""
 
     def _has_body(self) -> bool:
         """Whether the request announces a body."""
         return any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in self.headers)
 
-    def _half_answered(self) -> bool:
-        """Whether the answer has begun to a request whose body still comes: it was refused by its headers alone."""
+    def _is_answered_early(self) -> bool:
+        """Whether the answer began while the request's body still arrives.
+
+        Such a request was refused because of its headers alone.
+        """
         return self.cycle is not None and self.cycle.more_body and self.cycle.response_started
 
-    def _unanswered(self) -> bool:
-        """Whether a request that came whole still waits for its answer."""
+    def _is_unanswered(self) -> bool:
+        """Whether a complete request still waits for its answer."""
         return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
     def _refuse(self, status: int, code: str, detail: str, **extra: Any) -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        if self._unanswered():  # answers go out in order: the earlier request gets its own, then the connection ends
+        if self._is_unanswered():  # the earlier request gets its answer first, then the connection ends
             self.cycle.keep_alive = False
             return
-        if self._half_answered():  # a second answer would be taken for that of the client's next request
+        if self._is_answered_early():  # the client would take a second answer for that of its next request
             self.transport.close()
             return
         body = problem_bytes(status, code, detail, **extra)
@@ -232,11 +250,11 @@ class BoundedProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             *((name.encode(), value.encode()) for name, value in HEADERS.get(status, {}).items()),
             (b"connection", b"close"),
-            *self.cors.of(self.headers),
+            *self.cors.for_request(self.headers),
             (HEADER, request_id_of(self.headers).encode()),
         ]
         self.transport.write(STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body)
-        if status in (400, 431):  # refused while sending: closed at once, what still comes would reset the answer away
+        if status in (400, 431):  # the client still sends: closing now would reset the connection before it reads
             self.transport.write_eof()
             self._disarm()
             self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)

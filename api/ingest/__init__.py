@@ -1,1 +1,6 @@
-"""The ingest endpoints: the native one and those of foreign formats."""
+"""The ingest endpoints: a body becomes events, events become receipts."""
+
+from api.ingest.foreign import PostForeign
+from api.ingest.native import PostEvents
+
+__all__ = ["PostEvents", "PostForeign"]

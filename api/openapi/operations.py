@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from api import schemas
-from api.formats import FOREIGN, Foreign
+from api.formats import FOREIGN_ROUTES, ForeignRoute
 from api.query import PAGE_LIMIT_ROWS, PAGE_ROWS
 from streams import TENANT_PATTERN
 
@@ -229,7 +229,7 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def _of_foreign(method: str, foreign: Foreign) -> Operation:
+def _of_foreign(method: str, foreign: ForeignRoute) -> Operation:
     """The operation of a path of foreign clients."""
     places = [
         Parameter(name=name, place="path", kind=kind, description="What is sent, or its key.", required=True)
@@ -247,4 +247,6 @@ def _of_foreign(method: str, foreign: Foreign) -> Operation:
     )
 
 
-OPERATIONS |= {f"{method} {foreign.path}": _of_foreign(method, foreign) for foreign in FOREIGN for method in foreign.methods}
+OPERATIONS |= {
+    f"{method} {foreign.path}": _of_foreign(method, foreign) for foreign in FOREIGN_ROUTES for method in foreign.methods
+}

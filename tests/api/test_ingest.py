@@ -9,6 +9,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from api.http.body import BodyBudget, Held, joined, read_body
-from api.ingest.native import parse_all
+from api.http.body import BodyBudget, BodyReservation, headers_by_name, read_body
+from api.ingest.parsing import parse_all, parse_message
 from streams import Rejected
 from tests.support.events import body
 from tests.support.http import Door, opened
@@ -71,7 +72,7 @@ async def test_a_body_whose_sender_went_away_is_no_body() -> None:
         return next(messages)
 
     with pytest.raises(ClientDisconnect):
-        await read_body(receive, {}, 100, Held(BodyBudget(100)))
+        await read_body(receive, {}, 100, BodyReservation(BodyBudget(100)))
 
 
 # -- what may be sent --------------------------------------------------------------------------------------------------
@@ -518,7 +519,7 @@ async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Doo
 
 
 async def test_a_rejected_event_does_not_keep_what_was_looked_at() -> None:
-    [early, late] = await parse_all([b"[", event_with('{"a": 1, "a": 2}')], 65_536)
+    [early, late] = await parse_all([b"[", event_with('{"a": 1, "a": 2}')], partial(parse_message, limit_bytes=65_536))
 
     assert isinstance(early, Rejected) and isinstance(late, Rejected)
     assert early.__traceback__ is late.__traceback__ is None
@@ -528,7 +529,7 @@ def test_thousands_of_headers_are_joined_at_once() -> None:
     headers = [(b"x-%d" % i, b"") for i in range(10_000)] + [(b"x-1", b"b")]
     started = time.thread_time()
 
-    assert joined(headers)[b"x-1"] == b",b"
+    assert headers_by_name(headers)[b"x-1"] == b",b"
     assert time.thread_time() - started < 0.3
 
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from api.http.request_ids import LINES_A_SECOND, RequestIds, Told, request_id_of, tell
+from api.http.access_log import LINES_PER_SECOND, LogLineBudget
+from api.http.request_ids import RequestIds, request_id_of
 from streams import keys_of
 from tests.support.events import body
 from tests.support.http import Api, free_port, logged_in, process_of, running, wait_until
@@ -165,7 +166,7 @@ def test_with_an_access_log_every_request_is_a_line(server: Server, tmp_path: Pa
     with running(server, tmp_path, ACCESS_LOG=1) as api:
         httpx.post(f"{api.url}/api/events?q=hidden", content=body(), headers=ACME | {"X-Request-ID": "good"})
         httpx.get(f"{api.url}/caf%C3%A9%0A?q=hidden", headers={"X-Request-ID": "lost"})
-        for i in range(LINES_A_SECOND * 2):
+        for i in range(LINES_PER_SECOND * 2):
             httpx.post(f"{api.url}/api/events", content=body(), headers={"X-Tenant-ID": "broken", "X-Request-ID": f"bad-{i}"})
     lines = {line["request_id"]: line for line in api.logged if "request_id" in line}  # all of them, now that it has ended
 
@@ -175,7 +176,7 @@ def test_with_an_access_log_every_request_is_a_line(server: Server, tmp_path: Pa
         "info",
         "error",
     ]
-    assert sum(name.startswith("bad-") for name in lines) == LINES_A_SECOND * 2
+    assert sum(name.startswith("bad-") for name in lines) == LINES_PER_SECOND * 2
     good, lost = lines["good"], lines["lost"]
     assert (good["method"], good["path"], good["status"], good["client"]) == ("POST", "/api/events", 202, "127.0.0.1")
     assert 0 < good["milliseconds"] < 10_000
@@ -197,7 +198,7 @@ async def half(request):
 
 api.app.ROUTES.append(Route("/half", half))
 api.openapi.operations.OPERATIONS["GET /half"] = api.openapi.operations.OPERATIONS["GET /healthz"]
-api.ingest.native.parse = None
+api.ingest.native.parse_request = None
 from api.__main__ import main
 main([])
 """
@@ -240,15 +241,15 @@ def test_an_answer_that_breaks_off_is_logged_with_the_clients_id_too(server: Ser
 
 @given(st.lists(st.integers(min_value=1, max_value=4), max_size=100).map(sorted))
 def test_of_many_failures_some_a_second_are_logged_and_the_others_counted(seconds: list[int]) -> None:
-    told, logged, counted = Told(), list[int](), 0
+    budget, logged, counted = LogLineBudget(), list[int](), 0
     for second in seconds:
-        told, left_out = tell(told, second)
-        if left_out is not None:
+        budget, skipped = budget.spend(second)
+        if skipped is not None:
             logged.append(second)
-            counted += left_out
+            counted += skipped
 
-    assert all(logged.count(second) == min(seconds.count(second), LINES_A_SECOND) for second in set(seconds))
-    assert len(logged) + counted + told.left_out == len(seconds)
+    assert all(logged.count(second) == min(seconds.count(second), LINES_PER_SECOND) for second in set(seconds))
+    assert len(logged) + counted + budget.skipped == len(seconds)
 
 
 @pytest.mark.anyio
@@ -270,7 +271,7 @@ async def test_a_flood_of_503_hides_no_500(caplog: pytest.LogCaptureFixture) -> 
 
     found = [(record.status, record.code, record.levelno) for record in caplog.records]  # type: ignore[attr-defined]
     assert found[-1] == (500, None, logging.ERROR)
-    assert LINES_A_SECOND <= len(found) - 1 <= LINES_A_SECOND * 3
+    assert LINES_PER_SECOND <= len(found) - 1 <= LINES_PER_SECOND * 3
 
 
 def test_lines_are_json_and_nothing_else_is(api: Api) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.formats.cloudevents import event_of
-from api.formats.format import Envelope
+from api.formats.format import OpenedRequest
 from tests.support.http import Door, opened
 from tests.support.servers import Server
 
@@ -205,7 +205,7 @@ async def test_bytes_stay_bytes(door: Door) -> None:
 
 
 def name(source: str, id: str) -> str:
-    named = event_of(json.dumps(event(source=source, id=id)).encode(), Envelope([], 0)).event_id
+    named = event_of(json.dumps(event(source=source, id=id)).encode(), OpenedRequest([], 0)).event_id
     assert named is not None and len(named.encode()) <= 256
     return named
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
-from api.formats import Envelope, Unreadable
+from api.formats import OpenedRequest, Unreadable
 from api.formats.forms import fields_of, messages_in
 from api.formats.mixpanel import EVENTS, PROFILES
 from projector import ApiKey, SqliteStore
@@ -36,16 +36,16 @@ def message(**properties: Any) -> dict[str, Any]:
 
 
 def event(**properties: Any) -> Event:
-    return EVENTS.event_of(json.dumps(message(**properties)).encode(), Envelope([], 1))
+    return EVENTS.event_of(json.dumps(message(**properties)).encode(), OpenedRequest([], 1))
 
 
 def event_named(event_type: str, **properties: Any) -> Event:
-    return EVENTS.event_of(json.dumps({"event": event_type, "properties": properties}).encode(), Envelope([], 1))
+    return EVENTS.event_of(json.dumps({"event": event_type, "properties": properties}).encode(), OpenedRequest([], 1))
 
 
 def profile(**members: Any) -> Event:
     given = {"$token": "acme", "$distinct_id": "u1", "$time": 1767261600} | members
-    return PROFILES.event_of(json.dumps(given).encode(), Envelope([], 1_767_261_600_000_000))
+    return PROFILES.event_of(json.dumps(given).encode(), OpenedRequest([], 1_767_261_600_000_000))
 
 
 def properties_of(event: Event) -> dict[str, Any]:
@@ -209,13 +209,13 @@ def test_without_one_the_content_does_and_who_did_it() -> None:
     assert event(**{"$insert_id": None}).event_id == one.event_id
     others = [event(**{"$insert_id": None} | other).event_id for other in ({"distinct_id": "u2"}, {"time": 1}, {"a": 1})]
     named = message(**{"$insert_id": None}) | {"event": "Other"}
-    assert len({one.event_id, *others, EVENTS.event_of(json.dumps(named).encode(), Envelope([], 1)).event_id}) == 5
+    assert len({one.event_id, *others, EVENTS.event_of(json.dumps(named).encode(), OpenedRequest([], 1)).event_id}) == 5
 
 
 @pytest.mark.parametrize("raw", ["7", "[]", "{}", '{"event": 7}', '{"event": ""}', '{"event": "x", "properties": 7}'])
 def test_what_is_no_event_is_rejected(raw: str) -> None:
     with pytest.raises(Rejected):
-        EVENTS.event_of(raw.encode(), Envelope([], 1))
+        EVENTS.event_of(raw.encode(), OpenedRequest([], 1))
 
 
 # -- persons -----------------------------------------------------------------------------------------------------------

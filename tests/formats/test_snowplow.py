@@ -12,9 +12,10 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.formats import Envelope
+from api.formats import OpenedRequest
 from api.formats.snowplow import BATCH, PIXEL
-from api.http.request_ids import RequestIds, path_without_key
+from api.http.access_log import masked_path
+from api.http.request_ids import RequestIds
 from streams import Event, Rejected
 from tests.support.http import Door, opened, wait_until
 from tests.support.sdks import Stack
@@ -46,7 +47,7 @@ def message(**more: Any) -> dict[str, Any]:
 
 
 def event(**more: Any) -> Event:
-    return BATCH.event_of(json.dumps(message(**more)).encode(), Envelope([], RECEIVED_US))
+    return BATCH.event_of(json.dumps(message(**more)).encode(), OpenedRequest([], RECEIVED_US))
 
 
 def properties_of(event: Event) -> dict[str, Any]:
@@ -257,7 +258,7 @@ def test_visits_and_visitors_have_our_names(sent: dict[str, Any], session: str, 
     ],
 )
 def test_a_path_is_logged_without_its_key(path: bytes, key: str | None, logged: str) -> None:
-    assert path_without_key(path, key) == logged
+    assert masked_path(path, key) == logged
 
 
 async def test_whatever_a_route_takes_for_a_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
