@@ -87,7 +87,7 @@ async def test_an_error_that_nobody_foresaw_says_so_too(
 ) -> None:
     server.client.set(keys_of("acme").log, "in the way")
     if whose == "ours":
-        monkeypatch.setattr("api.ingest.native.parse", None)
+        monkeypatch.setattr("api.ingest.native.parse_request", None)
 
     answer = await door.post(body(), headers={"Origin": SHOP})
 

@@ -78,7 +78,7 @@ async def test_another_message_of_an_id_is_set_aside_as_a_conflict_once(door: Do
 
     [held] = tables(door, "quarantine")
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert (held["reason"], held["detail"]) == ("conflict", "the event of that name is at position 1")
+    assert (held["reason"], held["detail"]) == ("conflict", "another event with this identity is at position 1")
     assert [row["event_id"] for row in tables(door, "events")] == ["m1", "m2"]
 
 

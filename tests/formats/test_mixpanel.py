@@ -62,7 +62,7 @@ def packed(value: Any) -> str:
 
 # -- wrappings ---------------------------------------------------------------------------------------------------------
 
-PLUS = message(control_record="\u00fb\u00ff\u00bf\u03fe>>>???~~~")  # whose base64 has + and / in it
+PLUS = message(note="\u00fb\u00ff\u00bf\u03fe>>>???~~~")  # whose base64 has + and / in it
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TEXT = json.dumps(PLUS)
 WRAPPINGS: dict[str, dict[str, Any]] = {
