@@ -1,38 +1,54 @@
-# make run    everything on this machine: API, projector, embedded server
-# make test   what CI runs
-# make bench  the figures of README.md
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test bench faults clean
+.DEFAULT_GOAL := help
+.PHONY: help run fmt lint types check test cover bench faults clean
 
-run: .venv/run
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run  ## start everything on this machine: API, projector, embedded server
 	@port=$$($(BIN)/python -m streams settings PORT) || exit 1; \
 	if [ -t 1 ] && [ "$$($(BIN)/python -m streams settings LOG_FORMAT)" = auto ]; then export LOG_FORMAT=text; fi; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" PORT=$$port $(BIN)/honcho start || [ $$? -eq 130 ]  # 130: Ctrl-C, as it should end
 
-test: .venv/test
+fmt: .venv/test  ## format the code, and mend what the linter can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lint: .venv/test  ## check format and lint
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: .venv/test  ## check types, of tests and benches too
 	$(BIN)/mypy
+
+check: lint types  ## lint, types and the tests that need no server: two minutes
+	$(BIN)/pytest -m "not server and not slow" -n 2 --dist loadfile
+
+test: lint types  ## what CI runs: everything
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-bench: .venv/test
+cover: .venv/test  ## how much of the code the tests of the packages reach; the floor is in pyproject.toml
+	$(BIN)/pytest -n 3 --dist loadfile --cov tests/streams tests/projector tests/api tests/formats
+
+bench: .venv/test  ## measure the figures of the documentation
 	$(BIN)/python -m bench
 
-# The fault test at length: 500 rounds on each server.
-faults: .venv/test
+faults: .venv/test  ## the fault test at length: 500 rounds on each server
 	$(BIN)/python -m tests.faults --rounds 500 --server valkey
 	$(BIN)/python -m tests.faults --rounds 500 --server redis6
 
-.venv/run: pyproject.toml
+clean:  ## remove what the other targets made, but no data
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+.venv/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penstock needs Python 3.11 or later; set PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 .venv/test: .venv/run
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
-
-clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,10 +12,17 @@ from streams import Connection, Log
 from tests.support.sdks import Stack, standing
 from tests.support.servers import BINARIES, Server
 
+SERVER_FIXTURES = {"shared_server", "own_server", "stack"}
+SLOW = {"faults", "sdks", "system", "test_embedded_server", "test_hostile_access", "test_hostile_bodies", "test_hostile_tenants"}
 LONGEST = ("test_faults.py", "test_mutants.py")  # begin first, so that no process is left alone with them in the end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+        if item.path.parent.name in SLOW or item.path.stem in SLOW:
+            item.add_marker("slow")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

@@ -340,4 +340,4 @@ async def test_a_retry_of_tables_of_another_version_names_the_rebuild(
 
     done = asked(server, store, "retry", "--yes")
 
-    assert done.returncode == 1 and "run `python -m projector rebuild`" in done.stderr
+    assert done.returncode == 1 and "run `penstock projector rebuild`" in done.stderr
