@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run fmt lint types check test cover bench faults clean
+.PHONY: help run fmt lint types check test cover docs bench faults clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ faults: .venv/test  ## the fault test at length: 500 rounds on each server
 	$(BIN)/python -m tests.faults --rounds 500 --server valkey
 	$(BIN)/python -m tests.faults --rounds 500 --server redis6
 
+docs: .venv/docs  ## build docs/ as a site, in build/site
+	$(BIN)/python -m tests.docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean:  ## remove what the other targets made, but no data
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
@@ -51,4 +55,8 @@ clean:  ## remove what the other targets made, but no data
 
 .venv/test: .venv/run
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/docs: .venv/test
+	$(INSTALL) --editable '.[dev,docs]'
 	@touch $@
