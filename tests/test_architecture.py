@@ -1,22 +1,15 @@
-"""The house is as its plan says: arrows point one way, doors are narrow, and what is documented is what there is."""
+"""The packages are as docs/explanation/architecture.md says: arrows point one way, and `__all__` names what is there."""
 
 import ast
 import importlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-import msgspec
 import pytest
 
-import api
-from streams import Settings
 from tests.support.http import ROOT
-from tests.support.readme import first_cells
 
 ROOMS = ("streams", "projector", "api")  # each may import from those before it
-COMMANDS = ("api", "projector", "streams")
 
 
 def modules(room: str) -> list[Path]:
@@ -76,44 +69,3 @@ def test_no_test_file_imports_from_another() -> None:
 
     assert files
     assert wrong == [], "what several test files need belongs to tests/support/"
-
-
-# -- what is documented ------------------------------------------------------------------------------------------------
-
-
-def commands() -> Iterator[str]:
-    """Every command there is, as one types it."""
-    for package in COMMANDS:
-        main = importlib.import_module(f"{package}.__main__").main
-        if isinstance(main, click.Group):
-            yield from (f"python -m {package} {name}" for name in main.commands)
-        else:
-            yield f"python -m {package}"
-
-
-def test_the_readme_lists_every_setting_and_no_other() -> None:
-    assert first_cells(r"[A-Z][A-Z0-9_]+") == {field.encode_name for field in msgspec.structs.fields(Settings)}
-
-
-def test_the_readme_lists_every_route_and_no_other() -> None:
-    routes = {
-        f"{method} {re.sub(r':[a-z]+}', '}', route.path)}"
-        for route in api.ROUTES
-        for method in (route.methods or ())
-        if method != "HEAD" and route.include_in_schema
-    }
-
-    assert first_cells(r"(GET|POST|PUT|PATCH|DELETE) /.*") == routes
-
-
-def test_the_readme_lists_every_command_and_no_other() -> None:
-    documented = first_cells(r"python -m .*")
-
-    assert documented == set(commands())
-
-
-def test_the_procfile_starts_commands_that_there_are() -> None:
-    started = {line.partition(":")[2].strip() for line in (ROOT / "Procfile").read_text().splitlines()}
-
-    assert started
-    assert started <= set(commands())

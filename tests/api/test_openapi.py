@@ -25,9 +25,9 @@ from api.openapi.operations import NDJSON, OPERATIONS, PROBLEMS
 from projector import ApiKey, SqliteStore
 from projector.store.sqlite import api_keys
 from streams import control, event_identity, keys_of, load_settings, parse_event
+from tests.support.documentation import first_cells
 from tests.support.events import body
 from tests.support.http import ROOT, Api, Door, opened, running, wait_until
-from tests.support.readme import first_cells
 from tests.support.servers import Server
 
 EXAMPLES = 60  # of each operation, beside those that schemathesis makes for every limit in the document
@@ -74,7 +74,7 @@ def test_the_document_the_routes_and_the_readme_agree() -> None:
 
     assert documented == {f"{method} {path}" for method, path in operations_of(api.ROUTES)}
     assert documented == set(OPERATIONS)
-    assert documented == first_cells(r"(GET|POST|PUT|PATCH|DELETE) /.*")
+    assert documented == first_cells("reference/http-api.md", r"(GET|POST|PUT|PATCH|DELETE) /.*")
 
 
 def raised_codes() -> set[tuple[int, str]]:

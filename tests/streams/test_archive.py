@@ -238,7 +238,7 @@ async def test_duckdb_reads_it_as_the_readme_says(log: Log, worker: Worker, url:
     await log.append(TENANT, [event(event_type="click", event_id=f"c{number}", button="buy") for number in range(3)])
     await worker.run_to_end()
     await archiver(log).run_once()
-    [query] = re.findall(r"```sql\n-- duckdb\n(.*?);\n```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [query] = re.findall(r"```sql\n-- duckdb\n(.*?);\n```", (ROOT / "docs/how-to/archive.md").read_text(), re.DOTALL)
     query = query.replace("data/archive", url.removeprefix("file://"))
 
     found = duckdb.execute(query).fetchall()
