@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from streams import Connection, Counts, Event, Limits, Log, LogBusy, event_identity, keys_of
 from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
 from streams.limits import LIMIT_NAMES
+from tests.support.clock import stopwatch
 from tests.support.events import body, event, events
 from tests.support.http import Door, environment, opened
 from tests.support.proxy import Proxy
@@ -307,7 +308,7 @@ async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(o
     def tenant(*arguments: str) -> subprocess.CompletedProcess[str]:
         given = environment(DATA_DIR=tmp_path, COLUMNS="160", EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000)
         run = [sys.executable, "-m", "api", "tenant", *arguments]
-        return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=20)
+        return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=120)
 
     async with opened(own_server, tmp_path, EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000) as door:
         said = await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "2", "--events-per-second", "none")
@@ -331,7 +332,7 @@ async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(o
 )
 def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     run = [sys.executable, "-m", "api", "tenant", *arguments]
-    done = subprocess.run(run, cwd=tmp_path, env=environment(DATA_DIR=tmp_path), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(run, cwd=tmp_path, env=environment(DATA_DIR=tmp_path), capture_output=True, text=True, timeout=120)
 
     assert done.returncode > 0 and "Traceback" not in done.stderr
     assert done.stderr.strip()
@@ -374,9 +375,9 @@ async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_an
     async def other() -> None:
         nonlocal slowest
         for number in range(60):
-            began = time.monotonic()
-            [receipt] = await log.append("other", many(1, begin=number))
-            slowest = max(slowest, time.monotonic() - began)
+            with stopwatch() as watch:
+                [receipt] = await log.append("other", many(1, begin=number))
+                slowest = max(slowest, watch.seconds)
             assert receipt.status == "accepted"
             await asyncio.sleep(0.005)
 
@@ -386,7 +387,7 @@ async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_an
             answers += await statuses(log, "flood", 1, limits, begin=part * 100 + number)
         return answers
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answers, *_ = await asyncio.gather(asyncio.gather(*(flood(part) for part in range(64))), other())
 
     given = [status for some in answers for status in some]

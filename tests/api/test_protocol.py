@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.clock import stopwatch
 from tests.support.events import body
 from tests.support.http import Api, running, wait_until
 from tests.support.servers import Server
@@ -61,16 +62,17 @@ BEGINNINGS = {
 
 
 def test_a_request_that_stops_half_way_is_answered_408_and_closed_at_the_deadline(api: Api) -> None:
-    started = time.monotonic()
-    with ExitStack() as stack:
+    with stopwatch() as watch, ExitStack() as stack:
         connections = {name: stack.enter_context(api.connect()) for name in BEGINNINGS}
         for name, connection in connections.items():
             connection.sendall(BEGINNINGS[name])
         received = {name: everything(connection) for name, connection in connections.items()}
+        seconds, wall_seconds = watch.seconds, watch.wall_seconds
 
     for name in BEGINNINGS:
         assert_refused(received[name], 408, "request-too-slow")
-    assert REQUEST_TIMEOUT_SECONDS * 0.9 < time.monotonic() - started < REQUEST_TIMEOUT_SECONDS + 1
+    assert wall_seconds > REQUEST_TIMEOUT_SECONDS * 0.9
+    assert seconds < REQUEST_TIMEOUT_SECONDS + 1
 
 
 @pytest.mark.parametrize("more", [b"", b"x" * 300_000, b"5\r\nhello\r\nno length\r\n"], ids=["nothing more", "more", "no chunk"])
@@ -88,19 +90,19 @@ def test_a_request_that_was_answered_before_it_was_here_gets_no_second_answer(ap
 
 @pytest.mark.parametrize("beginning", [POST + b"X-Slow: ", POST + b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"])
 def test_a_byte_now_and_then_does_not_move_the_deadline(api: Api, beginning: bytes) -> None:
-    started = time.monotonic()
-    with api.connect(0.1) as connection:
+    with stopwatch() as watch, api.connect(0.1) as connection:
         connection.sendall(beginning)
         received = b""
-        while not received and time.monotonic() - started < 5:
+        while not received and watch.wall_seconds < 60:
             connection.sendall(b"x")
             try:
                 received = connection.recv(65_536)
             except TimeoutError:
                 continue
+        seconds = watch.seconds
 
     assert_refused(received, 408, "request-too-slow")
-    assert time.monotonic() - started < REQUEST_TIMEOUT_SECONDS + 1
+    assert seconds < REQUEST_TIMEOUT_SECONDS + 1
 
 
 def test_the_deadline_is_of_a_request_and_not_of_a_connection(api: Api) -> None:
@@ -416,7 +418,7 @@ def test_a_connection_serves_request_after_request(api: Api) -> None:
 
 
 def test_head_is_answered_at_once_and_the_connection_goes_on(api: Api) -> None:
-    with httpx.Client(base_url=api.url, timeout=5) as client:
+    with httpx.Client(base_url=api.url, timeout=60) as client:
         answers = [client.head("/healthz") for _ in range(3)]
         streams = {answer.extensions["network_stream"].get_extra_info("client_addr") for answer in answers}
 
@@ -478,7 +480,7 @@ def test_a_slow_client_does_not_keep_the_process_from_ending(tmp_path: Path) -> 
         assert b"200 OK" in one_answer(alive)
         api.process.terminate()
 
-        api.process.wait(6)
+        api.process.wait(30)
 
         assert everything(idle) == b""
         assert "Traceback" not in api.said
@@ -490,7 +492,7 @@ def test_a_read_that_waits_does_not_keep_the_process_from_ending(tmp_path: Path)
         time.sleep(0.2)
         api.process.terminate()
 
-        api.process.wait(6)
+        api.process.wait(30)
 
 
 def test_a_request_in_hand_is_answered_before_the_process_ends(tmp_path: Path) -> None:
@@ -501,4 +503,4 @@ def test_a_request_in_hand_is_answered_before_the_process_ends(tmp_path: Path) -
         [(status, problem)] = answers_in(everything(connection))
 
         assert (status, problem["code"]) == (503, "not-yet-projected")
-        api.process.wait(6)
+        api.process.wait(30)

@@ -58,7 +58,7 @@ class House:
     def command(self, *arguments: Any, status: int = 0, **more: Any) -> str:
         """What a command says, to its end, which must be of that status."""
         process = self.begin(*arguments, **more)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=120)
         assert process.returncode == status, (arguments, out, errors)
         return out + errors
 

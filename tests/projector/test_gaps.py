@@ -131,4 +131,4 @@ async def test_a_tenant_whose_log_is_no_stream_stops_no_other(
     server.client.set(keys_of("acme").log, "in the way")
 
     async with running(worker):
-        await until(lambda: [checkpoint_of(store, tenant) for tenant in tenants[1:]] == [2, 2], seconds=3)
+        await until(lambda: [checkpoint_of(store, tenant) for tenant in tenants[1:]] == [2, 2])

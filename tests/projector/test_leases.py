@@ -1,7 +1,6 @@
 """A projector that dies, wakes late or loses its lease costs no record and doubles none."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from projector import SqliteStore
 from projector.live.worker import Worker, group_of
 from streams import Connection, Consumer, Delivery, Log, LogUnavailable, ReadRequest, Release, keys_of, leases_key
+from tests.support.clock import stopwatch
 from tests.support.events import event, events, numbered
 from tests.support.proxy import Proxy, until
 from tests.support.servers import Server
@@ -34,14 +34,15 @@ async def test_what_a_dead_projector_was_given_is_applied_when_its_lease_ends(
 ) -> None:
     await worker.sweep()
     await log.append("acme", events(5))
-    started = time.monotonic()
-    assert await take(dead) == ["acme"]
-    await read(dead, 0, 100)
+    with stopwatch() as watch:
+        assert await take(dead) == ["acme"]
+        await read(dead, 0, 100)
 
-    assert await worker.run_to_end() == 0
-    await until_applied(worker, store, 5)
+        assert await worker.run_to_end() == 0
+        await until_applied(worker, store, 5)
 
-    assert LEASE_SECONDS * 0.9 < time.monotonic() - started < LEASE_SECONDS + 1
+        assert watch.wall_seconds > LEASE_SECONDS * 0.9
+        assert watch.seconds < LEASE_SECONDS + 1
     assert positions_of(store) == [1, 2, 3, 4, 5]
     assert pending_of(server, store) == 0
 
@@ -64,12 +65,12 @@ async def test_a_running_projector_takes_over_within_the_lease(
     await worker.sweep()
     await log.append("acme", events(5))
     assert await take(dead) == ["acme"]
-    started = time.monotonic()
 
-    async with running(worker):
-        await until(lambda: checkpoint_of(store) == 5)
+    with stopwatch() as watch:
+        async with running(worker):
+            await until(lambda: checkpoint_of(store) == 5)
 
-    assert time.monotonic() - started < LEASE_SECONDS + 1.5
+        assert watch.seconds < LEASE_SECONDS + 1.5
 
 
 async def test_five_thousand_records_of_a_dead_projector_are_taken_over(
@@ -178,7 +179,7 @@ async def test_one_that_gives_back_late_does_not_end_the_lease_of_another(
     late, lease_owner = consumer_of(log, store, "late", 0.05), consumer_of(log, store, "holder", 30.0)
     await take(late)
     taken: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not taken:
             taken = await take(lease_owner)
 

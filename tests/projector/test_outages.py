@@ -48,7 +48,7 @@ async def test_a_full_server_is_drained(own_server: Server, own_log: Log, store:
     await own_log.append("globex", numbered(0, 500))
     own_server.client.config_set("maxmemory", 1_000_000)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await worker.run_to_end()
     async with running(worker):
         await until(lambda: checkpoint_of(store) == checkpoint_of(store, "globex") == 500)
@@ -66,7 +66,7 @@ async def test_a_projector_that_meets_a_full_server_first_waits_and_does_not_die
     own_server.client.config_set("maxmemory", 1_000_000)
 
     stop = asyncio.Event()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         task = asyncio.create_task(worker_of(own_log, store).run(stop))
         await asyncio.wait([task], timeout=0.3)
         assert not task.done()

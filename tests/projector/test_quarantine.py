@@ -122,7 +122,7 @@ async def test_a_drop_is_carried_out_with_a_projector_or_without(
     settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}"}
     if runs:
         with process_of(("-m", "projector", "run"), tmp_path, "projector.log", **settings):
-            await until(lambda: " applies " in (tmp_path / "projector.log").read_text(), seconds=20)
+            await until(lambda: " applies " in (tmp_path / "projector.log").read_text())
             done = await asyncio.to_thread(asked, server, store, "drop", "acme", "--position", "7", "--position", "9", "--yes")
     else:
         done = asked(server, store, "drop", "acme", "--position", "7", "--position", "9", "--yes")
@@ -254,12 +254,12 @@ async def test_a_drop_waits_for_a_log_that_is_none_with_a_sentence(
 async def test_tables_that_are_behind_are_brought_level_first(server: Server, log: Log, store: SqliteStore) -> None:
     await spoiled(server, log)
 
-    assert await level(log, store, "acme", seconds=10)
+    assert await level(log, store, "acme", seconds=60)
 
     assert quarantined(store) == [6, 7, 8, 9]
     await control.append(log.connection, "acme", control.Drop([6]))
     assert not await level(log, store, "acme", seconds=0)
-    assert await level(log, store, "acme", seconds=10)
+    assert await level(log, store, "acme", seconds=60)
     assert quarantined(store) == [7, 8, 9]
 
 

@@ -180,7 +180,7 @@ async def test_processes_end_with_the_rebuild_that_was_killed(
     killed = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, timeout=60)
 
     assert killed.returncode == 137
-    await until(lambda: not of_rebuild(store), seconds=10)
+    await until(lambda: not of_rebuild(store))
     assert os.listdir(store.replay_folder)  # so there were some
 
 

@@ -53,7 +53,7 @@ async def test_a_projector_goes_on_in_the_database_that_is_there_now(server: Ser
     settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{path}"}
     with process_of(("-m", "projector", "run"), tmp_path, "first.log", **settings):
         with process_of(("-m", "projector", "run"), tmp_path, "second.log", **settings):
-            await until(lambda: said_by_all(tmp_path, " applies "), seconds=20)
+            await until(lambda: said_by_all(tmp_path, " applies "))
             await log.append("acme", events(5))
             await until(lambda: count_in(path) == 5)
             with contextlib.closing(pysqlite3.connect(path)) as connection:

@@ -21,7 +21,7 @@ from streams import Settings
 from streams.embedded_server import find_server, server_arguments
 from tests.support.commands import clean
 
-SECONDS = 10.0
+SECONDS = 60.0
 IMPATIENT = "import streams.embedded_server as s; s.LOCK_SECONDS = 0.3; from streams.__main__ import main; main(['serve'])"
 
 

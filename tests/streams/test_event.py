@@ -291,14 +291,14 @@ def test_a_member_that_stands_twice_is_refused_by_name() -> None:
 def test_the_last_of_thousands_of_keys_that_stands_twice_is_found_at_once() -> None:
     keys = [f"k{i:04}" for i in range(5_000)]
     raw = with_member(b"1," + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]).encode())
-    started = time.monotonic()
+    started = time.thread_time()
 
     for _ in range(8):
         with pytest.raises(Rejected) as refused:
             parse_event(raw)
 
     assert refused.value.field == keys[-1]
-    assert time.monotonic() - started < 0.7
+    assert time.thread_time() - started < 0.7
 
 
 @pytest.mark.parametrize("what", ACCEPTED)

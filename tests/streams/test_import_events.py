@@ -275,7 +275,7 @@ async def test_a_command_that_cannot_go_on_says_why(server: Server, log: Log, tm
     status, sentence = last_line("--tenant", "acme", "x.csv")
     assert status == 1 and "must name the columns" in sentence and "Up to line 0 all is done: 0 accepted" in sentence
     status, sentence = last_line("--tenant", "gone", "h.csv")
-    assert status == 1 and "The tenant was erased" in sentence
+    assert status == 1 and "The tenant was deleted" in sentence
     done = run("streams", "import", "--format", "csv", "--tenant", "acme", "--wait", "0.1", "h.csv", folder=tmp_path, **away)
     assert done.returncode == 1 and "Start it again to go on." in done.stderr and "Traceback" not in done.stderr
 

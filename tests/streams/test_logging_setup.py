@@ -195,10 +195,10 @@ def test_a_password_in_an_address_is_not_logged(url: str, as_text: bool) -> None
 def test_a_long_line_is_looked_through_quickly() -> None:
     long = "//a" * 300_000
 
-    started = time.monotonic()
+    started = time.thread_time()
 
     assert without_passwords(long) == long
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_an_address_without_a_password_is_logged_as_it_is() -> None:

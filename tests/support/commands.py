@@ -19,21 +19,21 @@ def command(server: Server, store: SqliteStore, *arguments: str, **environment: 
     return subprocess.run(
         [sys.executable, "-m", "projector", *arguments],
         env=os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "COLUMNS": "200"} | environment,
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
 def key_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api", "key", *arguments],
-        cwd=ROOT, env=environment(DATA_DIR=str(folder), COLUMNS="160"), capture_output=True, text=True, timeout=20,
+        cwd=ROOT, env=environment(DATA_DIR=str(folder), COLUMNS="160"), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
 def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command of ours in a folder, with nothing of this process's settings."""
     return subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=clean() | environment, capture_output=True, text=True, timeout=20
+        [sys.executable, "-m", *command], cwd=folder, env=clean() | environment, capture_output=True, text=True, timeout=120
     )
 
 

@@ -139,7 +139,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """The first true value of a condition; fails, saying what was waited for, when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -79,7 +79,7 @@ class Proxy:
                 await to_client.drain()
 
 
-async def until(holds: Callable[[], object], *, seconds: float = 10.0) -> None:
+async def until(holds: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Wait until something holds, asked for every few milliseconds."""
     deadline = time.monotonic() + seconds
     while not holds():

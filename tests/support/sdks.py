@@ -24,7 +24,7 @@ from tests.support.http import TENANT, Api, environment, running, wait_until
 from tests.support.servers import Server
 
 NODE_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock-tests"
-SDK_SECONDS = 30.0
+SDK_SECONDS = 120.0
 
 
 class Stack:

@@ -40,7 +40,7 @@ class Server:
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self.client: Any = redis.Redis(unix_socket_path=self.socket, protocol=2)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 self.client.ping()

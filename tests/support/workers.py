@@ -41,7 +41,7 @@ def pending_of(server: Server, store: SqliteStore, tenant: str = "acme") -> int:
 
 async def until_applied(worker: Worker, store: SqliteStore, position: int, tenant: str = "acme") -> None:
     """Let a worker go on until it is there; for what another holds until its lease ends."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while checkpoint_of(store, tenant) < position:
             await worker.run_to_end()
             await asyncio.sleep(0.01)
@@ -58,7 +58,7 @@ async def running(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
         assert not task.done() or task.exception() is None, "the worker died"
     finally:
         stop.set()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=60)
     await task
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from streams import keys_of
+from tests.support.clock import stopwatch
 from tests.support.events import body
 from tests.support.http import Api, Door, opened, process_of, running, wait_until
 from tests.support.servers import Server
@@ -46,8 +46,8 @@ def assert_come_again(answer: httpx.Response, code: str) -> None:
 
 async def timed(door: Door, content: Any) -> tuple[httpx.Response, float]:
     """The answer to a post, and how long it took."""
-    started = time.monotonic()
-    return await door.post(content), time.monotonic() - started
+    with stopwatch() as watch:
+        return await door.post(content), watch.seconds
 
 
 @pytest.mark.parametrize("how", ["killed", "paused"])

@@ -40,7 +40,7 @@ def environment(**settings: Any) -> dict[str, str]:
     }
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
@@ -71,7 +71,7 @@ class Run:
         if self.honcho.poll() is None:
             self.honcho.terminate()
             with suppress(subprocess.TimeoutExpired):
-                self.honcho.wait(15)
+                self.honcho.wait(60)
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ class Run:
         """Ctrl-C, as a terminal does it; how long until all had ended."""
         started = time.monotonic()
         os.killpg(self.honcho.pid, signal.SIGINT)
-        self.honcho.wait(15)
+        self.honcho.wait(60)
         return time.monotonic() - started
 
     def processes(self) -> list[int]:
