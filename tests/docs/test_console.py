@@ -1,0 +1,144 @@
+"""The README and the quickstart are run: each console block, in order, against a start of its own, and prints what is shown."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.console import matches, steps
+from tests.support.http import ROOT, free_port
+
+pytestmark = pytest.mark.slow
+
+CLONE = "git clone <this repository> penstock && cd penstock"
+START = "make run"
+START_SECONDS, END_SECONDS, COMMAND_SECONDS = 30.0, 15.0, 60.0
+SQLITE = """#!{python}
+import sys, pysqlite3
+for row in pysqlite3.connect(f"file:{{sys.argv[1]}}?mode=ro", uri=True).execute(sys.argv[2]):
+    print(*row, sep="|")
+"""
+
+
+class Start:
+    """A checkout in which `make run` is started as a person would, on a port of its own; nothing of it is left at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.checkout, self._output = folder / "penstock", folder / "make.out"
+        self._run: subprocess.Popen[bytes] | None = None
+        tools = folder / "bin"
+        tools.mkdir()
+        if shutil.which("sqlite3") is None:
+            (tools / "sqlite3").write_text(SQLITE.format(python=sys.executable))
+            (tools / "sqlite3").chmod(0o755)
+        path = os.pathsep.join([str(tools), str(self.checkout / ".venv/bin"), os.environ.get("PATH", os.defpath)])
+        self._environment = {"PATH": path, "PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
+
+    def clone(self) -> str:
+        """What `git clone` gives: the files of this tree. The environment of this Python is its `.venv`."""
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        for name in listed:
+            if (ROOT / name).is_file():
+                (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, self.checkout / name)
+        (self.checkout / ".venv").symlink_to(sys.prefix)
+        return ""
+
+    def start(self, shown: str) -> str:
+        """`make run`, without installing again; what it printed until that was what is shown."""
+        with open(self._output, "wb") as output:
+            self._run = subprocess.Popen(
+                ["make", "--silent", "-o", ".venv/run", "run"],
+                cwd=self.checkout, env=self._environment, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while not matches(shown, self.printed) and time.monotonic() < deadline and self._run.poll() is None:
+            time.sleep(0.05)
+        return self.printed
+
+    @property
+    def printed(self) -> str:
+        """What `make run` has printed in whole lines."""
+        return self._output.read_text(errors="replace").rpartition("\n")[0] + "\n"
+
+    def shell(self, command: str) -> str:
+        """What a command prints, in the checkout. It must end well."""
+        command = command.replace("localhost:8000", f"localhost:{self.port}")
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.checkout, env=self._environment, capture_output=True, text=True, timeout=COMMAND_SECONDS,
+        )  # fmt: skip
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def end(self) -> list[int]:
+        """Ctrl-C; the processes that it did not end, which are killed."""
+        if self._run is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._run.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self._run.wait(END_SECONDS)
+        left = [pid for pid in self._processes() if _is_alive(pid)]
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self._run is not None:
+            self._run.wait()
+        return left
+
+    def _processes(self) -> Iterator[int]:
+        """Every process that was started with the port of this start."""
+        mark = f"PORT={self.port}".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    yield int(folder.name)
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(OSError):
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    start = Start(tmp_path)
+    yield start
+    assert start.end() == [], "Ctrl-C ends every process of `make run`"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_each_command_of_a_page_prints_what_the_page_shows(start: Start, page: str) -> None:
+    shown = steps((ROOT / page).read_text())
+    assert [step.command for step in shown[:2]] == [CLONE, START]
+
+    for step in shown:
+        if step.command == CLONE:
+            printed = start.clone()
+        elif step.command == START:
+            printed = start.start(step.output)
+        else:
+            printed = start.shell(step.command)
+
+        assert matches(step.output, printed), f"$ {step.command}\n--- {page} shows\n{step.output}--- it prints\n{printed}"
+
+
+def test_an_output_that_differs_is_noticed() -> None:
+    assert matches('{"position":1,\n "status":"accepted"}\n', '{"status":"accepted","position":1}')
+    assert not matches('{"position":1,"status":"accepted"}\n', '{"status":"accepted","position":2}')
+    assert matches("rebuilt: 2 records in 0.0 s (274 records/s)\n", "rebuilt: 2 records in 1.5 s (1,000 records/s)\n")
+    assert not matches("rebuilt: 2 records in 0.0 s (274 records/s)\n", "rebuilt: 3 records in 0.0 s (274 records/s)\n")
+    assert not matches("", "a line more\n")
+    assert matches("…\nb\n", "a\na\nb\n")
+    assert not matches("…\nb\n", "a\nb\nc\n")
+    assert not matches('1\t"2026-01-01T10:00:00Z"\n', '1\t"2026-01-01T10:00:01Z"\n')
