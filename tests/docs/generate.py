@@ -1,4 +1,7 @@
-"""The parts of the reference that are made from the code: `python -m tests.docs.generate` writes them, a test compares them."""
+"""Makes parts of the reference from the code.
+
+`python -m tests.docs.generate` writes them into the pages; a test compares them.
+"""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -109,8 +112,9 @@ def _parameters(operation: Operation) -> str:
     if not operation.parameters:
         return ""
     rows = [
-        f"| `{one.name}` | {one.place}{', required' if one.required else ''} | {cell(one.description.format_map(SETTINGS))} |"
-        for one in operation.parameters
+        f"| `{parameter.name}` | {parameter.place}{', required' if parameter.required else ''} | "
+        f"{cell(parameter.description.format_map(SETTINGS))} |"
+        for parameter in operation.parameters
     ]
     return lines_of("| parameter | in | what it is |", "|---|---|---|", *rows, "")
 

@@ -1,4 +1,4 @@
-"""What the page of settings says of each: its default and its range, from the type that checks it."""
+"""The default and range of every setting, from the type that checks it."""
 
 from typing import Any, Literal, get_args, get_origin
 
@@ -9,7 +9,7 @@ from streams import Settings
 
 
 def rows_of_settings() -> dict[str, tuple[str, str]]:
-    """The default and range of every setting, as the page writes them."""
+    """The default and range of every setting, by name, as the page writes them."""
     return {field.encode_name: (_default(field.default), _range(field.type)) for field in msgspec.structs.fields(Settings)}
 
 

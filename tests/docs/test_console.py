@@ -1,4 +1,7 @@
-"""The README and the quickstart are run: each console block, in order, against a start of its own, and prints what is shown."""
+"""Console blocks of pages run as shown.
+
+Every page has a start of its own. Its commands run in order and must print what the page shows.
+"""
 
 import os
 import shutil
@@ -28,7 +31,7 @@ for row in pysqlite3.connect(f"file:{{sys.argv[1]}}?mode=ro", uri=True).execute(
 
 
 class Start:
-    """A checkout in which `make run` is started as a person would, on a port of its own; nothing of it is left at the end."""
+    """A checkout in which `make run` runs, on a port of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -43,7 +46,7 @@ class Start:
         self._environment = {"PATH": path, "PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
 
     def clone(self) -> str:
-        """What `git clone` gives: the files of this tree. The environment of this Python is its `.venv`."""
+        """Copy the files of this tree; `.venv` is this Python's environment."""
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
         for name in listed:
             if (ROOT / name).is_file():
@@ -53,7 +56,7 @@ class Start:
         return ""
 
     def start(self, shown: str) -> str:
-        """`make run`, without installing again; what it printed until that was what is shown."""
+        """Run `make run`, without an installation, until it prints what is shown."""
         with open(self._output, "wb") as output:
             self._run = subprocess.Popen(
                 ["make", "--silent", "-o", ".venv/run", "run"],
@@ -73,27 +76,27 @@ class Start:
     def shell(self, command: str) -> str:
         """What a command prints, in the checkout. It must end well."""
         command = command.replace("localhost:8000", f"localhost:{self.port}")
-        done = subprocess.run(
+        ended = subprocess.run(
             ["bash", "-c", command],
             cwd=self.checkout, env=self._environment, capture_output=True, text=True, timeout=COMMAND_SECONDS,
         )  # fmt: skip
-        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        assert ended.returncode == 0, f"$ {command}\n{ended.stdout}{ended.stderr}"
+        return ended.stdout
 
     def end(self) -> list[int]:
-        """Ctrl-C; the processes that it did not end, which are killed."""
+        """Press Ctrl-C; the processes that it did not end are killed and returned."""
         if self._run is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._run.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self._run.wait(END_SECONDS)
-        left = [pid for pid in self._processes() if _is_alive(pid)]
-        for pid in left:
+        survivors = [pid for pid in self._processes() if _is_alive(pid)]
+        for pid in survivors:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if self._run is not None:
             self._run.wait()
-        return left
+        return survivors
 
     def _processes(self) -> Iterator[int]:
         """Every process that was started with the port of this start."""
@@ -118,9 +121,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_first_pages_begin_with_a_checkout_and_a_start(page: str) -> None:
+    assert [step.command for step in steps((ROOT / page).read_text())[:2]] == [CLONE, START]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/explanation/sessions.md"])
 def test_each_command_of_a_page_prints_what_the_page_shows(start: Start, page: str) -> None:
     shown = steps((ROOT / page).read_text())
-    assert [step.command for step in shown[:2]] == [CLONE, START]
+    if shown[0].command != CLONE:
+        shown = [*steps((ROOT / "README.md").read_text())[:2], *shown]
 
     for step in shown:
         if step.command == CLONE:

@@ -1,4 +1,4 @@
-"""The pages hang together: the index leads to each of them, and every link leads somewhere."""
+"""The index leads to every page, and every link resolves."""
 
 import re
 from pathlib import Path

@@ -151,7 +151,7 @@ def test_the_page_of_redis_keys_gives_every_key_with_its_type() -> None:
 
 @pytest.mark.parametrize("name", ["log", "dedup", "suppressed", "usage", "tenants", "archiving", "copy", "deleted", "groups"])
 def test_the_keys_of_a_tenant_are_named_as_the_page_says(name: str) -> None:
-    made = keys.keys_of("acme")
-    key = str(getattr(made, name)).replace(f"{{{made.partition}}}", "{p}").replace("acme", "TENANT")
+    acme = keys.keys_of("acme")
+    key = str(getattr(acme, name)).replace(f"{{{acme.partition}}}", "{p}").replace("acme", "TENANT")
 
     assert any(cell.startswith(key) for cell in first_cells("reference/redis-keys.md", r"\{p\}:.*"))

@@ -1,4 +1,4 @@
-"""Console blocks of pages: the commands in them, what they print, and how that is compared."""
+"""Console blocks of pages: commands, and how their output is compared."""
 
 import json
 import re
@@ -61,7 +61,10 @@ def _is_whole(command: str) -> bool:
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether a command printed what a page shows. JSON may be broken into lines on the page."""
+    """Whether a command printed what a page shows.
+
+    JSON may be broken into lines on the page.
+    """
     shown, printed = steady(shown), steady(printed)
     as_json = _json(printed)
     if as_json is not None and _json(shown) == as_json:

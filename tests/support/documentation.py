@@ -15,14 +15,14 @@ CELL = re.compile(r"(?<!\\)\|")
 
 
 class Block(NamedTuple):
-    """A fenced block: its language, and its text without the indentation of the fence."""
+    """A fenced block: its language and its text, not indented."""
 
     language: str
     text: str
 
 
 def pages() -> list[Path]:
-    """Every page of the documentation, and the Markdown files beside the code."""
+    """Every page of docs/, and the Markdown files at the root."""
     return [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 
 
@@ -37,7 +37,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def prose(text: str) -> str:
-    """A page without its fenced blocks and code spans, in which links and headings are no Markdown."""
+    """A page without fenced blocks and code spans, which hold no Markdown."""
     return CODE.sub("``", FENCE.sub("", text))
 
 
@@ -52,19 +52,22 @@ def anchors(text: str) -> set[str]:
 
 
 def slug(heading: str) -> str:
-    """The anchor of a heading: lower case, hyphens for spaces, no punctuation."""
+    """The anchor of a heading.
+
+    Lower case, hyphens for spaces, no punctuation.
+    """
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def rows(text: str) -> list[list[str]]:
-    """The rows of all tables of a page, as the texts of their cells; headers and rulers are left out."""
+    """The rows of all tables of a page, cell by cell, without headers."""
     lines = FENCE.sub("", text).splitlines()
-    found = []
+    table_rows = []
     for number, line in enumerate(lines):
         is_header = number + 1 < len(lines) and re.fullmatch(r"\|[-| ]+\|", lines[number + 1])
         if line.startswith("|") and not re.fullmatch(r"\|[-| ]+\|", line) and not is_header:
-            found.append([cell.strip() for cell in CELL.split(line)[1:-1]])
-    return found
+            table_rows.append([cell.strip() for cell in CELL.split(line)[1:-1]])
+    return table_rows
 
 
 def first_cells(page: str, pattern: str) -> set[str]:
@@ -77,9 +80,9 @@ def section(text: str, heading: str) -> str:
     """What stands under a heading, up to the next heading of its level."""
     level = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
     assert level, f"there is no heading {heading!r}"
-    rest = text[level.end() :]
-    end = re.search(rf"^#{{1,{len(level[1])}}} ", rest, re.MULTILINE)
-    return rest[: end.start()] if end else rest
+    below = text[level.end() :]
+    end = re.search(rf"^#{{1,{len(level[1])}}} ", below, re.MULTILINE)
+    return below[: end.start()] if end else below
 
 
 def generated(text: str, name: str) -> str:
@@ -94,7 +97,7 @@ def with_generated(text: str, name: str, content: str) -> str:
 
 
 def _between_marks(text: str, name: str) -> tuple[str, str, str]:
-    before, begin, rest = text.partition(f"<!-- generated: {name} -->\n\n")
-    content, end, after = rest.partition("<!-- end -->")
-    assert begin and end, f"there is no generated part {name}"
-    return before + begin, content, end + after
+    before, opening, below = text.partition(f"<!-- generated: {name} -->\n\n")
+    content, closing, after = below.partition("<!-- end -->")
+    assert opening and closing, f"there is no generated part {name}"
+    return before + opening, content, closing + after
