@@ -14,8 +14,14 @@ ANY_LINES = "…"  # a line of its own: any number of lines may stand here
 # What differs from run to run, and what stands in its place when two outputs are compared.
 VOLATILE = (
     (re.compile(r"^\d\d:\d\d:\d\d (?=\S+\.\d+ +\|)", re.MULTILINE), "<time> "),  # before each line of a process of `make run`
+    (re.compile(r"^[a-z ]+: [\d,]+ of [\d,]+ (records|bytes)\n", re.MULTILINE), ""),  # progress, which is a bar in a terminal
     (re.compile(r'(?<="received_at":")[^"]+'), "<time>"),
-    (re.compile(r"(?<=\t)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00(?=\t)"), "<time>"),  # of `penstock streams tail`
+    (re.compile(r'(?<="received_at_us":)\d+'), "<time>"),
+    (re.compile(r"(?<=\t)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)(?=\t)"), "<time>"),  # of a list with tabs
+    (re.compile(r"(?<=received)(:? )\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)"), r"\1<time>"),
+    (re.compile(r'(?<="digest":")[0-9a-f]{16}'), "<digest>"),  # of a record, in which its time of arrival counts
+    (re.compile(r"(?<=projector:)[0-9a-f]{16}"), "<database>"),
+    (re.compile(r"(?<=the tables, )[\d,]+(?= bytes)"), "<size>"),
     (re.compile(r"\d+\.\d s\b"), "<seconds>"),
     (re.compile(r"[\d,]+ records/s"), "<rate>"),
     (re.compile(r"(?<=ps_[wra]_)[\w-]{32}"), "<key>"),
@@ -77,7 +83,7 @@ def steady(output: str) -> str:
     """An output without what differs from run to run."""
     for pattern, name in VOLATILE:
         output = pattern.sub(name, output)
-    return output.rstrip("\n") + "\n"
+    return "\n".join(line.rstrip() for line in output.splitlines()).strip("\n") + "\n"
 
 
 def _json(text: str) -> Any:
