@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.mutants import MUTANTS
 from tests.support.http import ROOT
 
-ROOMS = ("streams", "projector", "api")  # each may import from those before it
+PACKAGES = ("streams", "projector", "api")  # each may import from those before it
 
 
-def modules(room: str) -> list[Path]:
-    """A room's files."""
-    found = sorted((ROOT / room).rglob("*.py"))
-    assert found
-    return found
+def modules(package: str) -> list[Path]:
+    """A package's files."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths
+    return paths
 
 
 def imported(path: Path) -> Iterator[tuple[str, str]]:
-    """What a file imports of ours: (module, name), the name empty for a whole module."""
+    """What a file imports: (module, name), the name empty for a whole module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
@@ -29,31 +30,43 @@ def imported(path: Path) -> Iterator[tuple[str, str]]:
             yield from ((node.module or "", alias.name) for alias in node.names)
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_from_the_rooms_before_it(room: str) -> None:
-    later = ROOMS[ROOMS.index(room) + 1 :]
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_from_the_packages_before_it(package: str) -> None:
+    later = PACKAGES[PACKAGES.index(package) + 1 :]
 
-    wrong = [f"{path.name}: {module}" for path in modules(room) for module, _ in imported(path) if room_of(module) in later]
+    wrong = [f"{path.name}: {module}" for path in modules(package) for module, _ in imported(path) if package_of(module) in later]
 
     assert wrong == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_what_stands_in_a_door_is_there(room: str) -> None:
-    door = importlib.import_module(room)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_imports_from_tests_or_benches(package: str) -> None:
+    wrong = [
+        f"{path.name}: {module}"
+        for path in modules(package)
+        for module, _ in imported(path)
+        if package_of(module) in ("tests", "bench")
+    ]
 
-    assert [name for name in door.__all__ if not hasattr(door, name)] == []
-    assert sorted(door.__all__) == sorted(set(door.__all__))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_file_says_first_what_it_is_for(room: str) -> None:
-    silent = [path.name for path in modules(room) if not ast.get_docstring(ast.parse(path.read_text()))]
-    silent += [path.name for path in sorted((ROOT / room).rglob("*.lua")) if not path.read_text().startswith("-- ")]
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_package_names_for_others_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_says_first_what_it_is_for(package: str) -> None:
+    silent = [path.name for path in modules(package) if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent += [path.name for path in sorted((ROOT / package).rglob("*.lua")) if not path.read_text().startswith("-- ")]
 
     assert silent == []
 
@@ -69,3 +82,10 @@ def test_no_test_file_imports_from_another() -> None:
 
     assert files
     assert wrong == [], "what several test files need belongs to tests/support/"
+
+
+def test_every_planted_mistake_stands_where_the_code_is() -> None:
+    edits = [(file, text) for mutant in MUTANTS for file, text, _ in mutant.edits]
+
+    assert edits
+    assert [edit for edit in edits if (ROOT / edit[0]).read_text().count(edit[1]) != 1] == [], "see tests/faults/mutants.py"

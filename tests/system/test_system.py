@@ -304,7 +304,7 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence_that_names_it(
 
 def test_a_setting_in_the_env_file_is_used_and_the_environment_comes_first(checkout: Path) -> None:
     env_file = checkout / ".env"
-    env_file.write_text("PORT=1234\nWINDOW_SECONDS=60\n")
+    env_file.write_text("PORT=1234\nDEDUP_WINDOW_SECONDS=60\n")
     try:
         port, window = (
             python_m(checkout, "streams", "settings", name, PORT=4321).stdout for name in ("PORT", "DEDUP_WINDOW_SECONDS")

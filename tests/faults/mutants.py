@@ -1,0 +1,141 @@
+"""Mistakes that the fault test must catch: which texts plant them, which faults show them."""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A mistake: what it is, the faults that show it, a pattern of the complaint, and the texts that plant it."""
+
+    name: str
+    faults: str
+    complaint: str
+    edits: tuple[tuple[str, str, str], ...]
+
+
+XADD = (
+    "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,\n"
+    "      'version', hash_parts == 'dead_letter' and '3' or '1')"
+)
+SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
+ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
+FOLD_SESSIONS = "self._add_to_sessions(added)"
+
+MUTANTS = [
+    Mutant(
+        "a deduplication key is written before its event",
+        "refuse-xadd",
+        "`seen` claims|receipt-unknown",  # a reader may ask for the promised position before the quiet point
+        (("streams/scripts/append.lua", f"    {XADD}\n", ""), ("streams/scripts/append.lua", SET, f"{SET}\n    {XADD}")),
+    ),
+    Mutant(
+        "acknowledged before the commit",
+        "dies-alone-at-before_commit",
+        "acknowledged, but not in the tables",
+        (
+            (
+                "projector/live/worker.py",
+                "                applied += self._apply(tenants, batches)\n",
+                "                for batch in batches:\n"
+                "                    tenants[batch.tenant].checkpoint = Checkpoint(batch.through, batch.digest, 0)\n"
+                "                await self._acknowledge(tenants)\n"
+                "                applied += self._apply(tenants, batches)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "the checkpoint is not compared",
+        "pause-in-hand",
+        "sessions that count",
+        (("projector/store/sqlite/table_set.py", "if before.position != batch.after or ", "if before.position < 0 or "),),
+    ),
+    Mutant(
+        "a late duplicate is not counted as one",
+        "forget-seen",
+        "late",
+        (("projector/store/sqlite/table_set.py", "            return 1, []\n", "            return 0, []\n"),),
+    ),
+    Mutant(
+        "a session counts a record that was skipped",
+        "forget-seen",
+        "sessions that count",
+        (
+            ("projector/store/sqlite/table_set.py", "        if self._connection.executemany(self._insert_event, values).rowcount != len(rows):\n            return False\n", "        inserted = self._connection.executemany(self._insert_event, values).rowcount\n"),
+            ("projector/store/sqlite/table_set.py", f"        {FOLD_SESSIONS}\n        return True\n", f"        {FOLD_SESSIONS}\n        return inserted == len(rows)\n"),
+        ),
+    ),
+    Mutant(
+        "a lost group is made again at the end of the log",
+        "destroy-groups-and-die",
+        "acknowledged, but not in the tables",
+        (("streams/consumer.py", 'self._group, f"{want.after}-0")', 'self._group, "$")'),),
+    ),
+    Mutant(
+        "sessions are written in a transaction of their own",
+        "dies-alone-at-before_commit",
+        "sessions that count",
+        (
+            ("projector/store/sqlite/table_set.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, sessions)]'),
+            (
+                "projector/store/sqlite/store.py",
+                "            return written\n",
+                "        with self.transaction():\n"
+                '            self._connection.executemany(live._add_to_session, getattr(live, "later", ()))\n'
+                "        return written\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "a control record is carried out and not counted itself",
+        "drop-dies-at-between_note_and_apply",
+        "gone|dropped",
+        (("projector/store/sqlite/tombstones.py", "        counts.dropped += 1\n", ""),),
+    ),
+    Mutant(
+        "a rebuild ignores control records",
+        "drop-dies-at-between_note_and_apply,rebuild",
+        "gone|dropped|in quarantine",
+        (("projector/rebuild/rebuild.py", "        store.write(tables, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, control_records=[]) for batch in chunk.batches])\n        store.write(tables, chunk)\n        failpoint"),),
+    ),
+    Mutant(
+        "hash_parts are not compared in the log",
+        "none",
+        "conflict",
+        (("streams/scripts/append.lua", "    if hash_parts == wanted then return position, digest end\n", "    return position, digest\n"),),
+    ),
+    Mutant(
+        "hash_parts are not compared in the tables",
+        "none",
+        "is in quarantine",
+        (
+            ("projector/store/sqlite/schema.py", "(tenant_id, timestamp_us, event_hash, hash_parts)", "(tenant_id, timestamp_us, event_hash)"),
+            ("projector/store/sqlite/table_set.py", "event_hash = ? AND hash_parts = ?", "event_hash = ? AND ? <> ''"),
+        ),
+    ),
+    Mutant(
+        "duplicates are not counted",
+        "none",
+        "counted 0 duplicate",
+        (("streams/scripts/append.lua", "if counts[2] > 0 then", "if false then"),),
+    ),
+    Mutant(
+        "the tables do not remember deleted tenants",
+        "erase",
+        "was erased|who has no log",
+        (
+            ("projector/store/sqlite/tenant_deletion.py", '        store.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
+            ("streams/scripts/delete_tenant.lua", "redis.call('SADD', deleted, tenant_digest)\n", ""),
+        ),
+    ),
+    Mutant(
+        "a swap that does not read the last stretch",
+        "rebuild-overtaken",
+        "checkpoint|acknowledged, but not in the tables",  # whichever a look in the middle meets first: it is the same loss
+        (
+            (
+                "projector/rebuild/rebuild.py",
+                "                    tables.apply(batch)\n",
+                "                    break\n",
+            ),
+        ),
+    ),
+]  # fmt: skip
