@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.schemas import Failure, Readiness
-from projector import SqliteStore, StoreUnavailable
+from projector import Store, StoreUnavailable
 from streams import Log, LogUnavailable, Settings
 
 SERVER_CHECK_SECONDS = 60.0
@@ -30,13 +30,9 @@ async def readyz(request: Request) -> Response:
     return Response(msgspec.json.encode(body), 503 if failures else 200, media_type="application/json")
 
 
-async def _tables_failures(store: SqliteStore) -> list[Failure]:
-    def look() -> None:
-        with store.reading() as connection:
-            connection.execute("SELECT 1 FROM checkpoints LIMIT 1").fetchone()
-
+async def _tables_failures(store: Store) -> list[Failure]:
     try:
-        await run_in_threadpool(look)
+        await run_in_threadpool(store.check_readable)
     except StoreUnavailable as error:
         return [Failure("tables-unreachable", str(error))]
     return []

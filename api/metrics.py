@@ -5,7 +5,6 @@ Nothing is counted here: what the door counted is kept beside the logs, so that 
 
 import asyncio
 import hmac
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,7 +19,7 @@ from starlette.responses import Response
 from api.auth.credentials import credential_of
 from api.health import parse_info
 from api.http import Problem
-from projector import SqliteStore, TenantStatus, status
+from projector import FileStore, Store, TenantStatus, status
 from streams import Log, Settings
 
 FRESH_SECONDS = 1.0  # who asks more often gets the same again
@@ -39,7 +38,7 @@ class Figures(msgspec.Struct, frozen=True):
 class Metrics:
     """The page, made when it is asked for, by one request at a time."""
 
-    def __init__(self, log: Log, store: SqliteStore) -> None:
+    def __init__(self, log: Log, store: Store) -> None:
         self._log = log
         self._store = store
         self._making = asyncio.Lock()
@@ -52,8 +51,7 @@ class Metrics:
             if time.monotonic() - self._made > FRESH_SECONDS:
                 tenants = await status(self._log, self._store, with_sessions=False)
                 server = parse_info(await self._log.connection.call("INFO"))
-                wal = f"{self._store.path}-wal"
-                wal_bytes = os.path.getsize(wal) if os.path.exists(wal) else 0
+                wal_bytes = self._store.wal_bytes if isinstance(self._store, FileStore) else 0
                 figures = Figures(tenants, server, wal_bytes, self._log.waiting_bytes)
                 self._page = await asyncio.to_thread(page_of, figures)
                 self._made = time.monotonic()

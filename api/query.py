@@ -13,9 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http import Problem
-from projector import Filters, Place, SqliteStore
-from projector.store.sqlite import queries
-from streams import INTEGER_LIMIT, Log, Rejected, control, event_identity, microseconds, parse_body
+from projector import Filters, Place, Queries, Store, outcome_of, row_of
+from streams import INTEGER_LIMIT, Log, Record, Rejected, control, event_identity, microseconds, parse_body
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000
@@ -27,14 +26,14 @@ _encode = msgspec.json.Encoder().encode
 
 async def get_events(request: Request) -> Response:
     """GET /api/events: a page of events, newest first by event time, then position."""
-    return await _page(request, FILTERS, "events", queries.events, lambda row: (row["timestamp_us"], row["position"]))
+    return await _page(request, FILTERS, "events", Queries.events, lambda row: (row["timestamp_us"], row["position"]))
 
 
 async def get_sessions(request: Request) -> Response:
     """GET /api/sessions: a page of sessions, the one with the newest event first."""
     allowed = FILTERS | {"user_id"}
     return await _page(
-        request, allowed, "sessions", queries.sessions, lambda row: (row["last_event_at_us"], row["first_position"])
+        request, allowed, "sessions", Queries.sessions, lambda row: (row["last_event_at_us"], row["first_position"])
     )
 
 
@@ -43,7 +42,7 @@ async def get_session(request: Request) -> Response:
     tenant, filters, place, limit = await _asked(request, frozenset({"cursor", "limit", "after"}))
     session_id = request.path_params["session_id"]
     filters = msgspec.structs.replace(filters, session_id=session_id)
-    session, rows = await run_in_threadpool(queries.session, _store(request), tenant, filters, place, limit + 1)
+    session, rows = await run_in_threadpool(_store(request).queries.session, tenant, filters, place, limit + 1)
     if session is None:
         raise Problem(404, "session-unknown", f"there is no session {session_id!r}")
     shown, cursor = _cut(rows, limit, lambda row: (row["timestamp_us"], row["position"]))
@@ -77,7 +76,7 @@ async def find_receipt(request: Request) -> Response:
 
 async def _receipt(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
     """What became of the event at a position, or None when there is none."""
-    found = await run_in_threadpool(queries.receipt, _store(request), tenant, position)
+    found = await run_in_threadpool(_store(request).queries.receipt, tenant, position)
     if found["status"] in ("projected", "erased"):
         return found
     record = await _log(request).find(tenant, position)
@@ -91,12 +90,19 @@ async def _receipt(request: Request, tenant: str, position: int) -> dict[str, An
     try:
         found["event_hash"], _ = event_identity(tenant, parse_body(record.body))
         if found["status"] == "late_duplicate":
-            first = await run_in_threadpool(queries.first_position, _store(request), tenant, record)
+            first = await run_in_threadpool(_first_position, _store(request), tenant, record)
     except Rejected:
         pass  # its bytes are no event
     if found["status"] == "late_duplicate":
         found["first_position"] = first
     return found
+
+
+def _first_position(store: Store, tenant: str, record: Record) -> int | None:
+    """The position of the event that a record is a late duplicate of; None when it is none."""
+    row = row_of(tenant, record)
+    known = store.queries.known_event(row)
+    return known.position if known is not None and outcome_of(row, known) == "late_duplicate" else None
 
 
 async def _page(
@@ -107,7 +113,7 @@ async def _page(
     place_of: Callable[[dict[str, Any]], Place],
 ) -> Response:
     tenant, filters, place, limit = await _asked(request, allowed)
-    rows = await run_in_threadpool(read, _store(request), tenant, filters, place, limit + 1)
+    rows = await run_in_threadpool(read, _store(request).queries, tenant, filters, place, limit + 1)
     shown, cursor = _cut(rows, limit, place_of)
     return _json({name: shown, "next": cursor})
 
@@ -139,7 +145,7 @@ async def _wait(request: Request, tenant: str, position: int) -> None:
     bound = request.app.state.settings.read_wait_timeout_seconds
     deadline = time.monotonic() + bound
     pause = WAIT_PAUSE_SECONDS
-    while (checkpoint := await run_in_threadpool(queries.checkpoint, _store(request), tenant)) < position:
+    while (checkpoint := (await run_in_threadpool(_store(request).checkpoint, tenant)).position) < position:
         if time.monotonic() > deadline:
             detail = f"the tables are at position {checkpoint}; they did not reach {position} within {bound} s"
             raise Problem(503, "not-yet-projected", detail, limit=bound, value=checkpoint)
@@ -196,8 +202,8 @@ def _json(value: Any) -> Response:
     return Response(_encode(value), media_type="application/json")
 
 
-def _store(request: Request) -> SqliteStore:
-    store: SqliteStore = request.app.state.store
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
     return store
 
 

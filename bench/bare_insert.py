@@ -16,8 +16,8 @@ import pysqlite3
 
 from bench.rows import Values, transactions
 from bench.workload import tenant_names
+from projector.store.sqlite import SqliteStore
 from projector.store.sqlite.connection import PAGE_BYTES, WAL_PAGES
-from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import TableSet
 from streams import load_settings
 

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from bench.workload import bodies
-from projector.projection.project import by_session, project, with_sessions
+from projector.projection import project
+from projector.projection.sessions import by_session, with_sessions
 from streams import EVENT_VERSION, Record, load_settings, parse_event
 
 Values = list[tuple[Any, ...]]

@@ -15,7 +15,7 @@ from bench.report import Figure, ratio_of
 from bench.system import Failed, System
 from bench.workload import tenant_names
 from projector.live.worker import group_of
-from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite import SqliteStore
 from streams import PARTITIONS, keys_of
 from streams.keys import groups_key, leases_key, ready_key
 

@@ -14,19 +14,19 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from projector.catch_up import catch_up, lagging_tenants
 from projector.commands.backup import backup, restore
 from projector.commands.cli import Begin, Moment, opened, run_command
 from projector.commands.quarantine import LEVEL_SECONDS, quarantine
 from projector.commands.tables import adopt_command, copy_command
 from projector.divergence import DeletedTenantHasLog, LogDiffers
 from projector.live.worker import Worker
-from projector.quarantine import behind, level
 from projector.rebuild import point_in_time
 from projector.rebuild import rebuild as rebuilding
 from projector.rebuild.rebuild import Rebuilt
 from projector.rebuild.verify import FROM_THE_START, Since, verify
 from projector.status import TenantStatus, status
-from projector.store.errors import StoreReplaced, StoreUnavailable
+from projector.store import FileStore, StoreReplaced, StoreUnavailable
 from streams import Gap, Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
@@ -102,13 +102,14 @@ def vacuum() -> None:
         async with opened(settings) as (log, store):
             with store.rebuilding():
                 store.drop_leftovers()
-                for tenant in await behind(log, store):
+                for tenant in await lagging_tenants(log, store):
                     try:
-                        if not await level(log, store, tenant, seconds=LEVEL_SECONDS):
+                        if not await catch_up(log, store, tenant, seconds=LEVEL_SECONDS):
                             late.append(tenant)
                     except (LogDiffers, DeletedTenantHasLog, Gap) as error:
                         late.append(tenant)
                         print(error)
+                assert isinstance(store, FileStore)
                 store.vacuum()
         for tenant in late:
             print(f"The tables of {tenant} are not level with its log; what it says last is not carried out yet.")
@@ -219,8 +220,8 @@ async def _work(settings: Settings) -> int:
 async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
     """Run a worker over the database file that is there now. Raises StoreReplaced when it is another."""
     async with opened(settings, settings.lease_seconds, cache_mib=settings.sqlite_cache_mib) as (log, store):
-        if store.version_warning:
-            log_of_projector.warning("%s", store.version_warning)
+        for warning in store.warnings():
+            log_of_projector.warning("%s", warning)
         if store.session_gap_us() != store.new_set_session_gap_us:
             log_of_projector.warning(
                 "SESSION_GAP_SECONDS is %g, the tables were made with %g and keep it until `python -m projector rebuild`",
@@ -236,7 +237,7 @@ async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
             batch_records=settings.projector_batch_records,
             batch_bytes=settings.projector_batch_bytes,
         )
-        log_of_projector.info("%s applies %s to %s", lease_owner, settings.log_url, store.path)
+        log_of_projector.info("%s applies %s to %s", lease_owner, settings.log_url, store.location)
         await worker.run(stop)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint
+from projector.projection import NO_CHECKPOINT, Checkpoint
 from streams import Log, LogSummary, Record, control, digest_of
 from streams.errors import PenstockError
 

@@ -8,8 +8,8 @@ import msgspec
 
 from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.live.worker import group_of
-from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint
+from projector.projection import NO_CHECKPOINT, Checkpoint
+from projector.store import Store
 from streams import Log, LogSummary, keys_of, leases_key
 
 STUCK_SECONDS = 10.0
@@ -37,7 +37,7 @@ class TenantStatus(msgspec.Struct, frozen=True):
     limited: int
 
 
-async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) -> list[TenantStatus]:
+async def status(log: Log, store: Store, *, with_sessions: bool = True) -> list[TenantStatus]:
     """What is so of every tenant, by name. To count sessions takes as long as there are many."""
     logs = {summary.tenant: summary for summary in await log.summaries()}
     checkpoints, quarantined, sessions, erased = await asyncio.to_thread(_of_tables, store, logs, with_sessions)
@@ -70,18 +70,13 @@ async def status(log: Log, store: SqliteStore, *, with_sessions: bool = True) ->
 
 
 def _of_tables(
-    store: SqliteStore, logs: Iterable[str], with_sessions: bool
+    store: Store, logs: Iterable[str], with_sessions: bool
 ) -> tuple[dict[str, Checkpoint], dict[str, int], dict[str, int], list[str]]:
     """Checkpoints, how many records are in quarantine and how many sessions there are, by tenant, and who was erased and has a
     log again; of one snapshot."""
-    counted = "SELECT tenant_id, count(*) FROM {} GROUP BY tenant_id"
-    with store.reading() as connection:
-        tables = store.tables_over(connection)
-        checkpoints = tables.checkpoints()
-        quarantined = dict(connection.execute(counted.format("quarantine")).fetchall())
-        sessions = dict(connection.execute(counted.format("event_sessions")).fetchall()) if with_sessions else {}
-        erased = [tenant for tenant in logs if tenant not in checkpoints and tables.is_erased(tenant)]
-        return checkpoints, quarantined, sessions, erased
+    counts = store.queries.counts(logs)
+    sessions = store.queries.session_counts() if with_sessions else {}
+    return counts.checkpoints, counts.quarantined, sessions, counts.deleted
 
 
 async def _ages_seconds(log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]) -> dict[str, float]:
@@ -97,7 +92,7 @@ async def _ages_seconds(log: Log, summaries: Sequence[LogSummary], checkpoints: 
     }
 
 
-async def _waits_for(log: Log, store: SqliteStore, tenant: str) -> str:
+async def _waits_for(log: Log, store: Store, tenant: str) -> str:
     """Why a tenant waits."""
     partition = keys_of(tenant).partition
     lease_owner = await log.connection.call("HGET", leases_key(partition, group_of(store)), tenant)

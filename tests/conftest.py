@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Log
 from tests.support.sdks import Stack, standing
 from tests.support.servers import BINARIES, Server

@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 
 from api.auth.credentials import hash_of
-from projector import ApiKey, SqliteStore, StoreReplaced, StoreUnavailable
-from projector.store.sqlite import api_keys, config_version, tenant_limits
+from projector import ApiKey, Store, StoreReplaced, StoreUnavailable
 from streams import Limits
 
 log_of_registry = logging.getLogger("api")
@@ -23,7 +21,7 @@ _NO_HASH = bytes(32)
 class Registry:
     """Keys and limits as they are in the tables, at most a second old: a task reads them, never a request."""
 
-    def __init__(self, store: SqliteStore, defaults: Limits) -> None:
+    def __init__(self, store: Store, defaults: Limits) -> None:
         self._store = store
         self._defaults = defaults
         self._version: int | None = None
@@ -46,10 +44,10 @@ class Registry:
 
     def refresh(self) -> None:
         """Read keys and limits again, if any changed. Raises StoreUnavailable."""
-        version = config_version.version(self._store)
+        version = self._store.config_version()
         if version == self._version:
             return
-        keys, own = api_keys.load(self._store), tenant_limits.load(self._store)
+        keys, own = self._store.api_keys.load(), self._store.tenant_limits.load()
         self._keys = {key.key_hash: key for key in keys}
         self._limits = {tenant: one.over(self._defaults) for tenant, one in own.items()}
         self._version = version  # asked for first: what changed meanwhile is read again
@@ -60,10 +58,10 @@ class Registry:
         if not used:
             return
         try:
-            api_keys.note_uses(self._store, dict(used))  # a request may still write to the one it had found
+            self._store.api_keys.note_uses(dict(used))  # a request may still write to the one it had found
         except StoreUnavailable as error:
             self._used_at_us = used | self._used_at_us
-            if isinstance(error, StoreReplaced) and os.path.exists(self._store.path):  # a projector makes it anew, not we
+            if isinstance(error, StoreReplaced):
                 with contextlib.suppress(StoreUnavailable):
                     self._store.reopen()
 

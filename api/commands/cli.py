@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from projector import SqliteStore, open_store
+from projector import Store, open_store
 from streams import BadTenant, PenstockError, Settings, keys_of, load_settings
 
 BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
 
 
 @contextmanager
-def opened() -> Iterator[tuple[Settings, SqliteStore]]:
+def opened() -> Iterator[tuple[Settings, Store]]:
     """The settings and the store that they name; errors that a person can act on end the command with their sentence."""
     try:
         settings = load_settings()

@@ -12,7 +12,6 @@ from rich.table import Table
 from api.auth.credentials import KEY_ID_LENGTH, ROLES, Role, hash_of, new_key
 from api.commands.cli import moment, opened, tenant_or_exit
 from projector import ApiKey
-from projector.store.sqlite import api_keys
 
 
 @click.group()
@@ -35,7 +34,7 @@ def create(tenant: str, role: Role, label: str) -> None:
     made = new_key(role)
     tenant_or_exit(tenant)
     with opened() as (_, store):
-        api_keys.add(store, ApiKey(tenant, made[:KEY_ID_LENGTH], hash_of(made), role, label, time.time_ns() // 1_000))
+        store.api_keys.add(ApiKey(tenant, made[:KEY_ID_LENGTH], hash_of(made), role, label, time.time_ns() // 1_000))
     print(made)
     print(f"May {' and '.join(sorted(ROLES[role]))} as {tenant}. Keep it now: only its hash is stored.", file=sys.stderr)
 
@@ -49,7 +48,7 @@ def list_keys(tenant: str | None) -> None:
     for name in ("role", "label", "created", "last used"):
         table.add_column(name)
     with opened() as (_, store):
-        for one in api_keys.load(store):
+        for one in store.api_keys.load():
             if tenant in (None, one.tenant_id):
                 used = moment(one.last_used_at_us) if one.last_used_at_us else "never"
                 table.add_row(one.tenant_id, f"{one.key_id}…", one.role, escape(one.label), moment(one.created_at_us), used)
@@ -61,6 +60,6 @@ def list_keys(tenant: str | None) -> None:
 def revoke(key_id: str) -> None:
     """Revoke KEY: what `list` shows of it, or all of it."""
     with opened() as (_, store):
-        if not api_keys.revoke(store, key_id[:KEY_ID_LENGTH]):
+        if not store.api_keys.revoke(key_id[:KEY_ID_LENGTH]):
             sys.exit(f"There is no key {key_id[:KEY_ID_LENGTH]}.")
     print(f"Revoked {key_id[:KEY_ID_LENGTH]}.")

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.commands.cli import opened, tenant_or_exit
-from projector import SqliteStore, TenantLimits
-from projector.store.sqlite import tenant_deletion, tenant_limits
+from projector import Store, TenantLimits
 from streams import INTEGER_LIMIT, LIMIT_NAMES, Connection, Settings
 from streams.erasure import tenant_deletion as log_deletion
 
@@ -56,8 +55,9 @@ def set_limits(name: str, **given: int | str | None) -> None:
     if not chosen:
         raise click.UsageError("Name a limit to set: --events-per-second, --bytes-per-second or --events-per-day.")
     with opened() as (settings, store):
-        tenant_limits.keep(store, msgspec.structs.replace(tenant_limits.load(store).get(name, TenantLimits(name)), **chosen))
-        _show(settings, tenant_limits.load(store), name)
+        own = store.tenant_limits.load().get(name, TenantLimits(name))
+        store.tenant_limits.keep(msgspec.structs.replace(own, **chosen))
+        _show(settings, store.tenant_limits.load(), name)
 
 
 @tenant.command()
@@ -65,7 +65,7 @@ def set_limits(name: str, **given: int | str | None) -> None:
 def show(name: str | None) -> None:
     """Show the limits in force of TENANT, or of every tenant that has its own, and those of all others."""
     with opened() as (settings, store):
-        _show(settings, tenant_limits.load(store), name)
+        _show(settings, store.tenant_limits.load(), name)
 
 
 def _show(settings: Settings, own: dict[str, TenantLimits], name: str | None) -> None:
@@ -85,7 +85,7 @@ def create(name: str) -> None:
     """Let TENANT, which was erased, begin again; its log starts at position 1. Others need no creation."""
     tenant_or_exit(name)
     with opened() as (settings, store):
-        was_deleted = tenant_deletion.create(store, name)
+        was_deleted = store.create_tenant(name)
         if not _ask(settings, lambda connection: log_deletion.create(connection, name)) and not was_deleted:
             sys.exit(f"{name} was not erased; there is nothing to do.")
     print(f"{name} may begin again. Keys that it had are gone: python -m api key create {name}")
@@ -111,10 +111,10 @@ def delete(name: str, yes: bool) -> None:
     print(f"Everything of {name} is removed. Nothing is taken for it until `python -m api tenant create {name}`.")
 
 
-def _delete(settings: Settings, store: SqliteStore, name: str) -> dict[str, int]:
+def _delete(settings: Settings, store: Store, name: str) -> dict[str, int]:
     """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
     log = _ask(settings, lambda connection: log_deletion.delete_tenant(connection, name, settings.archive))
-    rows = tenant_deletion.delete_tenant(store, name)
+    rows = store.delete_tenant(name)
     return {"records of the log": log.records, "deduplication keys": log.dedup_keys, "files of the archive": log.files} | {
         f"rows of {table}": count for table, count in sorted(rows.items())
     }

@@ -11,8 +11,7 @@ import click
 import uvloop
 
 from projector.rebuild.verify import Since
-from projector.store.open import open_store
-from projector.store.sqlite.store import SqliteStore
+from projector.store import Store, open_store
 from streams import Connection, Log, Settings, load_settings
 from streams.errors import PenstockError
 
@@ -38,7 +37,7 @@ def run_command(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
 @contextlib.asynccontextmanager
 async def opened(
     settings: Settings, budget_seconds: float = COMMAND_SECONDS, *, cache_mib: int = COMMAND_CACHE_MIB
-) -> AsyncIterator[tuple[Log, SqliteStore]]:
+) -> AsyncIterator[tuple[Log, Store]]:
     """The log and the tables that settings name."""
     gap_seconds = settings.session_gap_seconds
     with open_store(settings.tables_url, cache_mib=cache_mib, session_gap_seconds=gap_seconds) as store:

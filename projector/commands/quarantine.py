@@ -8,12 +8,12 @@ from itertools import islice
 
 import click
 
+from projector.catch_up import catch_up, wait_until_applied
 from projector.commands.cli import CommandRefused, opened, run_command
-from projector.projection.project import PROJECTION_VERSION, QuarantineRow
-from projector.quarantine import Forecast, Selection, became, count, drop, entries, find, forecasts, level, reach
+from projector.projection import PROJECTION_VERSION, QuarantineRow
+from projector.quarantine import Forecast, drop, forecasts
 from projector.rebuild import rebuild as rebuilding
-from projector.store.sqlite.schema import LIVE
-from projector.store.sqlite.store import SqliteStore
+from projector.store import Selection, Store
 from streams import Log, Progress, Settings
 
 SHOWN = 5
@@ -37,11 +37,11 @@ def list_command(tenant: str | None, reason: str | None, limit: int) -> None:
     async def act(settings: Settings) -> int:
         async with opened(settings) as (_, store):
             selection = Selection(tenant, reason=reason)
-            for entry in islice(entries(store, selection), limit):
+            for entry in islice(store.quarantine.entries(selection), limit):
                 received = entry.received_at if entry.reason != "lost" else "-"
                 words = (entry.tenant_id, str(entry.position), received, entry.reason, str(entry.size_bytes), entry.detail)
                 print("\t".join(printable(word) for word in words))
-            more = count(store, selection) - limit
+            more = store.quarantine.count(selection) - limit
         if more > 0:
             print(f"and {more} more: --limit {limit + more}", file=sys.stderr)
         return 0
@@ -57,10 +57,10 @@ def show(tenant: str, position: int) -> None:
 
     async def act(settings: Settings) -> int:
         async with opened(settings) as (_, store):
-            row = find(store, tenant, position)
+            row = store.quarantine.find(tenant, position)
             if row is None:
                 raise CommandRefused(f"position {position} of {tenant} is not in quarantine")
-            [entry] = entries(store, Selection(tenant, [position]))
+            [entry] = store.quarantine.entries(Selection(tenant, [position]))
         received = entry.received_at if row.reason != "lost" else "-"
         for name, value in {
             "tenant": tenant, "position": position, "received": received, "reason": row.reason, "detail": row.detail,
@@ -97,15 +97,15 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
             if not leaving:
                 print(f"None would leave quarantine with projection version {PROJECTION_VERSION}; nothing was changed.")
                 return 0
-            store.check_version(LIVE)
+            store.check_version()
             if not yes:
                 click.confirm(f"Rebuild {_named(list(leaving))} from the log?", abort=True)
             with Progress("rebuilding") as progress:
                 await rebuilding.rebuild(log, store, tenants=list(leaving), accept_loss=accept_loss, progress=progress)
             for name, at in leaving.items():
-                now = became(store, name, at)
-                elsewhere = f"{now['neither']} late duplicates or control records"
-                print(f"{name}: {now['row']} rows, {elsewhere}, {now['quarantined']} in quarantine")
+                now = store.quarantine.outcomes(name, at)
+                elsewhere = f"{now.neither} late duplicates or control records"
+                print(f"{name}: {now.rows} rows, {elsewhere}, {now.quarantined} in quarantine")
         return 0
 
     run_command(act)
@@ -139,15 +139,15 @@ def drop_command(tenant: str, positions: tuple[int, ...], reason: str | None, ye
 
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
-            if not await level(log, store, tenant, seconds=LEVEL_SECONDS):
+            if not await catch_up(log, store, tenant, seconds=LEVEL_SECONDS):
                 raise CommandRefused(f"the tables of {tenant} do not come level with its log; see `python -m projector status`")
-            through = store.tables().checkpoint(tenant).position
+            through = store.checkpoint(tenant).position
             selection = Selection(tenant, positions, reason, through)
-            found = count(store, selection)
+            found = store.quarantine.count(selection)
             if not found:
                 print("Nothing of this is in quarantine; there is nothing to drop.")
                 return 0
-            for entry in islice(entries(store, selection), SHOWN):
+            for entry in islice(store.quarantine.entries(selection), SHOWN):
                 print(f"  {tenant} {entry.position}: {entry.reason}, {printable(entry.detail)}")
             if not yes:
                 click.confirm(f"Drop {found} of {tenant}?", abort=True)
@@ -157,9 +157,9 @@ def drop_command(tenant: str, positions: tuple[int, ...], reason: str | None, ye
     run_command(act)
 
 
-async def _said(log: Log, store: SqliteStore, tenant: str, dropped: int, last: int) -> int:
+async def _said(log: Log, store: Store, tenant: str, dropped: int, last: int) -> int:
     """Say when the notes have been carried out, or that they are not yet."""
-    if await reach(log, store, tenant, last, seconds=LEVEL_SECONDS):
+    if await wait_until_applied(log, store, tenant, last, seconds=LEVEL_SECONDS):
         print(f"{dropped} dropped; the log says so at position {last}.")
         return 0
     print(

@@ -1,16 +1,12 @@
 """python -m projector copy and adopt: the tables into a file of their own, and back."""
 
 import asyncio
-import os
 import sys
 
 import click
 
 from projector.commands.cli import COMMAND_SECONDS, run_command
-from projector.store.errors import RebuildRunning
-from projector.store.open import open_store
-from projector.store.sqlite.copy import adopt, copy, part_of
-from projector.store.sqlite.store import SqliteStore
+from projector.store import FileStore, RebuildRunning, Store, adopt, open_store
 from streams import Progress, Settings
 
 PAUSE_SECONDS = 0.1
@@ -35,27 +31,21 @@ def copy_command(file: str) -> None:
     run_command(act)
 
 
-async def _copy(store: SqliteStore, file: str) -> int:
+async def _copy(store: Store, file: str) -> int:
+    assert isinstance(store, FileStore)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + COMMAND_SECONDS
     while True:
         try:
             with store.rebuilding(), Progress("copying tables", unit="bytes") as show:
-                copying = asyncio.create_task(asyncio.to_thread(copy, store, file))
+                copying = asyncio.create_task(asyncio.to_thread(store.copy, file))
                 while not (await asyncio.wait([copying], timeout=PAUSE_SECONDS))[0]:
-                    show(_size(part_of(file)), max(_size(store.path), _size(part_of(file))))
+                    show(*store.copied_bytes(file))
                 return await copying
         except RebuildRunning:
             if loop.time() > deadline:
                 raise
         await asyncio.sleep(PAUSE_SECONDS)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
 
 
 @click.command("adopt")
@@ -68,7 +58,7 @@ def adopt_command(file: str) -> None:
     """
 
     async def act(settings: Settings) -> int:
-        adopted = await asyncio.to_thread(adopt, file, settings.tables_url.removeprefix("sqlite:///"))
+        adopted = await asyncio.to_thread(adopt, file, settings.tables_url)
         print("adopted: the tables are those of the copy" if adopted else "the tables of the copy are there", file=sys.stderr)
         return 0
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from projector.store.sqlite.table_set import Checkpoint
+from projector.projection import Checkpoint
 from streams import Lease, ReadRequest, Release
 
 READ_AHEAD = 4  # batches a turn

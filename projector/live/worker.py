@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, LogUnreadable, differs
 from projector.live.scheduling import READ_AHEAD, LeasedTenant, plan
-from projector.projection.project import Batch, project
-from projector.store.errors import OtherProjection, StoreReplaced, StoreUnavailable
-from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
+from projector.projection import Batch, Checkpoint, project
+from projector.store import OtherProjection, Store, StoreReplaced, StoreUnavailable
 from streams import (
     PARTITIONS,
     READY_CHANNEL,
@@ -40,7 +38,7 @@ class Worker:
     def __init__(
         self,
         log: Log,
-        store: SqliteStore,
+        store: Store,
         *,
         lease_owner: str,
         lease_seconds: float = 5.0,
@@ -99,13 +97,13 @@ class Worker:
 
     async def _take(self) -> dict[str, "LeasedTenant"]:
         """The tenants of this leased, with their checkpoints. Raises StoreReplaced: another database has another group."""
-        self._store.check_file()
+        self._store.check_identity()
         partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
         lease = await self._consumer.lease(partitions, records=self._batch_records * READ_AHEAD)
         self._ready |= {partition for partition, tenants in lease.items() if tenants}
-        with self._store.reading() as connection:
-            tables = self._store.tables_over(connection)
-            return {one.tenant: _turn(tables, one) for tenants in lease.values() for one in tenants}
+        leases = {one.tenant: one for tenants in lease.values() for one in tenants}
+        states = self._store.states(leases)
+        return {tenant: LeasedTenant(leases[tenant], state.checkpoint, erased=state.deleted) for tenant, state in states.items()}
 
     async def _batches(self, tenants: dict[str, "LeasedTenant"], deliveries: dict[str, Delivery]) -> list[Batch]:
         """The batches that what was delivered makes; a tenant whose log cannot go on is stopped, the others go on."""
@@ -219,7 +217,7 @@ class Worker:
                     if time.monotonic() >= next_sweep:
                         await self.sweep()
                         if applied < self._batch_records:
-                            self._store.truncate_wal()
+                            self._store.maintain()
                         applied = 0
                         next_sweep = time.monotonic() + SWEEP_SECONDS * random.uniform(0.8, 1.2)
                     if time.monotonic() >= next_poll:
@@ -247,12 +245,11 @@ class Worker:
         """Register the group, make ready what was forgotten, and name the tenants whose log lost records.
 
         Raises StoreReplaced, LogUnavailable, StoreUnavailable."""
-        self._store.check_file()
+        self._store.check_identity()
         if not self._registered:  # before the summary: what comes after it makes itself ready
             await self._consumer.repair([])
             self._registered = True
-        with self._store.reading() as connection:
-            checkpoints = self._store.tables_over(connection).checkpoints()
+        checkpoints = self._store.checkpoints()
         summaries = {summary.tenant: summary for summary in await self._log.summaries()}
         positions = [
             (tenant, checkpoints[tenant].position if tenant in checkpoints else 0)
@@ -283,11 +280,6 @@ class Worker:
             await asyncio.sleep(random.uniform(0.2, 0.6))
 
 
-def _turn(tables: TableSet, lease: Lease) -> LeasedTenant:
-    checkpoint = tables.checkpoint(lease.tenant)
-    return LeasedTenant(lease, checkpoint, erased=checkpoint is NO_CHECKPOINT and tables.is_erased(lease.tenant))
-
-
 def _first_gap(tenant: str, after: int, records: Sequence[Record]) -> Gap:
     position = after
     for record in records:
@@ -297,6 +289,6 @@ def _first_gap(tenant: str, after: int, records: Sequence[Record]) -> Gap:
     return Gap(tenant, position + 1, record.position - 1)
 
 
-def group_of(store: SqliteStore) -> str:
+def group_of(store: Store) -> str:
     """The group of a database's tables; no two databases share one."""
     return f"projector:{store.tables_id}"

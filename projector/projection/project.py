@@ -3,13 +3,12 @@
 Change what it gives for any record and PROJECTION_VERSION goes up by one: tables of another version are left alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from projector.projection.identities import named_in
+from projector.projection.rows import Batch, EventRow, KnownEvent, PlacedControl, QuarantineRow
 from streams import (
     DEAD_LETTER_VERSION,
     EVENT_VERSION,
@@ -25,79 +24,6 @@ from streams import (
 )
 
 PROJECTION_VERSION = 4  # 3 knows neither that somebody is forgotten, nor events without a session
-
-
-class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A row of `events`, all but its session's first position. `identity` is by whom an event is that came without a session;
-    empty when it has one, or names nobody: it is in no session then."""
-
-    tenant_id: str
-    position: int
-    event_hash: str
-    hash_parts: str
-    event_id: str | None
-    session_id: str
-    event_type: str
-    timestamp: str
-    timestamp_us: int
-    received_at_us: int
-    properties: str
-    identity: str = ""
-
-
-class SessionRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of `event_sessions`, or what some events add to one. First and last are by event time, then position, unless it is
-    derived: the session of events that came without one. The ids are the smallest that its events name, or empty."""
-
-    tenant_id: str
-    first_position: int
-    session_id: str
-    started_at_us: int
-    last_event_at_us: int
-    event_count: int
-    first_event_type: str
-    last_event_type: str
-    user_id: str = ""
-    anonymous_id: str = ""
-    derived: int = 0
-
-
-class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A record that could not become a row: its bytes, a stable reason, and what was wrong in words."""
-
-    tenant_id: str
-    position: int
-    received_at_us: int
-    reason: str
-    detail: str
-    body: bytes
-
-
-class PlacedControl(msgspec.Struct, frozen=True, gc=False):
-    """A note at its position: one that says what is to be done."""
-
-    position: int
-    control_record: control.Drop | control.Erase
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """The next records of one tenant as rows and notes: positions `after` + 1 to `through`, of which some were erased. `digest`
-    names the last record. `named`: what is quarantined and has a name, (position, event_hash, hash_parts)."""
-
-    tenant: str
-    after: int
-    through: int
-    digest: str
-    rows: list[EventRow]
-    quarantined: list[QuarantineRow]
-    control_records: list[PlacedControl] = []
-    erased: list[int] = []
-    named: list[tuple[int, str, str]] = []
-
-    @property
-    def erases(self) -> bool:
-        """Whether a note says that somebody is forgotten."""
-        return any(isinstance(placed.control_record, control.Erase) for placed in self.control_records)
 
 
 def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
@@ -165,6 +91,13 @@ def content_of(row: EventRow) -> tuple[str, str, str, str]:
     return row.session_id, row.event_type, row.timestamp, row.properties
 
 
+def outcome_of(row: EventRow, known: KnownEvent | None) -> str:
+    """What a row becomes beside the event in the tables that has its identity: row, late_duplicate or conflict."""
+    if known is None or known.position > row.position:
+        return "row"
+    return "late_duplicate" if known.content == content_of(row) else "conflict"
+
+
 def refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
     """A row that no table takes, set aside as the record that it came from."""
     properties = msgspec.Raw(row.properties.encode())
@@ -172,62 +105,3 @@ def refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
     event = StoredEvent(row.session_id, row.event_type, row.timestamp, properties, row.event_id, clock_us)
     body = msgspec.json.encode(event, order="sorted")
     return QuarantineRow(row.tenant_id, row.position, row.received_at_us, reason, detail, body)
-
-
-def by_session(rows: Iterable[EventRow]) -> dict[str, list[EventRow]]:
-    """Rows by their session as it was sent, both in the order in which they come."""
-    sessions: dict[str, list[EventRow]] = {}
-    for row in rows:
-        session = sessions.get(row.session_id)
-        if session is None:
-            sessions[row.session_id] = [row]
-        else:
-            session.append(row)
-    return sessions
-
-
-def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
-    """What rows of one session, in order of position, add to it."""
-    # min keeps the first of equals and the reversed max the last: equal times go by position
-    earliest = min(events, key=_time)
-    latest = max(reversed(events), key=_time)
-    named = [named_in(row.properties) for row in events if '_id"' in row.properties]
-    return SessionRow(
-        earliest.tenant_id,
-        first_position,
-        earliest.session_id,
-        earliest.timestamp_us,
-        latest.timestamp_us,
-        len(events),
-        earliest.event_type,
-        latest.event_type,
-        least([one.user_id for one in named]) if named else "",
-        least([one.anonymous_id for one in named]) if named else "",
-    )
-
-
-def least(names: Iterable[str]) -> str:
-    """The smallest name that is none empty, by the bytes of its UTF-8: the same whatever their order."""
-    return min((name for name in names if name), default="")
-
-
-_time = attrgetter("timestamp_us")
-
-
-def with_sessions(
-    rows: Sequence[EventRow],
-    sessions: Mapping[str, Sequence[EventRow]],
-    known: dict[str, int],
-    placed: Mapping[int, int] | None = None,
-) -> tuple[list[tuple[Any, ...]], list[SessionRow]]:
-    """Rows as the values of `events`, and what they add to their sessions. `known`: first positions of those begun before.
-    `placed`: of the sessions that were derived, by the position of the event; one that is not there is in none."""
-    first = {session_id: events[0].position for session_id, events in sessions.items()} | known
-    if "" in sessions:
-        at = placed or {}
-        values = [
-            (*msgspec.structs.astuple(row), first[row.session_id] if row.session_id else at.get(row.position, 0)) for row in rows
-        ]
-    else:
-        values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
-    return values, [fold_session(events, first[session_id]) for session_id, events in sessions.items() if session_id]

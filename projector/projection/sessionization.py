@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from projector.projection.identities import LINKING, Link, links_of, named_in
-from projector.projection.project import EventRow, SessionRow, least
+from projector.projection.rows import EventRow, SessionRow
+from projector.projection.sessions import least
 
 MARK = "~"  # what the name of such a session begins with
 

@@ -11,20 +11,11 @@ import msgspec
 from projector.divergence import TenantUnknown, disagreements
 from projector.rebuild.rebuild import Progress, RebuildRefused, Rebuilt
 from projector.rebuild.replay import Span, replay
-from projector.store.sqlite.connection import store_errors
-from projector.store.sqlite.schema import LIVE, SHADOW
-from projector.store.sqlite.store import SqliteStore
+from projector.store import SHADOW, OutputExists, ScratchStore, Store, StoreUnavailable, open_scratch
+from projector.store.files import publish
 from streams import Log, LogSummary
-from streams.errors import PenstockError
 
 CACHE_MIB = 64
-
-
-class OutputExists(PenstockError):
-    """The file that shall be made is there already."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} is there already; nothing is written over")
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -37,7 +28,7 @@ class Cut(msgspec.Struct, frozen=True):
 
 async def write(
     log: Log,
-    store: SqliteStore,
+    store: Store,
     path: str,
     cut: Cut,
     *,
@@ -56,56 +47,47 @@ async def write(
         raise OutputExists(path)
     summaries = await _summaries(log, store, tenants)
     if not accept_loss:
-        wrong = await disagreements(log, summaries, store.tables(LIVE).checkpoints())
+        wrong = await disagreements(log, summaries, store.checkpoints())
         if wrong:
             raise RebuildRefused([str(error) for error in wrong.values()])
     short = [summary for summary in summaries if summary.last < (cut.position or 0)]
     if short:
         raise RebuildRefused([f"the log of {summary.tenant} ends at position {summary.last}" for summary in short])
     spans = [Span(summary.tenant, 0, cut.position or summary.last, cut.before_us) for summary in summaries]
-    with store_errors():
-        whole = Path(path).absolute()
-        with tempfile.TemporaryDirectory(prefix=f"{whole.name}.", dir=whole.parent) as folder:
+    target = Path(path).absolute()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as folder:
             part = str(Path(folder, "tables.db"))
-            with SqliteStore(part, cache_mib=CACHE_MIB, session_gap_us=store.session_gap_us()) as made:
-                records = await _fill(log, made, spans, accept_loss, progress)
-                there = len(made.tables().checkpoints())
-            put(part, path)
-    return Rebuilt(there, records, time.monotonic() - started)
+            with open_scratch(part, cache_mib=CACHE_MIB, session_gap_us=store.session_gap_us()) as scratch:
+                records = await _fill(log, scratch, spans, accept_loss, progress)
+                filled = len(scratch.checkpoints())
+            publish(part, path)
+    except OSError as error:
+        raise StoreUnavailable(str(error)) from error
+    return Rebuilt(filled, records, time.monotonic() - started)
 
 
-async def _summaries(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[LogSummary]:
-    live = store.tables(LIVE)
-    summaries = {summary.tenant: summary for summary in await log.summaries() if not live.is_erased(summary.tenant)}
+async def _summaries(log: Log, store: Store, tenants: Sequence[str]) -> list[LogSummary]:
+    summaries = {summary.tenant: summary for summary in await log.summaries()}
+    for tenant in store.deleted_among(summaries):
+        del summaries[tenant]
     for tenant in tenants:
         if tenant not in summaries:
             raise TenantUnknown(tenant)
     return [summaries[tenant] for tenant in sorted(set(tenants) or summaries)]
 
 
-async def _fill(log: Log, made: SqliteStore, spans: list[Span], accept_loss: bool, progress: Progress | None) -> int:
+async def _fill(log: Log, scratch: ScratchStore, spans: list[Span], accept_loss: bool, progress: Progress | None) -> int:
     """Replay into a shadow set, which gets its indexes last and then is the only one; how many records."""
     done, total = 0, sum(span.through for span in spans)
-    made.create_shadow(records=total)
-    async for chunk in replay(log, spans, made.replay_folder, accept_loss=accept_loss):
-        made.write(made.tables(SHADOW), chunk)
+    scratch.create_shadow(records=total)
+    async for chunk in replay(log, spans, scratch.staging_folder, accept_loss=accept_loss):
+        scratch.write(SHADOW, chunk)
         done += chunk.records
         if progress:
             progress(done, total)
-    made.index_shadow()
-    made.keep_shadow_alone()
+    scratch.index_shadow()
+    scratch.keep_shadow_alone()
     if progress:
         progress(done, done)  # where a time ends a log is seen when it is read
     return done
-
-
-def put(part: str, path: str) -> None:
-    """Give a file its name, if nobody has it."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise OutputExists(path) from None
-    except OSError:  # a file system without links
-        if os.path.lexists(path):
-            raise OutputExists(path) from None
-        os.rename(part, path)

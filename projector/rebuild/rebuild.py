@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from projector.divergence import TenantUnknown, disagreements
+from projector.projection import NO_CHECKPOINT, Checkpoint
 from projector.rebuild.replay import Span, read, replay
-from projector.store.sqlite.schema import LIVE, PREVIOUS, SHADOW
-from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
+from projector.store import PREVIOUS, SHADOW, SetName, Store
 from streams import Gap, Log, LogSummary, failpoint
 from streams.errors import PenstockError
 
@@ -48,7 +47,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
 
 
 async def rebuild(
-    log: Log, store: SqliteStore, *, tenants: Sequence[str] = (), accept_loss: bool = False, progress: Progress | None = None
+    log: Log, store: Store, *, tenants: Sequence[str] = (), accept_loss: bool = False, progress: Progress | None = None
 ) -> Rebuilt:
     """Build the tables again from the log, all or those of some tenants, and put them in the place of the live ones.
 
@@ -58,15 +57,15 @@ async def rebuild(
     started = time.monotonic()
     with store.rebuilding():
         if tenants:
-            store.check_version(LIVE)
-        live = store.tables(LIVE).checkpoints()  # before the summary: what is applied meanwhile is no loss
+            store.check_version()
+        live = store.checkpoints()  # before the summary: what is applied meanwhile is no loss
         summaries = await _summaries(log, store, tenants)
         if not accept_loss:
             await _refuse_losses(log, store, summaries, live)
         # one tenant's tables go among those of others, which have a gap already
         session_gap_us = store.session_gap_us() if tenants else None
         store.create_shadow(records=0 if tenants else sum(summary.last for summary in summaries), session_gap_us=session_gap_us)
-        records = await _fill(log, store, store.tables(SHADOW), summaries, accept_loss, progress)
+        records = await _fill(log, store, SHADOW, summaries, accept_loss, progress)
         if not tenants:
             store.index_shadow()
         failpoint("before_swap")
@@ -76,7 +75,7 @@ async def rebuild(
     return Rebuilt(len(summaries), records, time.monotonic() - started)
 
 
-async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = None) -> Rebuilt:
+async def rollback(log: Log, store: Store, *, progress: Progress | None = None) -> Rebuilt:
     """Bring the previous tables back, caught up with the log. The live ones become the previous.
 
     Raises NothingToRollBack, RebuildRefused, RebuildRunning, OtherProjection, LogUnavailable, StoreUnavailable.
@@ -86,19 +85,20 @@ async def rollback(log: Log, store: SqliteStore, *, progress: Progress | None = 
         if not store.has_set(PREVIOUS):
             raise NothingToRollBack()
         store.check_version(PREVIOUS)
-        live = store.tables(LIVE).checkpoints()
+        live = store.checkpoints()
         summaries = await _summaries(log, store, ())
         await _refuse_losses(log, store, summaries, live, begin=PREVIOUS)
-        records = await _fill(log, store, store.tables(PREVIOUS), summaries, False, progress)
+        records = await _fill(log, store, PREVIOUS, summaries, False, progress)
         await _swap(log, store, PREVIOUS, None, accept_loss=False)
     return Rebuilt(len(summaries), records, time.monotonic() - started)
 
 
-async def _summaries(log: Log, store: SqliteStore, tenants: Sequence[str]) -> list[LogSummary]:
+async def _summaries(log: Log, store: Store, tenants: Sequence[str]) -> list[LogSummary]:
     """What the log says of each tenant that it or the tables know, or of those that were named. Who was erased stays so."""
-    live = store.tables(LIVE)
-    summaries = {summary.tenant: summary for summary in await log.summaries() if not live.is_erased(summary.tenant)}
-    for tenant in live.checkpoints():
+    summaries = {summary.tenant: summary for summary in await log.summaries()}
+    for tenant in store.deleted_among(summaries):
+        del summaries[tenant]
+    for tenant in store.checkpoints():
         summaries.setdefault(tenant, LogSummary(tenant, 0, 0))
     unknown = [tenant for tenant in tenants if tenant not in summaries]
     if unknown:
@@ -107,10 +107,10 @@ async def _summaries(log: Log, store: SqliteStore, tenants: Sequence[str]) -> li
 
 
 async def _refuse_losses(
-    log: Log, store: SqliteStore, summaries: Sequence[LogSummary], live: Mapping[str, Checkpoint], *, begin: str | None = None
+    log: Log, store: Store, summaries: Sequence[LogSummary], live: Mapping[str, Checkpoint], *, begin: SetName | None = None
 ) -> None:
     """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a gap."""
-    begins = store.tables(begin).checkpoints() if begin is not None else {}
+    begins = store.checkpoints(begin) if begin is not None else {}
     reasons = []
     wrong = await disagreements(log, summaries, live)
     for summary in summaries:
@@ -125,15 +125,15 @@ async def _refuse_losses(
 
 
 async def _fill(
-    log: Log, store: SqliteStore, tables: TableSet, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
+    log: Log, store: Store, name: SetName, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
 ) -> int:
     """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
-    begins = tables.checkpoints()
+    begins = store.checkpoints(name)
     spans = [Span(summary.tenant, begins.get(summary.tenant, NO_CHECKPOINT).position, summary.last) for summary in summaries]
     total = sum(max(0, span.through - span.after) for span in spans)
     done = 0
-    async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
-        store.write(tables, chunk)
+    async for chunk in replay(log, spans, store.staging_folder, accept_loss=accept_loss):
+        store.write(name, chunk)
         failpoint("during_rebuild")
         done += chunk.records
         if progress:
@@ -142,49 +142,45 @@ async def _fill(
     return done
 
 
-async def _swap(log: Log, store: SqliteStore, suffix: str, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
-    """Read the last stretch and put the tables in place, in one short transaction, or try again closer to the end.
+async def _swap(log: Log, store: Store, name: SetName, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
+    """Read what the set lacks and put it in place, in one short transaction, or try again closer to the end.
 
-    While the transaction is open no projector can move a checkpoint, so the set is level with what readers have seen.
+    While the transaction is open no projector can move a checkpoint, so the set has all that readers have seen.
     """
-    tables = store.tables(suffix)
     for attempt in range(SWAP_TRIES):
-        spans = await _stretch(log, tables, _goals(store, tenants), accept_loss)
-        async for chunk in replay(log, spans, store.replay_folder, accept_loss=accept_loss):
-            store.write(tables, chunk)
+        spans = await _missing(log, store.checkpoints(name), _of(tenants, store.checkpoints()), accept_loss)
+        async for chunk in replay(log, spans, store.staging_folder, accept_loss=accept_loss):
+            store.write(name, chunk)
         try:
-            with store.transaction():
+            with store.swapping(name) as swap:
                 deadline = time.monotonic() + SWAP_SECONDS * (1 + attempt // 10)
-                spans = await _stretch(log, tables, _goals(store, tenants), accept_loss)
+                spans = await _missing(log, swap.checkpoints(), _of(tenants, swap.live_checkpoints()), accept_loss)
                 async for batch in read(log, spans, accept_loss=accept_loss):
-                    tables.apply(batch)
+                    swap.apply(batch)
                     if time.monotonic() > deadline:
                         raise SwapTooSlow
                 failpoint("inside_swap")
                 if tenants is None:
-                    store.promote(suffix)
+                    swap.promote()
                 else:
-                    for tenant in tenants:
-                        store.replace_tenant(tenant)
+                    swap.replace_tenants(tenants)
             return
         except SwapTooSlow:
             await asyncio.sleep(BREATH_SECONDS)
     raise SwapTooSlow("the projectors write faster than this reads; stop some, or try again when less comes in")
 
 
-def _goals(store: SqliteStore, tenants: Sequence[str] | None) -> dict[str, int]:
-    """Where readers are, by tenant: no set that is behind may take the live one's place."""
-    live = store.tables(LIVE).checkpoints()
-    return {tenant: at.position for tenant, at in live.items() if tenants is None or tenant in tenants}
+def _of(tenants: Sequence[str] | None, checkpoints: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The checkpoints of all tenants, or of some."""
+    return {tenant: at for tenant, at in checkpoints.items() if tenants is None or tenant in tenants}
 
 
-async def _stretch(log: Log, tables: TableSet, goals: dict[str, int], accept_loss: bool) -> list[Span]:
-    """What brings a set of tables to where readers are."""
-    known = tables.checkpoints()
+async def _missing(log: Log, checkpoints: dict[str, Checkpoint], live: dict[str, Checkpoint], accept_loss: bool) -> list[Span]:
+    """The spans that a set lacks of what readers see: no set with less may take the live one's place."""
     spans = []
-    for tenant, goal in goals.items():
-        after = known.get(tenant, NO_CHECKPOINT).position
-        if after < goal:
-            through = min(goal, await log.last_position(tenant)) if accept_loss else goal
+    for tenant, goal in live.items():
+        after = checkpoints.get(tenant, NO_CHECKPOINT).position
+        if after < goal.position:
+            through = min(goal.position, await log.last_position(tenant)) if accept_loss else goal.position
             spans.append(Span(tenant, after, through))
     return spans

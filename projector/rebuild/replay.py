@@ -17,10 +17,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from projector.projection.project import Batch, project
-from projector.store.errors import StoreUnavailable
-from projector.store.sqlite.connection import store_errors
-from projector.store.sqlite.staging import Chunk, stage_rows
+from projector.projection import Batch, project
+from projector.store import Chunk, StoreUnavailable, stage_rows
 from streams import Connection, Gap, Log, LogUnavailable, Record
 
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
@@ -132,8 +130,10 @@ async def _by_processes(log: Log, shares: Sequence[list[Span]], folder: str, acc
         for number, share in enumerate(shares):
             place = str(Path(folder, str(number)))
             order = Order(log.connection.url, log.archive_url, log.connection.budget_seconds, share, accept_loss, place)
-            with store_errors():
+            try:
                 os.makedirs(order.folder)
+            except OSError as error:
+                raise StoreUnavailable(str(error)) from error
             receiving.append(asyncio.create_task(_receive(order, chunks)))
             receiving[-1].add_done_callback(lambda _: chunks.put_nowait(None))
         ended = 0
@@ -253,8 +253,7 @@ async def _serve() -> None:
         number = 0
         async for batches in _gathered(read(log, order.spans, accept_loss=order.accept_loss)):
             number += 1
-            with store_errors():
-                chunk = stage_rows(str(Path(order.folder, str(number))), batches)
+            chunk = stage_rows(str(Path(order.folder, str(number))), batches)
             await asyncio.gather(*sending)
             sending = [asyncio.create_task(asyncio.to_thread(send, Read(chunk)))]
             while len(os.listdir(order.folder)) >= FILES_AHEAD and os.getppid() == parent:  # noqa: ASYNC110

@@ -9,16 +9,13 @@ from typing import Any
 import msgspec
 
 from projector.divergence import LogTruncated, TenantUnknown
+from projector.projection import NO_CHECKPOINT, Checkpoint
 from projector.rebuild.rebuild import Progress
 from projector.rebuild.replay import Span, replay
-from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import NO_CHECKPOINT, Checkpoint, TableSet
+from projector.store import LIVE, ScratchStore, Snapshot, Store, open_scratch
+from projector.store.structs import KEYS
 from streams import Log
 
-ORDER = {
-    "events": "position", "event_sessions": "first_position", "identity_links": "one, other", "quarantine": "position",
-    "tombstones": "position", "suppressions": "name", "checkpoints": "position",
-}  # fmt: skip
 WHOLE = ("identity_links", "suppressions", "checkpoints")  # of which nothing can be left out
 SHOW_POSITIONS = 10_000
 SCRATCH_CACHE_MIB = 32
@@ -38,7 +35,7 @@ FROM_THE_START = Since()
 
 async def verify(
     log: Log,
-    store: SqliteStore,
+    store: Store,
     *,
     tenants: Sequence[str] = (),
     since: Since = FROM_THE_START,
@@ -54,7 +51,7 @@ async def verify(
     """
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
         path, session_gap_us = str(Path(folder, "replayed.db")), store.session_gap_us()
-        with SqliteStore(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=session_gap_us) as scratch:
+        with open_scratch(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=session_gap_us) as scratch:
             with store.snapshot() as now:
                 behind = _wanted(now, tenants)
             known = {summary.tenant for summary in await log.summaries()} | behind.keys()
@@ -65,16 +62,17 @@ async def verify(
             with store.snapshot() as live:
                 checkpoints = _wanted(live, tenants)
                 await _replay(log, scratch, checkpoints, replaying)
-                for difference in _differences(live, scratch.tables(), checkpoints, since, comparing):
-                    yield difference
+                with scratch.snapshot() as replayed:
+                    for difference in _differences(live, replayed, checkpoints, since, comparing):
+                        yield difference
 
 
-def _wanted(tables: TableSet, tenants: Sequence[str]) -> dict[str, Checkpoint]:
+def _wanted(tables: Snapshot, tenants: Sequence[str]) -> dict[str, Checkpoint]:
     return {tenant: at for tenant, at in tables.checkpoints().items() if not tenants or tenant in tenants}
 
 
-async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], progress: Progress | None) -> None:
-    known = scratch.tables().checkpoints()
+async def _replay(log: Log, scratch: ScratchStore, goals: dict[str, Checkpoint], progress: Progress | None) -> None:
+    known = scratch.checkpoints()
     spans = []
     for summary in await log.summaries():
         after = known.get(summary.tenant, NO_CHECKPOINT).position
@@ -83,15 +81,15 @@ async def _replay(log: Log, scratch: SqliteStore, goals: dict[str, Checkpoint], 
             spans.append(Span(summary.tenant, after, through))
     done = sum(at.position for at in known.values())
     total = done + sum(span.through - span.after for span in spans)
-    async for chunk in replay(log, spans, scratch.replay_folder, accept_loss=True):
-        scratch.write(scratch.tables(), chunk)
+    async for chunk in replay(log, spans, scratch.staging_folder, accept_loss=True):
+        scratch.write(LIVE, chunk)
         done += chunk.records
         if progress:
             progress(done, total)
 
 
 def _differences(
-    live: TableSet, replayed: TableSet, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
+    live: Snapshot, replayed: Snapshot, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
 ) -> Iterator[str]:
     done, total = 0, sum(at.position for at in checkpoints.values())
     for tenant, checkpoint in checkpoints.items():
@@ -109,7 +107,7 @@ def _differences(
             progress(done, total)
 
 
-def _begin(tenant: str, live: TableSet, replayed: TableSet, since: Since) -> int:
+def _begin(tenant: str, live: Snapshot, replayed: Snapshot, since: Since) -> int:
     """The first position to compare, 0 for all; by whichever set has one of that time first."""
     if since.received_at_us is None:
         return since.position
@@ -117,15 +115,16 @@ def _begin(tenant: str, live: TableSet, replayed: TableSet, since: Since) -> int
     return min((position for position in found if position is not None), default=2**63 - 1)
 
 
-def _compare(tenant: str, live: TableSet, replayed: TableSet, begin: int) -> Iterator[tuple[int, str | None]]:
+def _compare(tenant: str, live: Snapshot, replayed: Snapshot, begin: int) -> Iterator[tuple[int, str | None]]:
     """The differences between two sets' rows of a tenant, found in one pass over both; and how far it is, in positions."""
-    for table, key in ORDER.items():
+    for table, columns in KEYS.items():
+        key = ", ".join(columns)
         narrow = 0 if table in WHOLE else begin
-        ours, theirs = (tables.rows(table, tenant, key, begin=narrow) for tables in (live, replayed))
-        for value, mine, other in _merged(ours, theirs, key):
+        ours, theirs = (tables.rows(table, tenant, begin=narrow) for tables in (live, replayed))
+        for value, mine, other in _merged(ours, theirs, columns):
             if narrow:  # a session may have an event there in one set alone
-                mine = mine or live.row(table, tenant, key, value)
-                other = other or replayed.row(table, tenant, key, value)
+                mine = mine or live.row(table, tenant, value)
+                other = other or replayed.row(table, tenant, value)
             words = None
             if other is None:
                 words = f"{table} of {tenant}: {key} {value} is in the tables, not in the log"
@@ -136,9 +135,9 @@ def _compare(tenant: str, live: TableSet, replayed: TableSet, begin: int) -> Ite
             yield value if table == "events" else 1, words
 
 
-def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tuple[Any, Row | None, Row | None]]:
+def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: Sequence[str]) -> Iterator[tuple[Any, Row | None, Row | None]]:
     """Rows of both in order of their key, those of one key together."""
-    place = itemgetter(*key.split(", "))
+    place = itemgetter(*key)
     mine, other = next(ours, None), next(theirs, None)
     while mine is not None or other is not None:
         if other is None or (mine is not None and place(mine) < place(other)):
@@ -153,7 +152,7 @@ def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: str) -> Iterator[tu
             mine, other = next(ours, None), next(theirs, None)
 
 
-def _ledger(tenant: str, live: TableSet, checkpoint: Checkpoint) -> Iterator[str]:
+def _ledger(tenant: str, live: Snapshot, checkpoint: Checkpoint) -> Iterator[str]:
     """The sum that does not hold, if it does not: each position up to the checkpoint is in one table, or counted, once."""
     parts = {
         "rows": live.count("events", tenant),

@@ -1,1 +1,373 @@
-"""The tables: the only place that knows SQL."""
+"""The tables: the only place with SQL. The rest of Penstock asks a `Store`; each engine has a folder here.
+
+Methods take and return structs. Every method may raise StoreUnavailable. What only one engine can do is a second protocol,
+which a command asks for: `isinstance(store, FileStore)`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Self, runtime_checkable
+
+from projector.projection import Batch, Checkpoint, EventRow, KnownEvent, QuarantineRow
+from projector.store import sqlite
+from projector.store.errors import (
+    NotACopy,
+    OtherProjection,
+    OutputExists,
+    RebuildRunning,
+    StoreReplaced,
+    StoreUnavailable,
+    TablesNotEmpty,
+)
+from projector.store.sqlite import stage_rows
+from projector.store.structs import (
+    ApiKey,
+    Chunk,
+    Entry,
+    Filters,
+    Outcomes,
+    Place,
+    Selection,
+    SetName,
+    StagedRows,
+    TableCounts,
+    TenantLimits,
+    TenantState,
+)
+
+LIVE, SHADOW, PREVIOUS = SetName.LIVE, SetName.SHADOW, SetName.PREVIOUS
+
+
+class Queries(Protocol):
+    """What the query endpoints and `status` read of the live tables; each call reads one snapshot."""
+
+    def events(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
+        """Events after a place, newest first by event time, then position."""
+
+    def sessions(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
+        """Sessions, newest last event first. With `event_type`, those that have such an event."""
+
+    def session(
+        self, tenant: str, filters: Filters, place: Place | None, limit: int
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """One session, or None, and a page of its events."""
+
+    def receipt(self, tenant: str, position: int) -> dict[str, Any]:
+        """What the tables know of a position."""
+
+    def known_event(self, row: EventRow) -> KnownEvent | None:
+        """The event in the tables that has the identity of a row, or None."""
+
+    def counts(self, tenants: Iterable[str]) -> TableCounts:
+        """What the tables hold of every tenant, and which of the given tenants were deleted."""
+
+    def session_counts(self, tenants: Sequence[str] | None = None) -> dict[str, int]:
+        """How many sessions there are, by tenant; of all tenants, or of some. Each session takes time."""
+
+
+class Quarantine(Protocol):
+    """The records in quarantine of the live tables, by tenant and position."""
+
+    def entries(self, selection: Selection) -> Iterator[Entry]:
+        """Records without their bodies."""
+
+    def pages(self, selection: Selection) -> Iterator[list[QuarantineRow]]:
+        """Records with their bodies, in pages."""
+
+    def positions(self, selection: Selection) -> Iterator[list[int]]:
+        """The positions of records, in pages."""
+
+    def count(self, selection: Selection) -> int:
+        """How many records there are."""
+
+    def find(self, tenant: str, position: int) -> QuarantineRow | None:
+        """The record at a position, or None."""
+
+    def outcomes(self, tenant: str, positions: Sequence[int]) -> Outcomes:
+        """What stands at positions now."""
+
+
+class ApiKeys(Protocol):
+    """The API keys of all tenants. No rebuild touches them."""
+
+    def add(self, key: ApiKey) -> None:
+        """Keep a new key."""
+
+    def revoke(self, key_id: str) -> bool:
+        """Remove a key; False when there is none of that id."""
+
+    def note_uses(self, used_at_us: Mapping[bytes, int]) -> None:
+        """Keep when keys, given by their hashes, were last used, unless a later use is kept already."""
+
+    def load(self) -> list[ApiKey]:
+        """All keys, by tenant, oldest first."""
+
+
+class OwnLimits(Protocol):
+    """The limits of those tenants that have their own. No rebuild touches them."""
+
+    def keep(self, limits: TenantLimits) -> None:
+        """Keep a tenant's own limits; limits that are all None are removed."""
+
+    def load(self) -> dict[str, TenantLimits]:
+        """The own limits, by tenant."""
+
+
+class Snapshot(Protocol):
+    """The live tables as they were at one moment, for a comparison row by row."""
+
+    def checkpoint(self, tenant: str) -> Checkpoint:
+        """A tenant's checkpoint; position 0 for a tenant without rows."""
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """The checkpoint of every tenant that has one, by tenant."""
+
+    def rows(self, table: str, tenant: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
+        """A tenant's rows of one table, in order of their key: those of positions from `begin` on, and sessions that have an
+        event there."""
+
+    def row(self, table: str, tenant: str, key: int) -> dict[str, Any] | None:
+        """A tenant's row of one table, by its key."""
+
+    def count(self, table: str, tenant: str) -> int:
+        """How many rows of a tenant one table has, counted."""
+
+    def first_received(self, tenant: str, moment_us: int) -> int | None:
+        """The first position of a row, or of a record in quarantine, that was received at a time or later; None without one."""
+
+
+class Swap(Protocol):
+    """A set that is about to take the place of the live one, in one transaction."""
+
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """How far the set is, by tenant."""
+
+    def live_checkpoints(self) -> dict[str, Checkpoint]:
+        """How far the live set is, by tenant."""
+
+    def apply(self, batch: Batch) -> bool:
+        """Write a batch to the set; False when it does not begin at the checkpoint."""
+
+    def promote(self) -> None:
+        """Make the set the live one; the live one becomes the previous."""
+
+    def replace_tenants(self, tenants: Sequence[str]) -> None:
+        """Put the rows of some tenants in the place of their live rows."""
+
+
+class Store(Protocol):
+    """The tables of one database. One thread writes; any thread reads."""
+
+    tables_id: str  # the database's own name: no two databases share it, not even a database and an earlier one at its place
+    new_set_session_gap_us: int  # of the sets that this process makes; existing sets keep theirs
+
+    def __enter__(self) -> Self:
+        """Open it; make the tables, if there are none."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+
+    # -- apply ---------------------------------------------------------------------------------------------------------
+
+    def apply(self, batches: Sequence[Batch]) -> list[bool]:
+        """Write batches to the live tables in one transaction; for each, whether it began at its tenant's checkpoint and so
+        was written. Raises OtherProjection, StoreReplaced."""
+
+    def check_version(self, name: SetName = LIVE) -> None:
+        """Raises OtherProjection when a set was made by another version of the projection."""
+
+    # -- read ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def queries(self) -> Queries:
+        """What the query endpoints and `status` read."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """The live tables as they are now, for as long as it takes; writers go on."""
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, tenant: str, name: SetName = LIVE) -> Checkpoint:
+        """A tenant's checkpoint; position 0 for a tenant without rows."""
+
+    def checkpoints(self, name: SetName = LIVE) -> dict[str, Checkpoint]:
+        """The checkpoint of every tenant that has one, by tenant."""
+
+    def states(self, tenants: Iterable[str]) -> dict[str, TenantState]:
+        """How far the live tables are with each of some tenants; of one snapshot."""
+
+    # -- sets ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def staging_folder(self) -> str:
+        """Where the processes of a rebuild put the rows that they hand over."""
+
+    def rebuilding(self) -> AbstractContextManager[None]:
+        """The right to fill and swap sets. It ends with the process. Raises RebuildRunning."""
+
+    def has_set(self, name: SetName) -> bool:
+        """Whether a set exists."""
+
+    def session_gap_us(self, name: SetName = LIVE) -> int:
+        """The longest gap within a derived session of a set."""
+
+    def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
+        """Create an empty shadow set for about so many records; what an interrupted rebuild left is removed first."""
+
+    def write(self, name: SetName, chunk: Chunk) -> None:
+        """Write a chunk to a set that only this process writes to, in one transaction, and remove the chunk's file."""
+
+    def index_shadow(self) -> None:
+        """Create the indexes that serve reads for the shadow set, unless it has them."""
+
+    def swapping(self, name: SetName) -> AbstractContextManager[Swap]:
+        """A transaction that puts a set in the place of the live one. No projector can move a checkpoint meanwhile."""
+
+    def drop_leftovers(self) -> None:
+        """Remove sets that nothing refers to any more, and the files of a rebuild that was killed."""
+
+    # -- quarantine ----------------------------------------------------------------------------------------------------
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """The records that could not become rows."""
+
+    # -- keys and limits -----------------------------------------------------------------------------------------------
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """The API keys of all tenants."""
+
+    @property
+    def tenant_limits(self) -> OwnLimits:
+        """The limits of those tenants that have their own."""
+
+    def config_version(self) -> int:
+        """A number that every change of keys or limits changes."""
+
+    # -- deletion of tenants -------------------------------------------------------------------------------------------
+
+    def delete_tenant(self, tenant: str) -> Mapping[str, int]:
+        """Remove a tenant from every set, with its keys and limits; how many rows of each table. The caller holds the right to
+        rebuild. Interrupt it at any moment and start it again."""
+
+    def create_tenant(self, tenant: str) -> bool:
+        """Let a tenant that was deleted begin again; False when it was not deleted."""
+
+    def deleted_among(self, tenants: Iterable[str]) -> set[str]:
+        """The tenants that were deleted and not created again."""
+
+    # -- health --------------------------------------------------------------------------------------------------------
+
+    @property
+    def location(self) -> str:
+        """Where the tables are, for people."""
+
+    def warnings(self) -> list[str]:
+        """What a person should know of this database software."""
+
+    def check_readable(self) -> None:
+        """Raises StoreUnavailable when the live tables cannot be read."""
+
+    def check_identity(self) -> None:
+        """Raises StoreReplaced when other processes would now open another database."""
+
+    def reopen(self) -> None:
+        """Write from now on to the database that stands there now. Raises StoreReplaced when there is none."""
+
+    def maintain(self) -> None:
+        """Give back disk space that is not needed now; for idle moments."""
+
+
+@runtime_checkable
+class FileStore(Protocol):
+    """What a store can do whose database is a file."""
+
+    path: str
+
+    @property
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log."""
+
+    def copy(self, path: str) -> int:
+        """Copy the tables to a new file; its size in bytes. The caller holds the right to rebuild. Raises OutputExists."""
+
+    def copied_bytes(self, path: str) -> tuple[int, int]:
+        """How far a copy to a path is: bytes written, bytes in all. The second is an estimate."""
+
+    def vacuum(self) -> None:
+        """Rewrite the file without what was deleted; projectors wait. The caller holds the right to rebuild."""
+
+
+class ScratchStore(Store, Protocol):
+    """Tables of this process alone, in a file."""
+
+    def keep_shadow_alone(self) -> None:
+        """Make the shadow set the only set, with no WAL beside the file: for a file that is given away."""
+
+
+def open_store(url: str, *, cache_mib: int = 256, busy_seconds: float = 10.0, session_gap_seconds: float = 1_800.0) -> Store:
+    """The store that a DATABASE_URL names, to be used as a context manager.
+
+    `busy_seconds`: how long to wait for another process that writes. `session_gap_seconds`: of the sets that it makes.
+    """
+    session_gap_us = round(session_gap_seconds * 1_000_000)
+    return sqlite.SqliteStore(path_of(url), session_gap_us=session_gap_us, cache_mib=cache_mib, busy_seconds=busy_seconds)
+
+
+def open_scratch(path: str, *, cache_mib: int, session_gap_us: int) -> ScratchStore:
+    """A store in a new file, whatever engine the live tables have."""
+    return sqlite.SqliteStore(path, cache_mib=cache_mib, session_gap_us=session_gap_us)
+
+
+def adopt(path: str, url: str) -> bool:
+    """Put a copy where the tables of a DATABASE_URL are; False when they are that copy, or have gone on from it.
+
+    Raises TablesNotEmpty, NotACopy, OutputExists when another process makes tables meanwhile.
+    """
+    return sqlite.adopt(path, path_of(url))
+
+
+def path_of(url: str) -> str:
+    """The path of the file that a DATABASE_URL names."""
+    return url.removeprefix("sqlite:///")
+
+
+__all__ = [
+    "LIVE",
+    "PREVIOUS",
+    "SHADOW",
+    "ApiKey",
+    "ApiKeys",
+    "Chunk",
+    "Entry",
+    "FileStore",
+    "Filters",
+    "NotACopy",
+    "OtherProjection",
+    "Outcomes",
+    "OutputExists",
+    "OwnLimits",
+    "Place",
+    "Quarantine",
+    "Queries",
+    "RebuildRunning",
+    "ScratchStore",
+    "Selection",
+    "SetName",
+    "Snapshot",
+    "StagedRows",
+    "Store",
+    "StoreReplaced",
+    "StoreUnavailable",
+    "Swap",
+    "TableCounts",
+    "TablesNotEmpty",
+    "TenantLimits",
+    "TenantState",
+    "adopt",
+    "open_scratch",
+    "open_store",
+    "path_of",
+    "stage_rows",
+]

@@ -23,3 +23,24 @@ class OtherProjection(PenstockError):
 
 class RebuildRunning(PenstockError):
     """Another rebuild or rollback of these tables is running."""
+
+
+class OutputExists(PenstockError):
+    """The file that is to be made exists already."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} exists already; nothing is overwritten")
+
+
+class NotACopy(PenstockError):
+    """A file is no database of tables."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} is no copy of tables: {reason}")
+
+
+class TablesNotEmpty(PenstockError):
+    """The tables have rows that are not those of the copy."""
+
+    def __init__(self, path: str, table: str) -> None:
+        super().__init__(f"{path} has rows in {table}, and they are not those of the copy; nothing is overwritten")

@@ -18,10 +18,10 @@ from api.auth import new_tenants, registry
 from api.auth.credentials import CREDENTIAL_LIMIT_BYTES, KEY_ID_LENGTH, ROLES, hash_of, new_key
 from api.auth.registry import Registry
 from api.ingest import PostForeign
-from projector import SqliteStore, StoreUnavailable
+from projector import StoreUnavailable
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild, rollback
-from projector.store.sqlite import api_keys, config_version
+from projector.store.sqlite import SqliteStore
 from streams import NO_LIMITS, Log
 from tests.support.access import assert_refused, basic, kept
 from tests.support.clock import stopwatch
@@ -39,7 +39,7 @@ KEYS = {f"{tenant} {role}": new_key(role) for tenant in ("acme", "globex") for r
 def add_keys(path: Path) -> None:
     with SqliteStore(str(path), cache_mib=8) as store:
         for name, secret in KEYS.items():
-            api_keys.add(store, kept(secret, *name.split()))
+            store.api_keys.add(kept(secret, *name.split()))
 
 
 @pytest.fixture
@@ -229,12 +229,12 @@ def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None
 
 
 def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
-    api_keys.add(store, kept(KEY, "acme", "write"))
+    store.api_keys.add(kept(KEY, "acme", "write"))
 
     for moment_us in (5, 7, 6):
-        api_keys.note_uses(store, {hash_of(KEY): moment_us})
+        store.api_keys.note_uses({hash_of(KEY): moment_us})
 
-    assert [key.last_used_at_us for key in api_keys.load(store)] == [7]
+    assert [key.last_used_at_us for key in store.api_keys.load()] == [7]
 
 
 async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,30 +242,30 @@ async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path
     add_keys(tmp_path / "penstock.db")
     async with opened(server, tmp_path, AUTH="keys") as door:
         await post(door, {"X-Write-Key": KEY})
-        await until(lambda: [key.role for key in api_keys.load(door.store) if key.last_used_at_us] == ["write"])
+        await until(lambda: [key.role for key in door.store.api_keys.load() if key.last_used_at_us] == ["write"])
 
 
 def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
-    api_keys.add(store, kept(KEY, "acme", "write"))
+    store.api_keys.add(kept(KEY, "acme", "write"))
     ring = Registry(store, NO_LIMITS)
     ring.refresh()
     ring.find_key(KEY)
     store._busy_seconds = 0.05
     with SqliteStore(store.path) as other, other.transaction():
         ring.note_uses()
-    assert api_keys.load(store)[0].last_used_at_us is None
+    assert store.api_keys.load()[0].last_used_at_us is None
 
     ring.note_uses()
 
-    assert api_keys.load(store)[0].last_used_at_us is not None
+    assert store.api_keys.load()[0].last_used_at_us is not None
 
 
 def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "other.db")) as other:
         for one in (store, other):
-            api_keys.add(one, kept(KEY, "acme", "write"))
+            one.api_keys.add(kept(KEY, "acme", "write"))
 
-        assert config_version.version(store) != config_version.version(other)
+        assert store.config_version() != other.config_version()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(("create", "../acme"), "A-Z"), (("create", "acme", "--role", "all"), "read")])
@@ -277,23 +277,23 @@ def test_a_key_for_nobody_is_refused_in_words(tmp_path: Path, arguments: tuple[s
 
 
 async def test_no_rebuild_touches_keys(log: Log, store: SqliteStore, worker: Worker) -> None:
-    api_keys.add(store, kept(KEY, "acme", "write", "the shop"))
+    store.api_keys.add(kept(KEY, "acme", "write", "the shop"))
     await log.append("acme", events(3))
     await worker.run_to_end()
-    before = api_keys.load(store)
+    before = store.api_keys.load()
 
     await rebuild(log, store)
     await rollback(log, store)
     await rebuild(log, store, tenants=["acme"])
 
-    assert api_keys.load(store) == before
+    assert store.api_keys.load() == before
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 1_000], ids=["gone", "empty", "garbage"])
 def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "tables.db"
     with SqliteStore(str(path), cache_mib=8) as store:
-        api_keys.add(store, kept(KEY, "acme", "write"))
+        store.api_keys.add(kept(KEY, "acme", "write"))
         ring = Registry(store, NO_LIMITS)
         ring.refresh()
         for file in tmp_path.glob("tables.db*"):
@@ -317,7 +317,7 @@ def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, c
 async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(door: Door) -> None:
     busy = [asyncio.create_task(run_in_threadpool(time.sleep, 3.5)) for _ in range(60)]
     await asyncio.sleep(0.1)
-    api_keys.revoke(door.store, KEY[:KEY_ID_LENGTH])
+    door.store.api_keys.revoke(KEY[:KEY_ID_LENGTH])
     await asyncio.sleep(2)
 
     assert_refused(await post(door, {"X-Write-Key": KEY}), 401, "credential-unknown")

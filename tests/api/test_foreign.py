@@ -34,7 +34,7 @@ async def sent(door: Door, *messages: Any, key: str = "acme", packed: bool = Fal
 
 
 def tables(door: Door, table: str) -> list[dict[str, Any]]:
-    return list(door.store.tables().rows(table, "acme", "position"))
+    return list(door.store.tables().rows(table, "acme"))
 
 
 async def test_a_message_becomes_an_event(door: Door) -> None:

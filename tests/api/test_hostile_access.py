@@ -12,8 +12,7 @@ import pytest
 
 import api as door
 from api.auth.credentials import KEY_ID_LENGTH, ROLES, new_key
-from projector import SqliteStore
-from projector.store.sqlite import api_keys
+from projector.store.sqlite import SqliteStore
 from streams import event_identity, parse_event
 from tests.support.access import basic, kept
 from tests.support.events import body
@@ -67,10 +66,10 @@ def add_keys(path: Path) -> None:
     path.parent.mkdir(parents=True)
     with SqliteStore(str(path), cache_mib=8) as store:
         for (tenant, who), secret in KEYS.items():
-            api_keys.add(store, kept(secret, tenant, "admin" if who == "revoked" else who))
+            store.api_keys.add(kept(secret, tenant, "admin" if who == "revoked" else who))
             if who == "revoked":
-                api_keys.revoke(store, secret[:KEY_ID_LENGTH])
-        api_keys.add(store, kept(OTHERS, "others", "write"))
+                store.api_keys.revoke(secret[:KEY_ID_LENGTH])
+        store.api_keys.add(kept(OTHERS, "others", "write"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from projector import SqliteStore
+from projector.store.sqlite import SqliteStore
+from projector.store.sqlite.table_set import TableSet
 from tests.support.events import body
 from tests.support.http import Api, wait_until
 from tests.support.sockets import GET, answers_in, assert_refused, everything, one_answer
@@ -51,11 +52,9 @@ def meanwhile(api: Api) -> Iterator[None]:
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """Every row of the two tenants, and what was set aside of anybody."""
     with SqliteStore(str(folder / "api" / "penstock.db"), cache_mib=8) as store, store.reading() as connection:
-        over = store.tables_over(connection)
-        orders = {"events": "position", "event_sessions": "first_position", "quarantine": "position"}
-        return [
-            dict(row) for tenant, name in product(("acme", "victim"), orders) for row in over.rows(name, tenant, orders[name])
-        ]
+        live = TableSet(connection)
+        tables = ("events", "event_sessions", "quarantine")
+        return [dict(row) for tenant, table in product(("acme", "victim"), tables) for row in live.rows(table, tenant)]
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

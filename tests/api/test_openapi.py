@@ -22,8 +22,8 @@ from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
 from api.http.problems import ERRORS
 from api.openapi.document import codes_of, operations_of
 from api.openapi.operations import NDJSON, OPERATIONS, PROBLEMS
-from projector import ApiKey, SqliteStore
-from projector.store.sqlite import api_keys
+from projector import ApiKey
+from projector.store.sqlite import SqliteStore
 from streams import control, event_identity, keys_of, load_settings, parse_event
 from tests.support.documentation import first_cells
 from tests.support.events import body
@@ -253,7 +253,7 @@ def scene_of(auth: str, server: Server, folder: Path) -> Iterator[Scene]:
     server.client.flushall()
     key = new_key("admin")
     with SqliteStore(str(folder / "penstock.db"), cache_mib=8) as store:
-        api_keys.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", "", 0))
+        store.api_keys.add(ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", "", 0))
     headers = {"Authorization": f"Bearer {key}"} if auth == "keys" else {}
     with running(server, folder, projector=True, AUTH=auth, READ_WAIT_TIMEOUT_SECONDS="0.02") as api:
         asking: Any = {"headers": headers | {"X-Tenant-ID": "acme"}, "timeout": 5}

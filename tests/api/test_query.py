@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from projector import Filters, SqliteStore
+from projector import Filters
+from projector.store.sqlite import SqliteStore
 from projector.store.sqlite.queries import events_query, sessions_query
 from streams import event_identity, keys_of, make_event
 from tests.support.clock import stopwatch

@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
-from projector import ApiKey, SqliteStore, TenantLimits
+from projector import ApiKey, TenantLimits
 from projector.live.worker import Worker
-from projector.projection.project import project
+from projector.projection import project
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
-from projector.store.sqlite import api_keys, tenant_deletion, tenant_limits
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, TenantDeleted, keys_of
 from streams.erasure import tenant_deletion as log_deletion
 from tests.support.dumps import everything_in
@@ -73,8 +73,8 @@ async def fill(server: Server, log: Log, store: SqliteStore, worker: Worker, ten
         server.client.delete(event_hash)
     await log.append(tenant, [*events(30), event(canary=f"{tenant} again", event_id="e1")])
     secret = new_key("write")
-    api_keys.add(store, ApiKey(tenant, secret[:KEY_ID_LENGTH], hash_of(secret), "write", f"of {tenant}", 1))
-    tenant_limits.keep(store, TenantLimits(tenant, events_per_day=1_000_000))
+    store.api_keys.add(ApiKey(tenant, secret[:KEY_ID_LENGTH], hash_of(secret), "write", f"of {tenant}", 1))
+    store.tenant_limits.keep(TenantLimits(tenant, events_per_day=1_000_000))
     await worker.run_to_end()
 
 
@@ -91,7 +91,7 @@ async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
     assert any(GONE.encode() in found for found in everything_in(server))
 
     erased = await log_deletion.delete_tenant(log.connection, GONE)
-    removed = tenant_deletion.delete_tenant(store, GONE)
+    removed = store.delete_tenant(GONE)
 
     assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
     assert digest_of_tenant(server, store, STAYS) == before
@@ -212,7 +212,7 @@ async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: 
     await log.append(GONE, events(5))
     records = [record async for page in log.read(GONE, 0) for record in page]
     await log_deletion.delete_tenant(log.connection, GONE)
-    tenant_deletion.delete_tenant(store, GONE)
+    store.delete_tenant(GONE)
 
     assert store.apply([project(GONE, 0, records, 5)]) == [False]
     assert await worker.run_to_end() == 0
@@ -229,7 +229,7 @@ async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
 
     async def erased_before(*wanted: Any) -> Any:
         await log_deletion.delete_tenant(log.connection, GONE)
-        tenant_deletion.delete_tenant(store, GONE)
+        store.delete_tenant(GONE)
         return await read(*wanted)
 
     monkeypatch.setattr(worker._consumer, "read", erased_before)
@@ -243,7 +243,7 @@ async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_n
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append(GONE, events(5))
-    tenant_deletion.delete_tenant(store, GONE)
+    store.delete_tenant(GONE)
 
     await log.append(STAYS, events(2))
     assert await worker.run_to_end() == 2

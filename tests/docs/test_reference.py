@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from api.openapi.operations import CODES_OF_ALL, CODES_OF_MODE, CODES_OF_READS, CODES_OF_TENANTS, OPERATIONS
-from projector import SqliteStore
+from projector.store.sqlite import SqliteStore
 from streams import Settings, keys
 from streams.runtime.settings import load_settings
 from tests.docs import generate

@@ -22,7 +22,7 @@ from tests.faults.system import NAMES, System
 TABLES = {
     "events": "position",
     "event_sessions": "first_position",
-    "identity_links": "one, other",
+    "identity_links": "identity, linked_identity",
     "quarantine": "position",
     "checkpoints": "position",
 }

@@ -94,7 +94,7 @@ MUTANTS = [
         "a rebuild ignores control records",
         "drop-dies-at-between_note_and_apply,rebuild",
         "gone|dropped|in quarantine",
-        (("projector/rebuild/rebuild.py", "        store.write(tables, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, control_records=[]) for batch in chunk.batches])\n        store.write(tables, chunk)\n        failpoint"),),
+        (("projector/rebuild/rebuild.py", "        store.write(name, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, control_records=[]) for batch in chunk.batches])\n        store.write(name, chunk)\n        failpoint"),),
     ),
     Mutant(
         "hash_parts are not compared in the log",
@@ -122,7 +122,7 @@ MUTANTS = [
         "erase",
         "was erased|who has no log",
         (
-            ("projector/store/sqlite/tenant_deletion.py", '        store.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
+            ("projector/store/sqlite/tenant_deletion.py", '        file.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
             ("streams/scripts/delete_tenant.lua", "redis.call('SADD', deleted, tenant_digest)\n", ""),
         ),
     ),
@@ -133,7 +133,7 @@ MUTANTS = [
         (
             (
                 "projector/rebuild/rebuild.py",
-                "                    tables.apply(batch)\n",
+                "                    swap.apply(batch)\n",
                 "                    break\n",
             ),
         ),

@@ -33,7 +33,7 @@ async def sent(door: Door, *events: Any, path: str = "/2/httpapi", **more: Any) 
 
 async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
     await door.project()
-    return list(door.store.tables().rows(table, "acme", "position"))
+    return list(door.store.tables().rows(table, "acme"))
 
 
 @pytest.mark.parametrize("path", ENDS)

@@ -39,7 +39,7 @@ async def post(door: Door, content: Any, **headers: Any) -> httpx.Response:
 
 async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
     await door.project()
-    found = [dict(row) for row in door.store.tables().rows(table, "acme", "position")]
+    found = [dict(row) for row in door.store.tables().rows(table, "acme")]
     return [row | {"properties": json.loads(row["properties"])} if "properties" in row else row for row in found]
 
 

@@ -16,8 +16,8 @@ from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
 from api.formats import OpenedRequest, Unreadable
 from api.formats.forms import fields_of, messages_in
 from api.formats.mixpanel import EVENTS, PROFILES
-from projector import ApiKey, SqliteStore
-from projector.store.sqlite import api_keys
+from projector import ApiKey
+from projector.store.sqlite import SqliteStore
 from streams import Event, Rejected, keys_of
 from tests.support.http import Door, opened
 from tests.support.servers import Server
@@ -53,7 +53,7 @@ def properties_of(event: Event) -> dict[str, Any]:
 
 
 def rows(door: Door) -> list[dict[str, Any]]:
-    return list(door.store.tables().rows("events", "acme", "position"))
+    return list(door.store.tables().rows("events", "acme"))
 
 
 def packed(value: Any) -> str:
@@ -128,7 +128,7 @@ async def test_an_import_may_be_lines_and_of_a_secret(door: Door) -> None:
 
     assert answer.json() == {"code": 200, "num_records_imported": 3, "status": "OK"}
     assert [row["event_id"] for row in rows(door)] == ["i1", "i2"]
-    assert len(list(door.store.tables().rows("quarantine", "acme", "position"))) == 1
+    assert len(list(door.store.tables().rows("quarantine", "acme"))) == 1
 
 
 @pytest.mark.parametrize("body", ["", "data=", "data=%7B", "data=!", "data=%ff", "[1", "&".join("abcdefgh" * 100)], ids=str)
@@ -304,13 +304,13 @@ async def test_profiles_of_users_and_groups_have_doors(door: Door) -> None:
 async def test_a_token_is_stored_nowhere(server: Server, tmp_path: Path) -> None:
     key = new_key("write")
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
-        api_keys.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "write", "", 1))
+        store.api_keys.add(ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "write", "", 1))
     async with opened(server, tmp_path, AUTH="keys") as door:
         good, bad = message(token=key), {"event": 7, "properties": {"token": key}}
         answer = await door.client.post("/track", content=json.dumps([good, bad]))
         await door.project()
 
-        kept = json.dumps([*door.store.tables().rows("quarantine", "acme", "position"), *rows(door)], default=str)
+        kept = json.dumps([*door.store.tables().rows("quarantine", "acme"), *rows(door)], default=str)
         logged = str(server.client.xrange(keys_of("acme").log))
 
     assert answer.status_code == 200

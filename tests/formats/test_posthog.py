@@ -43,7 +43,7 @@ async def sent(door: Door, body: Any, path: str = "/batch/", **query: Any) -> ht
 
 async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
     await door.project()
-    return list(door.store.tables().rows(table, "acme", "position"))
+    return list(door.store.tables().rows(table, "acme"))
 
 
 async def properties_of(door: Door, one: dict[str, Any]) -> Any:

@@ -32,7 +32,7 @@ async def row_of(door: Door, content: Any, path: str = "/v1/track") -> dict[str,
     """The row that a message alone becomes, its properties as values."""
     answer = await post(door, content, path)
     await door.project()
-    [row] = door.store.tables().rows("events", "acme", "position")
+    [row] = door.store.tables().rows("events", "acme")
     assert answer.status_code == 200
     return dict(row) | {"properties": json.loads(row["properties"])}
 
@@ -145,7 +145,7 @@ async def test_an_id_may_be_a_number_and_a_message_without_one_is_named_by_its_c
         assert answer.status_code == 200
     await door.project()
 
-    ids = [row["event_id"] for row in door.store.tables().rows("events", "acme", "position")]
+    ids = [row["event_id"] for row in door.store.tables().rows("events", "acme")]
     assert ids[0] == "7"
     assert len(ids) == 3  # the two without an id say the same
     assert all(name.startswith("content:") for name in ids[1:])
@@ -172,6 +172,6 @@ async def test_what_is_no_event_is_set_aside_once_however_often_it_is_sent(door:
         assert answer.status_code == 200
     await door.project()
 
-    [held] = door.store.tables().rows("quarantine", "acme", "position")
+    [held] = door.store.tables().rows("quarantine", "acme")
     assert held["reason"] == "invalid"
     assert held["detail"].startswith(detail)

@@ -64,7 +64,7 @@ async def sent(door: Door, *messages: Any, path: str = TP2, **request: Any) -> h
 
 
 def rows(door: Door, tenant: str = "acme", table: str = "events") -> list[dict[str, Any]]:
-    return list(door.store.tables().rows(table, tenant, "position"))
+    return list(door.store.tables().rows(table, tenant))
 
 
 # -- the door ----------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from projector import SqliteStore
 from projector.live import worker as worker_module
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Consumer, Log
 from tests.support.servers import Server
 from tests.support.workers import consumer_of

@@ -15,10 +15,10 @@ import httpx
 import pysqlite3
 import pytest
 
-from projector import SqliteStore
 from projector.backup import create
 from projector.backup.folder import Folder
 from projector.live.worker import Worker
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, LogUnavailable, Record, keys_of
 from streams.erasure import tenant_deletion as log_deletion
 from tests.support.events import body, event, events
@@ -428,7 +428,7 @@ async def test_other_logs_and_other_tables_are_not_written_over(house: House, lo
     house.command("api", "key", "create", "acme")
     rows = rows_of(house.tables)
     said = house.command("projector", "restore", kept, status=1)
-    assert "has rows in api_keys, and they are not those of the copy; nothing is written over" in said
+    assert "has rows in api_keys, and they are not those of the copy; nothing is overwritten" in said
     assert rows_of(house.tables) == rows and house.server.client.keys() == []
 
 

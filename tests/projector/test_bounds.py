@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from projector import SqliteStore
 from projector.live import worker as worker_module
 from projector.live.worker import Worker
-from projector.projection.project import Batch
+from projector.projection import Batch
+from projector.store.sqlite import SqliteStore
 from streams import PARTITIONS, Consumer, Delivery, Log, ReadRequest, keys_of
 from streams.log import PAGE_BYTES
 from tests.support.clock import stopwatch

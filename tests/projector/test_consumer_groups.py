@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker, group_of
+from projector.store.sqlite import SqliteStore
 from streams import PARTITIONS, Log, keys_of, leases_key
 from streams.keys import ready_key
 from tests.support.events import events, numbered

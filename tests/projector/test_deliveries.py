@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.scheduling import LeasedTenant
 from projector.live.worker import Worker, group_of
-from projector.projection.project import Batch
-from projector.store.sqlite.table_set import NO_CHECKPOINT
+from projector.projection import NO_CHECKPOINT, Batch
+from projector.store.sqlite import SqliteStore
 from streams import PARTITIONS, Consumer, Lease, Log, ReadRequest, keys_of
 from streams.consumer import _delivery
 from streams.keys import ready_key

@@ -2,8 +2,8 @@
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
+from projector.store.sqlite import SqliteStore
 from streams import Consumer, Log, keys_of
 from tests.support.events import event, events, numbered
 from tests.support.proxy import until

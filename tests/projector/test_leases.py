@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker, group_of
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Consumer, Delivery, Log, LogUnavailable, ReadRequest, Release, keys_of, leases_key
 from tests.support.clock import stopwatch
 from tests.support.events import event, events, numbered

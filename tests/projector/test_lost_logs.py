@@ -9,8 +9,8 @@ from typing import Any
 import pysqlite3
 import pytest
 
-from projector import SqliteStore
 from projector.rebuild.rebuild import RebuildRefused, rebuild
+from projector.store.sqlite import SqliteStore
 from streams import Log, keys_of
 from tests.support.events import numbered
 from tests.support.logs import append_at_last
@@ -111,15 +111,15 @@ async def test_yesterdays_database_put_back_becomes_what_the_log_says(server: Se
         await log.append("acme", numbered(300, 2_000))
         await log.append("globex", numbered(0, 5))
         await worker_of(log, store).run_to_end()
-        today = [list(store.tables().rows(table, "acme", key)) for table, key in IN_ORDER.items()]
+        today = [list(store.tables().rows(table, "acme")) for table, key in IN_ORDER.items()]
 
     with SqliteStore(str(yesterday), cache_mib=8) as store:
         assert checkpoint_of(store) == 300
         await worker_of(log, store).run_to_end()
 
-        assert [list(store.tables().rows(table, "acme", key)) for table, key in IN_ORDER.items()] == today
+        assert [list(store.tables().rows(table, "acme")) for table, key in IN_ORDER.items()] == today
         assert positions_of(store, "globex") == [1, 2, 3, 4, 5]
         assert pending_of(server, store) == 0
         await equal_to_the_log(log, store)
         await rebuild(log, store)
-        assert [list(store.tables().rows(table, "acme", key)) for table, key in IN_ORDER.items()] == today
+        assert [list(store.tables().rows(table, "acme")) for table, key in IN_ORDER.items()] == today

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from projector import SqliteStore
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Log
 from tests.support.events import numbered
 from tests.support.logs import append_at_last

@@ -9,15 +9,15 @@ from typing import Any
 import pysqlite3
 import pytest
 
-from projector import SqliteStore
 from projector.commands.cli import moment_us
 from projector.divergence import TenantUnknown
 from projector.live.worker import Worker
-from projector.projection.project import project
+from projector.projection import project
 from projector.rebuild import replay
-from projector.rebuild.point_in_time import Cut, OutputExists, write
+from projector.rebuild.point_in_time import Cut, write
 from projector.rebuild.rebuild import RebuildRefused
-from projector.store.sqlite import tenant_deletion as table_erasure
+from projector.store import OutputExists
+from projector.store.sqlite import SqliteStore
 from streams import Gap, Log, Record, control, keys_of
 from tests.support.commands import command
 from tests.support.events import event, events
@@ -138,7 +138,7 @@ async def test_a_file_that_is_there_is_not_touched(server: Server, log: Log, sto
             await write(log, store, str(path), Cut())
 
     said = command(server, store, "at", "2026-11-20T12:02Z", "--out", str(out))
-    assert said.returncode == 1 and "is there already; nothing is written over" in said.stderr
+    assert said.returncode == 1 and "exists already; nothing is overwritten" in said.stderr
     assert out.read_text() == "mine" and not (tmp_path / "nowhere").exists()
 
 
@@ -192,7 +192,7 @@ async def test_a_log_that_is_not_the_one_of_the_tables_is_refused(
 async def test_who_was_erased_is_not_in_it(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
     for tenant in ("acme", "beta"):
         received(server, tenant, [0, 1])
-    table_erasure.delete_tenant(store, "acme")
+    store.delete_tenant("acme")
 
     await write(log, store, str(tmp_path / "out.db"), Cut())
 

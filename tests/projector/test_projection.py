@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projector.projection.project import Batch, project
-from projector.store.sqlite.store import SqliteStore
+from projector.projection import Batch, project
+from projector.store.sqlite import SqliteStore
 from streams import Record
 from tests.support.records import control_record, logs, record
 from tests.support.tables import dump, dump_memory

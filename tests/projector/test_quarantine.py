@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from projector import SqliteStore, quarantine
+from projector.catch_up import catch_up
 from projector.commands.quarantine import printable
 from projector.live.worker import Worker
-from projector.quarantine import Selection, drop, entries, forecasts, level
+from projector.quarantine import drop, forecasts
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
+from projector.store import PREVIOUS, Selection
+from projector.store.sqlite import SqliteStore
+from projector.store.sqlite.quarantine import PAGE_ROWS
 from streams import Log, control, keys_of
 from tests.support.commands import command
 from tests.support.events import event, events
@@ -75,8 +78,8 @@ async def test_all_pages_are_listed_in_order(server: Server, log: Log, store: Sq
     await spoiled(server, log, bad=450)
     await worker.run_to_end()
 
-    assert [entry.position for entry in entries(store, Selection("acme"))] == list(range(6, 457))
-    assert quarantine.count(store, Selection("acme", reason="invalid", through=105)) == 100
+    assert [entry.position for entry in store.quarantine.entries(Selection("acme"))] == list(range(6, 457))
+    assert store.quarantine.count(Selection("acme", reason="invalid", through=105)) == 100
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,7 @@ async def test_a_drop_that_is_killed_before_it_is_carried_out_is_not_said_twice(
 async def test_a_drop_that_is_killed_between_two_notes_goes_on_with_the_rest(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
-    await spoiled(server, log, bad=quarantine.PAGE_ROWS + 10)
+    await spoiled(server, log, bad=PAGE_ROWS + 10)
     await worker.run_to_end()
 
     assert asked(server, store, "drop", "acme", "--yes", FAILPOINT="between_note_and_apply").returncode == 137
@@ -207,7 +210,7 @@ async def test_a_drop_that_is_killed_between_two_notes_goes_on_with_the_rest(
 
     assert "11 dropped" in again.stdout and quarantined(store) == []
     [acme] = await status(log, store)
-    assert (acme.dropped, acme.quarantined) == (quarantine.PAGE_ROWS + 11 + 2, 0)
+    assert (acme.dropped, acme.quarantined) == (PAGE_ROWS + 11 + 2, 0)
     await agrees(log, store)
 
 
@@ -254,12 +257,12 @@ async def test_a_drop_waits_for_a_log_that_is_none_with_a_sentence(
 async def test_tables_that_are_behind_are_brought_level_first(server: Server, log: Log, store: SqliteStore) -> None:
     await spoiled(server, log)
 
-    assert await level(log, store, "acme", seconds=60)
+    assert await catch_up(log, store, "acme", seconds=60)
 
     assert quarantined(store) == [6, 7, 8, 9]
     await control.append(log.connection, "acme", control.Drop([6]))
-    assert not await level(log, store, "acme", seconds=0)
-    assert await level(log, store, "acme", seconds=60)
+    assert not await catch_up(log, store, "acme", seconds=0)
+    assert await catch_up(log, store, "acme", seconds=60)
     assert quarantined(store) == [7, 8, 9]
 
 
@@ -302,7 +305,7 @@ async def test_nothing_is_rebuilt_when_nothing_would_become_a_row(
 
     assert done.returncode == 0
     assert "4 in quarantine: 3 invalid, 1 conflicts" in done.stdout and "nothing was changed" in done.stdout
-    assert not store.has_set("__previous") and quarantined(store) == [6, 7, 8, 9]
+    assert not store.has_set(PREVIOUS) and quarantined(store) == [6, 7, 8, 9]
 
 
 async def test_the_forecast_says_what_the_rebuild_then_does(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:

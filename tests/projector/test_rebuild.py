@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
-from projector.projection.project import project
+from projector.projection import project
 from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.errors import OtherProjection, RebuildRunning
+from projector.store.sqlite import SqliteStore
 from streams import Log, LogSummary, keys_of
 from tests.support.commands import command
 from tests.support.events import event, events

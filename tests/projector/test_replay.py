@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild import replay
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.replay import Span
 from projector.rebuild.verify import verify
-from projector.store.errors import StoreUnavailable
+from projector.store import LIVE, StoreUnavailable
+from projector.store.sqlite import SqliteStore
 from streams import Gap, Log, LogUnavailable
 from streams.log import PAGE_BYTES
 from tests.support.events import event, events
@@ -78,9 +78,9 @@ async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log
 
     assert (caught.value.tenant, caught.value.first, caught.value.last) == ("acme", 4, 4)
     async for chunk in replay.replay(log, [Span("acme", 0, 10)], folder, accept_loss=True):
-        store.write(store.tables(), chunk)
-    assert [row["position"] for row in store.tables().rows("events", "acme", "position")] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
-    assert [row["position"] for row in store.tables().rows("quarantine", "acme", "position")] == [4]
+        store.write(LIVE, chunk)
+    assert [row["position"] for row in store.tables().rows("events", "acme")] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
+    assert [row["position"] for row in store.tables().rows("quarantine", "acme")] == [4]
 
 
 async def test_a_replaying_process_that_is_killed_is_said(log: Log, folder: str) -> None:
@@ -133,7 +133,7 @@ async def test_what_came_late_or_cannot_be_a_row_is_found_in_a_chunk_as_it_is_li
     await worker.run_to_end()
     before = dump(store)
     assert store.tables().checkpoint("acme").late_duplicates == 3
-    assert len(list(store.tables().rows("quarantine", "acme", "position"))) == 2
+    assert len(list(store.tables().rows("quarantine", "acme"))) == 2
 
     await rebuild(log, store)
 
@@ -160,12 +160,12 @@ async def test_chunks_are_bounded_in_bytes_and_hold_many_small_tenants(
 async def test_what_a_killed_rebuild_left_goes_with_the_next(log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append("acme", events(3))
     await worker.run_to_end()
-    Path(store.replay_folder, "0").mkdir(parents=True)
-    Path(store.replay_folder, "0", "1").write_bytes(b"rows")
+    Path(store.staging_folder, "0").mkdir(parents=True)
+    Path(store.staging_folder, "0", "1").write_bytes(b"rows")
 
     await rebuild(log, store)
 
-    assert not os.path.exists(store.replay_folder)
+    assert not os.path.exists(store.staging_folder)
 
 
 async def test_processes_end_with_the_rebuild_that_was_killed(
@@ -181,7 +181,7 @@ async def test_processes_end_with_the_rebuild_that_was_killed(
 
     assert killed.returncode == 137
     await until(lambda: not of_rebuild(store))
-    assert os.listdir(store.replay_folder)  # so there were some
+    assert os.listdir(store.staging_folder)  # so there were some
 
 
 def of_rebuild(store: SqliteStore) -> list[str]:

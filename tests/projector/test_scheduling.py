@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projector.live.scheduling import READ_AHEAD, UNKNOWN_RECORDS, LeasedTenant, plan, quotas
-from projector.store.sqlite.table_set import Checkpoint
+from projector.projection import Checkpoint
 from streams import Lease
 
 SMALL = 200  # what a record takes in memory, in bytes

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from projector import SqliteStore
 from projector.commands.cli import moment_us
 from projector.divergence import TenantUnknown
 from projector.live.worker import Worker
 from projector.rebuild import replay
 from projector.rebuild.verify import Since, verify
+from projector.store.sqlite import SqliteStore
 from streams import Log, keys_of
 from tests.support.commands import command
 from tests.support.events import event, events

@@ -6,8 +6,8 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
+from projector.store.sqlite import SqliteStore
 from streams import Log
 from tests.support.events import event, events
 from tests.support.http import process_of

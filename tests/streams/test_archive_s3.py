@@ -12,10 +12,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, keys_of
 from streams.archive.store import Archive
 from streams.erasure import tenant_deletion as log_deletion

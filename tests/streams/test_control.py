@@ -8,12 +8,12 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild import replay
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, LogUnavailable, TenantDeleted, control, keys_of
 from streams.erasure import tenant_deletion
 from streams.errors import LogFull
@@ -187,25 +187,6 @@ async def test_a_ledger_that_does_not_add_up_is_named(server: Server, log: Log, 
         "quarantine of acme: position 6 is in the log, not in the tables",
         "ledger of acme: 5 rows + 0 late duplicates + 3 quarantined + 0 dropped + 0 erased = 8, the checkpoint is 9",
     ]
-
-
-def test_a_database_of_before_gets_the_columns_in_every_set(tmp_path: Path) -> None:
-    path = str(tmp_path / "tables.db")
-    with SqliteStore(path) as store:
-        store.create_shadow()
-        store.index_shadow()
-        with store.transaction():
-            store.promote("__shadow")
-            for suffix in ("", "__previous"):
-                for column in ("dropped", "erased"):
-                    store.execute(f"ALTER TABLE checkpoints{suffix} DROP COLUMN {column}")
-                store.execute(f"INSERT INTO checkpoints{suffix} VALUES ('acme', 1, 'd', 0)")
-            store.execute("DELETE FROM _sqlite_migrations WHERE name = 'count_what_is_in_no_table'")
-
-    with SqliteStore(path) as store:
-        for suffix in ("", "__previous"):
-            [at] = store.tables(suffix).checkpoints().values()
-            assert (at.position, at.dropped, at.erased) == (1, 0, 0)
 
 
 # -- what became of them -----------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projector.live.worker import Worker
-from projector.projection.project import project
+from projector.projection import project
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
-from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite import SqliteStore
 from streams import Connection, Event, Log, Record, control, event_identity, keys_of, make_event
 from streams.erasure import tenant_deletion as log_deletion
 from streams.erasure.erase import SubjectErasure

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from projector import SqliteStore
-from projector.projection.project import project
+from projector.projection import project
+from projector.store.sqlite import SqliteStore
+from projector.store.sqlite.table_set import TableSet
 from streams import Event, Record, Rejected, decode_json, digest_of, event_identity, microseconds, parse_body, parse_event
 from tests.support.events import body, event
 from tests.support.json_values import ACCEPTED, NAMED, REFUSED, with_member
@@ -29,9 +30,9 @@ def stored(tables: SqliteStore, tenant: str, bodies: list[bytes]) -> list[dict[s
     records = [Record(i, 1_700_000_000_000_000, 1, body) for i, body in enumerate(bodies, 1)]
     assert tables.apply([project(tenant, 0, records, len(records))]) == [True]
     with tables.reading() as connection:
-        over = tables.tables_over(connection)
-        assert list(over.rows("quarantine", tenant, "position")) == []
-        return list(over.rows("events", tenant, "position"))
+        live = TableSet(connection)
+        assert list(live.rows("quarantine", tenant)) == []
+        return list(live.rows("events", tenant))
 
 
 # -- parsing -------------------------------------------------------------------------------------------------------------

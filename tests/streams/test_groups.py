@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from projector import SqliteStore
 from projector.live.worker import Worker
+from projector.store.sqlite import SqliteStore
 from streams import Log, keys_of
 from streams.groups import Group, groups
 from tests.support.events import events

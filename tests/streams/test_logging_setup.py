@@ -20,8 +20,8 @@ import jwt
 import pytest
 
 from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
-from projector import ApiKey, SqliteStore
-from projector.store.sqlite import api_keys
+from projector import ApiKey
+from projector.store.sqlite import SqliteStore
 from streams import keys_of, load_settings
 from streams.runtime.logging_setup import formatter, is_text
 from streams.runtime.settings import without_passwords
@@ -263,7 +263,7 @@ RAW = [f"GET /{CANARY}", f"{CANARY} / HTTP/1.1\r\n\r\n", f"GET / HTTP/1.1\r\nAut
 def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Path) -> None:
     key = new_key("admin")
     with SqliteStore(load_settings({"DATA_DIR": str(tmp_path)}).tables_url.removeprefix("sqlite:///"), cache_mib=8) as store:
-        api_keys.add(store, ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", CANARY, 0))
+        store.api_keys.add(ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", CANARY, 0))
     token = jwt.encode({"tenant": "globex", "role": "admin", "exp": 4_000_000_000, "canary": CANARY}, SECRET)
     settings = {
         "AUTH": "keys",

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import streams.transfer.import_log
-from projector import SqliteStore
 from projector.live.worker import Worker
 from projector.rebuild.verify import verify
+from projector.store.sqlite import SqliteStore
 from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantDeleted, event_identity, keys_of
 from streams.erasure import tenant_deletion
 from streams.transfer.format import BadLine, export, line_of, lines_of

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from projector import SqliteStore
+from projector.store.sqlite import SqliteStore
 from streams import Settings
 from tests.support.http import ROOT, environment
 from tests.support.servers import Server

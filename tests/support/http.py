@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 
 from api import create_app
-from projector import SqliteStore
 from projector.live.worker import Worker
+from projector.store.sqlite import SqliteStore
 from streams import Log, load_settings
 from tests.support.servers import Server
 
@@ -45,8 +45,7 @@ class Door:
 
     async def lag(self) -> int:
         """Records that are in no table yet, over all tenants."""
-        with self.store.reading() as connection:
-            checkpoints = self.store.tables_over(connection).checkpoints()
+        checkpoints = self.store.checkpoints()
         summaries = await self.log.summaries()
         return sum(one.last - (checkpoints[one.tenant].position if one.tenant in checkpoints else 0) for one in summaries)
 

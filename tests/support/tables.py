@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from projector import SqliteStore
+from projector.store.sqlite import SqliteStore
 
 TABLES = {
     "events": "tenant_id, position",
     "event_sessions": "tenant_id, first_position",
-    "identity_links": "tenant_id, one, other",
+    "identity_links": "tenant_id, identity, linked_identity",
     "quarantine": "tenant_id, position",
     "tombstones": "tenant_id, position",
     "suppressions": "tenant_id, salt, name",

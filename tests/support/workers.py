@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from projector import SqliteStore
 from projector.live.worker import Worker, group_of
 from projector.rebuild.verify import verify
+from projector.store.sqlite import SqliteStore
 from streams import PARTITIONS, Consumer, Delivery, Lease, Log, ReadRequest, keys_of
 from tests.support.servers import Server
 from tests.support.tables import checkpoint_of

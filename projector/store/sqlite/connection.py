@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -24,17 +24,10 @@ FEW_WAL_PAGES = 500  # at 4 MiB: to sync 64 takes a disk 40 ms, for which a serv
 BUSY_SECONDS = 10.0
 BUSY_PAUSE_SECONDS = 0.002
 READ_SECONDS = 5.0
-TRIES = 10
-STEPS = 100  # of the way back: a look at each
-SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
 class _Connection(pysqlite3.Connection):  # type: ignore[misc]
     """A connection that may be referred to weakly."""
-
-
-class _WrittenMeanwhile(Exception):
-    """Somebody wrote to a file between its copy and the way back."""
 
 
 class SqliteFile:
@@ -51,7 +44,7 @@ class SqliteFile:
 
     def __enter__(self) -> Self:
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        self.reopen()
+        self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,24 +52,32 @@ class SqliteFile:
             connection.close()
 
     def reopen(self) -> None:
-        """Write from now on to the file that is there now. Raises StoreUnavailable, and everything is as it was."""
+        """Write from now on to the file that stands at the path now. Raises StoreReplaced without one."""
+        if self._file_now() is None:
+            raise StoreReplaced
+        self._open()
+
+    def _open(self) -> None:
+        """Open the file, made if it is missing. Raises StoreUnavailable; the file that was open stays open then."""
         before = self._connection, self._file
         with store_errors():
-            self._connection = self._connect(f"file:{quote(self.path)}", self._cache_mib)
+            self._connection = self.connect(f"file:{quote(self.path)}", self._cache_mib)
             try:
                 self._prepare()
             except BaseException:
-                self._forget(self._connection)
+                self.close_connection(self._connection)
                 self._connection, self._file = before
                 raise
         if before[0] is not None:
-            self._forget(before[0])
+            self.close_connection(before[0])
 
-    def _forget(self, connection: Any) -> None:
+    def close_connection(self, connection: Any) -> None:
+        """Close a connection that `connect` opened."""
         self._opened.discard(connection)
         connection.close()
 
-    def _connect(self, uri: str, cache_mib: int) -> Any:
+    def connect(self, uri: str, cache_mib: int) -> Any:
+        """Open a connection; it is closed with the file, if not before."""
         connection = pysqlite3.connect(
             uri,
             uri=True,
@@ -100,9 +101,8 @@ class SqliteFile:
         execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
         execute("PRAGMA legacy_alter_table = ON")
 
-    def check_file(self) -> None:
-        """Raises StoreReplaced when the file that is open is not the one that others would open: what is written to it is
-        read by nobody."""
+    def check_identity(self) -> None:
+        """Raises StoreReplaced when other processes would now open another file than this one."""
         if self._file_now() != self._file:
             raise StoreReplaced
 
@@ -120,7 +120,7 @@ class SqliteFile:
     def transaction(self) -> Iterator[None]:
         """One write transaction, whole or not at all. Raises StoreUnavailable."""
         with store_errors():
-            self.check_file()
+            self.check_identity()
             self._begin()
             try:
                 yield
@@ -162,56 +162,9 @@ class SqliteFile:
         """Execute a statement within the caller's transaction; its cursor."""
         return self._connection.execute(statement, values)
 
-    def copy_to(self, path: str) -> None:
-        """Write all of the database, as it is now, to a new file; without what was deleted, whose pages still hold it."""
-        with store_errors():
-            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
-            try:
-                connection.execute("VACUUM INTO ?", (path,))
-            finally:
-                self._forget(connection)
-
-    def write_anew(self, path: str) -> None:
-        """Write all of the file anew, without what was deleted, by way of a copy at a path. Raises StoreUnavailable, also when
-        somebody wrote between the copy and the way back, several times.
-
-        VACUUM would hold all of it in memory, as SQLite is built here.
-        """
-        with store_errors():
-            for _ in range(TRIES):
-                Path(path).unlink(missing_ok=True)
-                if self._copy_and_back(path):
-                    return
-        raise StoreUnavailable("others write to the tables all the time; try again")
-
-    def _copy_and_back(self, path: str) -> bool:
-        """False, and nothing is changed, when somebody wrote in between."""
-        watching = self._connect(f"file:{quote(self.path)}?mode=ro", 1)
-        opened = [watching]
-
-        def version() -> Any:
-            """Another one whenever somebody has written."""
-            return watching.execute("PRAGMA data_version").fetchone()
-
-        def look(status: int, *_: int) -> None:
-            if status == pysqlite3.SQLITE_OK and version() != copied:  # once it writes, nobody else does
-                raise _WrittenMeanwhile
-
-        try:
-            with self.transaction():  # in which nobody writes; none of ours may be open on the way back
-                self.copy_to(path)
-                copied = version()
-            failpoint("between_copy_and_back")
-            copy = self._connect(f"file:{quote(path)}?mode=ro", 1)
-            opened.append(copy)
-            [pages] = copy.execute("PRAGMA page_count").fetchone()
-            copy.backup(self._connection, pages=-(-pages // STEPS), progress=look, sleep=BUSY_PAUSE_SECONDS)
-            return True
-        except _WrittenMeanwhile:
-            return False
-        finally:
-            for connection in opened:
-                self._forget(connection)
+    def restore_from(self, source: Any, *, pages: int, progress: Callable[..., None]) -> None:
+        """Copy another database over this one, so many pages at a time; `progress` is called before each."""
+        source.backup(self._connection, pages=pages, progress=progress, sleep=BUSY_PAUSE_SECONDS)
 
     def checkpoint_at(self, pages: int) -> None:
         """Bring the pages of the WAL back from now on with the commit that makes it so long."""
@@ -243,25 +196,17 @@ class SqliteFile:
         if identity is None:
             raise StoreReplaced
         if getattr(self._readers, "identity", None) != identity:
-            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 16)
+            connection = self.connect(read_only(self.path), 16)
             if hasattr(self._readers, "connection"):
-                self._forget(self._readers.connection)
+                self.close_connection(self._readers.connection)
             self._readers.connection = connection
             self._readers.identity = identity
         return self._readers.connection
 
-    @property
-    def version_warning(self) -> str | None:
-        """What to say when this SQLite has the WAL reset bug."""
-        if pysqlite3.sqlite_version_info >= SAFE_VERSION:
-            return None
-        return f"SQLite {pysqlite3.sqlite_version} can corrupt a WAL under two writers; 3.51.3 and later cannot"
 
-    @property
-    def free_bytes(self) -> int:
-        """Free disk space where the tables are."""
-        status = os.statvfs(Path(self.path).parent)
-        return status.f_bavail * status.f_frsize
+def read_only(path: str) -> str:
+    """The address at which SQLite opens a file only to read it."""
+    return f"file:{quote(path)}?mode=ro"
 
 
 @contextmanager

@@ -1,15 +1,15 @@
-"""The queries that serve readers. Each is one snapshot of the live tables, and served by an index."""
+"""The queries that serve readers. Each reads one snapshot of the live tables, by an index."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from projector.projection.project import content_of, row_of
+from projector.projection import EventRow, KnownEvent
+from projector.store.sqlite.connection import SqliteFile
 from projector.store.sqlite.schema import live_generation
-from projector.store.sqlite.store import SqliteStore
-from streams import Record
-
-Place = tuple[int, int]  # event time in microseconds, position: where the page before ended
+from projector.store.sqlite.table_set import TableSet
+from projector.store.structs import Filters, Place, TableCounts
 
 EVENT_COLUMNS = (
     "position, event_hash, event_id, session_id, iif(session_id <> '', session_id, (SELECT s.session_id FROM event_sessions AS s "
@@ -25,83 +25,84 @@ SESSION_COLUMNS = (
 _NAMED = "SELECT {} FROM event_sessions WHERE tenant_id = ? AND session_id = ? ORDER BY derived * first_position LIMIT 1"
 
 
-class Filters(msgspec.Struct, frozen=True):
-    """What readers may ask for. `since_us` is included, `until_us` is not; microseconds of event time."""
+class SqliteQueries:
+    """What the query endpoints and `status` read."""
 
-    session_id: str | None = None
-    user_id: str | None = None
-    event_type: str | None = None
-    since_us: int | None = None
-    until_us: int | None = None
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
 
+    def events(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
+        """Events after a place, newest first by event time, then position."""
+        with self._file.reading() as connection:
+            query = events_query(tenant, filters, place, limit, generation=live_generation(connection))
+            return _event_rows(connection, *query)
 
-def events(store: SqliteStore, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
-    """Events, newest first by event time, then position, behind a place."""
-    with store.reading() as connection:
-        query = events_query(tenant, filters, place, limit, generation=live_generation(connection))
-        return _event_rows(connection, *query)
+    def sessions(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
+        """Sessions, newest last event first. With `event_type`, those that have such an event."""
+        with self._file.reading() as connection:
+            query = sessions_query(tenant, filters, place, limit, generation=live_generation(connection))
+            return _rows(connection, *query)
 
+    def session(
+        self, tenant: str, filters: Filters, place: Place | None, limit: int
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """One session, or None, and a page of its events."""
+        with self._file.reading() as connection:
+            generation = live_generation(connection)
+            only = Filters(session_id=filters.session_id)
+            sessions = _rows(connection, *sessions_query(tenant, only, None, 1, generation=generation))
+            if not sessions:
+                return None, []
+            query = events_query(tenant, filters, place, limit, generation=generation)
+            return sessions[0], _event_rows(connection, *query)
 
-def sessions(store: SqliteStore, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
-    """Sessions, the one with the newest event first. `event_type`: sessions that hold such an event."""
-    with store.reading() as connection:
-        query = sessions_query(tenant, filters, place, limit, generation=live_generation(connection))
-        return _rows(connection, *query)
+    def receipt(self, tenant: str, position: int) -> dict[str, Any]:
+        """What the tables know of a position. Status is projected, quarantined, dropped, erased, queued when the checkpoint
+        is not there yet, or else late_duplicate, as which a control record appears, too."""
+        with self._file.reading() as connection:
+            event = connection.execute(
+                "SELECT event_hash FROM events WHERE tenant_id = ? AND position = ?", (tenant, position)
+            ).fetchone()
+            if event:
+                return {"status": "projected", "event_hash": event[0], "position": position}
+            record = connection.execute(
+                "SELECT reason, detail FROM quarantine WHERE tenant_id = ? AND position = ?", (tenant, position)
+            ).fetchone()
+            if record:
+                reason = {"reason": record[0], "detail": record[1]}
+                return {"status": "quarantined", "event_hash": None, "position": position} | reason
+            tables = TableSet(connection)
+            applied = tables.checkpoint(tenant).position >= position
+            status = tables.tombstones.reason(tenant, position) or ("late_duplicate" if applied else "queued")
+            return {"status": status, "event_hash": None, "position": position}
 
+    def known_event(self, row: EventRow) -> KnownEvent | None:
+        """The event in the tables that has the identity of a row, or None."""
+        with self._file.reading() as connection:
+            return TableSet(connection).known_event(row)
 
-def session(
-    store: SqliteStore, tenant: str, filters: Filters, place: Place | None, limit: int
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """One session and its events, from one snapshot."""
-    with store.reading() as connection:
-        generation = live_generation(connection)
-        only = Filters(session_id=filters.session_id)
-        found = _rows(connection, *sessions_query(tenant, only, None, 1, generation=generation))
-        if not found:
-            return None, []
-        query = events_query(tenant, filters, place, limit, generation=generation)
-        return found[0], _event_rows(connection, *query)
+    def counts(self, tenants: Iterable[str]) -> TableCounts:
+        """What the tables hold of every tenant, and which of the given tenants were deleted; of one snapshot."""
+        with self._file.reading() as connection:
+            tables = TableSet(connection)
+            checkpoints = tables.checkpoints()
+            quarantined = dict(connection.execute("SELECT tenant_id, count(*) FROM quarantine GROUP BY tenant_id").fetchall())
+            deleted = [tenant for tenant in tenants if tenant not in checkpoints and tables.is_deleted(tenant)]
+            return TableCounts(checkpoints, quarantined, deleted)
 
-
-def receipt(store: SqliteStore, tenant: str, position: int) -> dict[str, Any]:
-    """What the tables know of a position: projected, quarantined, dropped from there, erased, queued when they are not there
-    yet, or else late_duplicate, which a note seems to be, too."""
-    with store.reading() as connection:
-        found = connection.execute(
-            "SELECT event_hash FROM events WHERE tenant_id = ? AND position = ?", (tenant, position)
-        ).fetchone()
-        if found:
-            return {"status": "projected", "event_hash": found[0], "position": position}
-        found = connection.execute(
-            "SELECT reason, detail FROM quarantine WHERE tenant_id = ? AND position = ?", (tenant, position)
-        ).fetchone()
-        if found:
-            reason = {"reason": found[0], "detail": found[1]}
-            return {"status": "quarantined", "event_hash": None, "position": position} | reason
-        tables = store.tables_over(connection)
-        applied = tables.checkpoint(tenant).position >= position
-        status = tables.tombstones.reason(tenant, position) or ("late_duplicate" if applied else "queued")
-        return {"status": status, "event_hash": None, "position": position}
-
-
-def first_position(store: SqliteStore, tenant: str, record: Record) -> int | None:
-    """The position of the event that a record is a late duplicate of; None when it is none."""
-    row = row_of(tenant, record)
-    with store.reading() as connection:
-        found = store.tables_over(connection).find_named(row)
-        return found[0] if found and found[1:] == content_of(row) and found[0] < record.position else None
-
-
-def checkpoint(store: SqliteStore, tenant: str) -> int:
-    """A tenant's checkpoint."""
-    with store.reading() as connection:
-        return store.tables_over(connection).checkpoint(tenant).position
+    def session_counts(self, tenants: Sequence[str] | None = None) -> dict[str, int]:
+        """How many sessions there are, by tenant; of all tenants, or of some. Each session takes time."""
+        counted = "SELECT tenant_id, count(*) FROM event_sessions"
+        with self._file.reading() as connection:
+            if tenants is None:
+                return dict(connection.execute(f"{counted} GROUP BY tenant_id").fetchall())
+            return dict(connection.execute(f"{counted} WHERE tenant_id = ?", (tenant,)).fetchone() for tenant in tenants)
 
 
 def events_query(tenant: str, filters: Filters, place: Place | None, limit: int, *, generation: int) -> tuple[str, list[Any]]:
     """The statement for a page of events, and its values.
 
-    It names its index: whatever statistics somebody made, a session's page never walks through its tenant's events.
+    It names its index: whatever statistics ANALYZE made, the page of a session never walks through its tenant's events.
     """
     index, where, values = "events_by_time", ["tenant_id = ?"], [tenant]
     if filters.event_type is not None:

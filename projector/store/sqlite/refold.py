@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from projector.projection.project import EventRow, fold_session
+from projector.projection import EventRow
+from projector.projection.sessions import fold_session
 from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, Actors, Deleted
 from projector.store.sqlite.staging import COLUMNS
 

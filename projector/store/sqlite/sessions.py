@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from projector.projection import EventRow, SessionRow
 from projector.projection.identities import (
     ACTOR_LIMIT_IDENTITIES,
     Link,
@@ -21,7 +22,6 @@ from projector.projection.identities import (
     user_of,
     users_of,
 )
-from projector.projection.project import EventRow, SessionRow
 from projector.projection.sessionization import Sessionless, by_gap, join, run_of
 from projector.store.sqlite.schema import identity_index, session_gap_of
 
@@ -176,7 +176,7 @@ class Actors:
         """To whom an identity is linked; not all, if they are too many for an actor."""
         others = self._others.get(identity)
         if others is None:
-            statement = f"SELECT other FROM identity_links{self._suffix} WHERE tenant_id = ? AND one = ? LIMIT ?"
+            statement = f"SELECT linked_identity FROM identity_links{self._suffix} WHERE tenant_id = ? AND identity = ? LIMIT ?"
             found = self._connection.execute(statement, (self._tenant, identity, ACTOR_LIMIT_IDENTITIES + 1))
             others = self._others[identity] = [other for (other,) in found]
         return others
@@ -185,7 +185,7 @@ class Actors:
         """Remember which of some identities have no links: most."""
         none = (
             f"SELECT value FROM json_each(?2) WHERE NOT EXISTS "
-            f"(SELECT 1 FROM identity_links{self._suffix} WHERE tenant_id = ?1 AND one = value)"
+            f"(SELECT 1 FROM identity_links{self._suffix} WHERE tenant_id = ?1 AND identity = value)"
         )
         self._others |= {identity: [] for (identity,) in self._connection.execute(none, (self._tenant, _json(identities)))}
 
@@ -193,7 +193,8 @@ class Actors:
         """Those links that are new, as the identities that each is linked to."""
         known = (
             "SELECT p.key FROM json_each(?2) AS p WHERE EXISTS "
-            f"(SELECT 1 FROM identity_links{self._suffix} WHERE tenant_id = ?1 AND one = p.value ->> 0 AND other = p.value ->> 1)"
+            f"(SELECT 1 FROM identity_links{self._suffix} "
+            "WHERE tenant_id = ?1 AND identity = p.value ->> 0 AND linked_identity = p.value ->> 1)"
         )
         found = list(links)
         old = {key for (key,) in self._connection.execute(known, (self._tenant, _json(found)))} if found else set()
@@ -206,7 +207,7 @@ class Actors:
     def _unlink(self, links: Counter[Link]) -> None:
         """Take links back, each as often as an event said so."""
         ends = [(self._tenant, *ends, count) for link, count in links.items() for ends in (link, link[::-1])]
-        where = "WHERE tenant_id = ?1 AND one = ?2 AND other = ?3"
+        where = "WHERE tenant_id = ?1 AND identity = ?2 AND linked_identity = ?3"
         table = f"identity_links{self._suffix}"
         self._connection.executemany(f"UPDATE {table} SET event_count = event_count - ?4 {where}", ends)
         self._connection.executemany(f"DELETE FROM {table} {where} AND event_count <= 0", [end[:3] for end in ends])

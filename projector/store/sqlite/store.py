@@ -3,50 +3,66 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+import pysqlite3
 from sqlite_utils import Database
 
-from projector.projection.project import PROJECTION_VERSION, Batch
+from projector.projection import PROJECTION_VERSION, Batch, Checkpoint
 from projector.store.errors import OtherProjection, RebuildRunning, StoreUnavailable
-from projector.store.sqlite.connection import FEW_WAL_PAGES, WAL_PAGES, SqliteFile, store_errors
+from projector.store.sqlite.api_keys import SqliteApiKeys
+from projector.store.sqlite.connection import FEW_WAL_PAGES, WAL_PAGES, SqliteFile, read_only, store_errors
+from projector.store.sqlite.copy import copy, part_of
+from projector.store.sqlite.migrations import migrations
+from projector.store.sqlite.quarantine import SqliteQuarantine
+from projector.store.sqlite.queries import SqliteQueries
 from projector.store.sqlite.schema import (
     DEFAULT_GAP_US,
     DROPPED,
     LIVE,
-    PREVIOUS,
     SHADOW,
-    TABLES,
+    SUFFIXES,
     create_read_indexes,
     create_set,
     drop_set,
-    migrations,
+    has_set,
     rename_set,
     session_gap_of,
 )
-from projector.store.sqlite.staging import Chunk
+from projector.store.sqlite.swap import SqliteSwap
 from projector.store.sqlite.table_set import TableSet
+from projector.store.sqlite.tenant_deletion import create_tenant, delete_tenant
+from projector.store.sqlite.tenant_limits import SqliteTenantLimits
+from projector.store.sqlite.vacuum import rewrite
+from projector.store.structs import Chunk, SetName, TenantState
 from streams import control
 
 MANY_RECORDS = 1_000  # of a transaction: there is a backlog, which is written faster with a long WAL
 SORT_LIMIT_RECORDS = 1_000_000  # SQLite here sorts in memory, 70 bytes a row of each index
+SNAPSHOT_CACHE_MIB = 64
+SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
 class SqliteStore(SqliteFile):
-    """The tables of one database file. `session_gap_us` is for sets that are made here: those that are there keep theirs."""
+    """The tables of one database file. `session_gap_us` is for sets that are made here; existing sets keep theirs."""
 
     tables_id = ""
 
     def __init__(self, path: str, *, session_gap_us: int = DEFAULT_GAP_US, **options: Any) -> None:
         super().__init__(path, **options)
         self.new_set_session_gap_us = session_gap_us
+        self.queries = SqliteQueries(self)
+        self.quarantine = SqliteQuarantine(self)
+        self.api_keys = SqliteApiKeys(self)
+        self.tenant_limits = SqliteTenantLimits(self)
 
     def _prepare(self) -> None:
         super()._prepare()
-        if migrations.pending(Database(self._connection)):  # or a command would wait for whoever writes, only to read
+        if migrations.pending(Database(self._connection)):  # or a command that only reads would wait for a writer
             with self.transaction():
                 database = Database(self._connection)
                 is_new = not database["table_sets"].exists()
@@ -55,46 +71,144 @@ class SqliteStore(SqliteFile):
                     self.execute("UPDATE table_sets SET session_gap_us = ?", (self.new_set_session_gap_us,))
         [self.tables_id] = self.execute("SELECT tables_id FROM database_identity").fetchone()
 
+    # -- apply ---------------------------------------------------------------------------------------------------------
+
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
-        """Write batches in one transaction; which began behind their tenant's checkpoint and so were written."""
-        is_level = sum(batch.through - batch.after for batch in batches) < MANY_RECORDS
-        self.checkpoint_at(FEW_WAL_PAGES if is_level else WAL_PAGES)
+        """Write batches to the live tables in one transaction; for each, whether it began at its tenant's checkpoint and so
+        was written."""
+        is_short = sum(batch.through - batch.after for batch in batches) < MANY_RECORDS
+        self.checkpoint_at(FEW_WAL_PAGES if is_short else WAL_PAGES)
         with self._overwriting(batches), self.transaction():
-            self.check_version(LIVE)
-            live = self.tables(LIVE)
+            self.check_version()
+            live = self.tables()
             written = [live.apply(batch) for batch in batches]
             for batch, moved in zip(batches, written, strict=True):
-                if moved and batch.erases and self.has_set(PREVIOUS):
+                if moved and batch.erases and self.has_set(SetName.PREVIOUS):
                     for placed in batch.control_records:
                         if isinstance(placed.control_record, control.Erase):
-                            self.tables(PREVIOUS).erase(batch.tenant, placed.control_record.positions)
+                            self.tables(SetName.PREVIOUS).erase(batch.tenant, placed.control_record.positions)
             return written
 
     @contextmanager
     def _overwriting(self, batches: Sequence[Batch]) -> Iterator[None]:
-        """What is deleted meanwhile is overwritten in the file, if somebody is forgotten. Only VACUUM reaches what pages that
-        were split still hold."""
-        wanted = any(batch.erases for batch in batches)
-        if wanted:
+        """If a batch erases records, overwrite what is deleted meanwhile in the file. Pages that were split before may still
+        hold it until VACUUM."""
+        erases = any(batch.erases for batch in batches)
+        if erases:
             self.execute("PRAGMA secure_delete = ON")
         try:
             yield
         finally:
-            if wanted:
+            if erases:
                 self.execute("PRAGMA secure_delete = OFF")
 
-    def write(self, tables: TableSet, chunk: Chunk) -> None:
-        """Write a chunk to tables that nobody else writes to, in one transaction, and remove its file."""
+    def check_version(self, name: SetName = SetName.LIVE) -> None:
+        """Raises OtherProjection when a set was made by another version of the projection."""
+        statement = "SELECT projection_version FROM table_sets WHERE suffix = ?"
+        row = self._connection.execute(statement, (SUFFIXES[name],)).fetchone()
+        if row and row[0] != PROJECTION_VERSION:
+            raise OtherProjection(row[0], PROJECTION_VERSION)
+
+    def tables(self, name: SetName = SetName.LIVE) -> TableSet:
+        """One set of tables, over the connection that writes."""
+        return TableSet(self._connection, SUFFIXES[name])
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, tenant: str, name: SetName = SetName.LIVE) -> Checkpoint:
+        """A tenant's checkpoint; position 0 for a tenant without rows."""
+        with self.reading() as connection:
+            return TableSet(connection, SUFFIXES[name]).checkpoint(tenant)
+
+    def checkpoints(self, name: SetName = SetName.LIVE) -> dict[str, Checkpoint]:
+        """The checkpoint of every tenant that has one, by tenant."""
+        with self.reading() as connection:
+            return TableSet(connection, SUFFIXES[name]).checkpoints()
+
+    def states(self, tenants: Iterable[str]) -> dict[str, TenantState]:
+        """How far the live tables are with each of some tenants; of one snapshot."""
+        with self.reading() as connection:
+            tables = TableSet(connection)
+            return {tenant: tables.state(tenant) for tenant in tenants}
+
+    def deleted_among(self, tenants: Iterable[str]) -> set[str]:
+        """The tenants that were deleted and not created again."""
+        with self.reading() as connection:
+            tables = TableSet(connection)
+            return {tenant for tenant in tenants if tables.is_deleted(tenant)}
+
+    def check_readable(self) -> None:
+        """Raises StoreUnavailable when the live tables cannot be read."""
+        with self.reading() as connection:
+            connection.execute("SELECT 1 FROM checkpoints LIMIT 1").fetchone()
+
+    def config_version(self) -> int:
+        """A number that every change of keys or limits changes."""
+        with self.reading() as connection:
+            return int(connection.execute("SELECT version FROM config_version").fetchone()[0])
+
+    @contextmanager
+    def snapshot(self) -> Iterator[TableSet]:
+        """The live tables as they are now, for as long as it takes. Writers go on; the WAL grows meanwhile."""
+        with store_errors():
+            connection = self.connect(read_only(self.path), SNAPSHOT_CACHE_MIB)
+            try:
+                connection.execute("BEGIN")
+                yield TableSet(connection)
+            finally:
+                self.close_connection(connection)
+
+    # -- sets of tables ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[None]:
+        """The right to fill and swap sets. The system takes it back when the process ends. Raises RebuildRunning."""
+        with open(f"{self.path}.rebuild", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RebuildRunning from None
+            yield
+
+    @property
+    def staging_folder(self) -> str:
+        """Where the processes of a rebuild put the rows that they hand over."""
+        return f"{self.path}.replay"
+
+    def has_set(self, name: SetName) -> bool:
+        """Whether a set exists."""
+        return has_set(self._connection, SUFFIXES[name])
+
+    def session_gap_us(self, name: SetName = SetName.LIVE) -> int:
+        """The longest gap within a derived session of a set."""
+        return session_gap_of(self._connection, SUFFIXES[name])
+
+    def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
+        """Create an empty shadow set; what an interrupted rebuild left is removed first.
+
+        Its derived sessions will have that gap, or the one of this store. For more records than can be sorted in little memory
+        it gets all indexes now.
+        """
+        self.drop_leftovers()
+        with self.transaction():
+            drop_set(self._connection, SHADOW)
+            create_set(self._connection, SHADOW, self.new_set_session_gap_us if session_gap_us is None else session_gap_us)
+            if records > SORT_LIMIT_RECORDS:
+                create_read_indexes(self._connection, SHADOW)
+
+    def write(self, name: SetName, chunk: Chunk) -> None:
+        """Write a chunk to a set that only this process writes to, in one transaction, and remove the chunk's file."""
+        tables = self.tables(name)
         with self._attached(chunk.path):
             with self._overwriting(chunk.batches), self.transaction():
-                for batch, stored in chunk.parts():
-                    assert tables.apply(batch, stored), "nobody else writes to this set"
+                for batch, staged in chunk.parts():
+                    assert tables.apply(batch, staged), "only this process writes to this set"
         if chunk.path is not None:
             os.unlink(chunk.path)
 
     @contextmanager
     def _attached(self, path: str | None) -> Iterator[None]:
-        """With a chunk's file attached as `chunk`, if it has one."""
+        """With a chunk's file attached as `chunk`, if it has a file."""
         if path is None:
             yield
             return
@@ -108,133 +222,106 @@ class SqliteStore(SqliteFile):
             finally:
                 self._connection.execute("DETACH chunk")
 
-    def check_version(self, suffix: str) -> None:
-        """Raises OtherProjection when a set was made by another version of the projection."""
-        row = self._connection.execute("SELECT projection_version FROM table_sets WHERE suffix = ?", (suffix,)).fetchone()
-        if row and row[0] != PROJECTION_VERSION:
-            raise OtherProjection(row[0], PROJECTION_VERSION)
-
-    def tables(self, suffix: str = LIVE) -> TableSet:
-        """One set of tables, over the connection that writes."""
-        return TableSet(self._connection, suffix)
-
-    @staticmethod
-    def tables_over(connection: Any) -> TableSet:
-        """The live tables, over a connection that reads."""
-        return TableSet(connection, LIVE)
-
-    @property
-    def replay_folder(self) -> str:
-        """Where a rebuild keeps what its processes hand over."""
-        return f"{self.path}.replay"
-
-    def has_set(self, suffix: str) -> bool:
-        """Whether a set is there."""
-        return bool(self._connection.execute("SELECT 1 FROM table_sets WHERE suffix = ?", (suffix,)).fetchone())
-
-    @contextmanager
-    def snapshot(self) -> Iterator[TableSet]:
-        """The live tables as they are now, for as long as it takes; writers go on, the WAL grows meanwhile."""
-        with store_errors():
-            connection = self._connect(f"file:{quote(self.path)}?mode=ro", 64)
-            try:
-                connection.execute("BEGIN")
-                yield TableSet(connection)
-            finally:
-                self._forget(connection)
-
-    # -- rebuilding --------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def rebuilding(self) -> Iterator[None]:
-        """The right to fill and swap sets; the system takes it back when the process ends. Raises RebuildRunning."""
-        with open(f"{self.path}.rebuild", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RebuildRunning from None
-            yield
-
-    def session_gap_us(self, suffix: str = LIVE) -> int:
-        """The longest gap within a derived session of a set."""
-        return session_gap_of(self._connection, suffix)
-
-    def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
-        """An empty shadow set; what an interrupted rebuild left is removed first. Its derived sessions will have that gap, or the
-        one of this store. For so many records that to sort them would take much memory, it has all indexes from the start."""
-        self.drop_leftovers()
-        with self.transaction():
-            drop_set(self._connection, SHADOW)
-            create_set(self._connection, SHADOW, self.new_set_session_gap_us if session_gap_us is None else session_gap_us)
-            if records > SORT_LIMIT_RECORDS:
-                create_read_indexes(self._connection, SHADOW)
-
     def index_shadow(self) -> None:
-        """The indexes that serve reads, for the shadow set, if it has them not yet."""
+        """Create the indexes that serve reads for the shadow set, unless it has them."""
         with self.transaction():
             create_read_indexes(self._connection, SHADOW)
 
-    def promote(self, suffix: str) -> None:
-        """Make a set the live one, within the caller's transaction; the live one becomes the previous."""
-        if suffix != PREVIOUS and self.has_set(PREVIOUS):
-            rename_set(self._connection, PREVIOUS, DROPPED)
-        rename_set(self._connection, suffix, "__next")
-        rename_set(self._connection, LIVE, PREVIOUS)
-        rename_set(self._connection, "__next", LIVE)
-        self._erase_from_previous()
+    @contextmanager
+    def swapping(self, name: SetName) -> Iterator[SqliteSwap]:
+        """A transaction that puts a set in the place of the live one. No projector can move a checkpoint meanwhile."""
+        with self.transaction():
+            yield SqliteSwap(self._connection, SUFFIXES[name])
 
-    def _erase_from_previous(self) -> None:
-        """Erase from the previous set what it has of those whom the live one has forgotten; within the caller's transaction."""
-        if not self.has_set(PREVIOUS):
-            return
-        held = " OR ".join(
-            f"EXISTS (SELECT 1 FROM {table}{PREVIOUS} AS held "
-            "WHERE held.tenant_id = tombstones.tenant_id AND held.position = tombstones.position)"
-            for table in ("events", "quarantine")
-        )
-        found: dict[str, list[int]] = {}
-        for tenant, position in self.execute(f"SELECT tenant_id, position FROM tombstones WHERE reason = 'erased' AND ({held})"):
-            found.setdefault(tenant, []).append(position)
-        for tenant, positions in found.items():
-            self.tables(PREVIOUS).erase(tenant, positions)
+    def drop_leftovers(self) -> None:
+        """Remove sets that nothing refers to any more, and the files of a rebuild that was killed."""
+        shutil.rmtree(self.staging_folder, ignore_errors=True)
+        for suffix in (SHADOW, DROPPED):
+            if has_set(self._connection, suffix):
+                with self.transaction():
+                    drop_set(self._connection, suffix)
+
+    # -- deletion of tenants -------------------------------------------------------------------------------------------
+
+    def delete_tenant(self, tenant: str) -> Counter[str]:
+        """Remove a tenant from every set, with its keys and limits; how many rows of each table.
+
+        The caller holds the right to rebuild, so no shadow set is being filled. Interrupt it at any moment and start it again.
+        """
+        self.drop_leftovers()
+        suffixes = [SUFFIXES[name] for name in (SetName.LIVE, SetName.PREVIOUS) if self.has_set(name)]
+        return delete_tenant(self, tenant, suffixes)
+
+    def create_tenant(self, tenant: str) -> bool:
+        """Let a tenant that was deleted begin again; False when it was not deleted."""
+        return create_tenant(self, tenant)
+
+    # -- housekeeping --------------------------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """Give back disk space that is not needed now; for idle moments."""
+        self.truncate_wal()
+
+    @property
+    def location(self) -> str:
+        """Where the tables are, for people."""
+        return self.path
+
+    def warnings(self) -> list[str]:
+        """What a person should know of this database software."""
+        if pysqlite3.sqlite_version_info >= SAFE_VERSION:
+            return []
+        return [f"SQLite {pysqlite3.sqlite_version} can corrupt a WAL under two writers; 3.51.3 and later cannot"]
+
+    # -- what only a file has ------------------------------------------------------------------------------------------
+
+    @property
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log."""
+        try:
+            return os.path.getsize(f"{self.path}-wal")
+        except FileNotFoundError:
+            return 0
+
+    def copy(self, path: str) -> int:
+        """Copy the tables to a new file; its size in bytes. The file appears when it is complete, or not at all.
+
+        Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, StoreUnavailable.
+        """
+        return copy(self, path)
+
+    def copied_bytes(self, path: str) -> tuple[int, int]:
+        """How far a copy to a path is: bytes written, bytes in all. The second is an estimate."""
+        written = _size_of(part_of(path))
+        return written, max(_size_of(self.path), written)
 
     def vacuum(self) -> None:
-        """Write the file anew without what was deleted, and give the WAL's space back, for whoever has the right to rebuild;
-        projectors wait. Raises StoreUnavailable, also while somebody reads so long that the old pages stay in the WAL."""
-        os.makedirs(self.replay_folder, exist_ok=True)
+        """Rewrite the file without what was deleted, and give the WAL's space back; projectors wait.
+
+        The caller holds the right to rebuild. Raises StoreUnavailable, also while another process reads so long that the old
+        pages stay in the WAL.
+        """
+        os.makedirs(self.staging_folder, exist_ok=True)
         try:
-            self.write_anew(os.path.join(self.replay_folder, "anew.db"))
+            rewrite(self, os.path.join(self.staging_folder, "rewritten.db"))
         finally:
-            shutil.rmtree(self.replay_folder, ignore_errors=True)
+            shutil.rmtree(self.staging_folder, ignore_errors=True)
         with store_errors():
             [busy, *_] = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise StoreUnavailable("somebody reads the tables: the WAL still holds what they were; try again")
+            raise StoreUnavailable("another process reads the tables: the WAL still holds the old pages; try again")
 
     def keep_shadow_alone(self) -> None:
-        """Make the shadow set the only one, with no WAL beside the file: for a database that is handed to somebody."""
+        """Make the shadow set the only set, with no WAL beside the file: for a file that is given away."""
         with self.transaction():
             drop_set(self._connection, LIVE)
             rename_set(self._connection, SHADOW, LIVE)
         with store_errors():
             self._connection.execute("PRAGMA journal_mode = DELETE")
 
-    def replace_tenant(self, tenant: str) -> None:
-        """Put a tenant's rows of the shadow set in the place of its live ones, within the caller's transaction."""
-        for table in TABLES:
-            columns = ", ".join(
-                name for _, name, _, _, _, _, hidden in self._connection.execute(f"PRAGMA table_xinfo({table})") if not hidden
-            )
-            self._connection.execute(f"DELETE FROM {table} WHERE tenant_id = ?", (tenant,))
-            self._connection.execute(
-                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}{SHADOW} WHERE tenant_id = ?", (tenant,)
-            )
-        self._erase_from_previous()
 
-    def drop_leftovers(self) -> None:
-        """Remove sets that nobody can reach any more, and the files of a rebuild that was killed."""
-        shutil.rmtree(self.replay_folder, ignore_errors=True)
-        for suffix in (SHADOW, DROPPED):
-            if self.has_set(suffix):
-                with self.transaction():
-                    drop_set(self._connection, suffix)
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

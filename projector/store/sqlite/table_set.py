@@ -7,39 +7,19 @@ from typing import Any
 import msgspec
 import pysqlite3
 
-from projector.projection.project import (
-    Batch,
-    EventRow,
-    QuarantineRow,
-    SessionRow,
-    by_session,
-    content_of,
-    refused,
-    with_sessions,
-)
+from projector.projection import NO_CHECKPOINT, Batch, Checkpoint, Counts, EventRow, KnownEvent, QuarantineRow, SessionRow
+from projector.projection.project import content_of, refused
 from projector.projection.sessionization import sessionless_of
+from projector.projection.sessions import by_session, with_sessions
 from projector.store.sqlite.schema import LIVE
 from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, planned, write
-from projector.store.sqlite.staging import COLUMNS, StagedRows
-from projector.store.sqlite.tombstones import Counts, Tombstones, names_of
+from projector.store.sqlite.staging import COLUMNS
+from projector.store.sqlite.tombstones import Tombstones, names_of
+from projector.store.structs import KEYS, StagedRows, TenantState
 from streams import failpoint, keys_of
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """The last position in a tenant's tables, the digest of the record there, and how many records up to it are in no table:
-    came twice, late; were dropped from quarantine, or are notes; were erased."""
-
-    position: int
-    digest: str
-    late_duplicates: int
-    dropped: int = 0
-    erased: int = 0
-
-
-NO_CHECKPOINT = Checkpoint(0, "", 0)
 CHECKPOINT = ", ".join(Checkpoint.__struct_fields__)
 
 
@@ -89,8 +69,13 @@ class TableSet:
         rows = self._connection.execute(f"SELECT tenant_id, {CHECKPOINT} FROM checkpoints{self.suffix} ORDER BY tenant_id")
         return {tenant: Checkpoint(*checkpoint) for tenant, *checkpoint in rows}
 
-    def is_erased(self, tenant: str) -> bool:
-        """Whether a tenant was erased, and not created again. One that was has no checkpoint: only then is this asked."""
+    def state(self, tenant: str) -> TenantState:
+        """A tenant's checkpoint, and whether it was deleted."""
+        checkpoint = self.checkpoint(tenant)
+        return TenantState(checkpoint, checkpoint is NO_CHECKPOINT and self.is_deleted(tenant))
+
+    def is_deleted(self, tenant: str) -> bool:
+        """Whether a tenant was deleted and not created again. Such a tenant has no checkpoint."""
         row = self._connection.execute("SELECT 1 FROM deleted_tenants WHERE tenant_digest = ?", (keys_of(tenant).digest,))
         return row.fetchone() is not None
 
@@ -101,7 +86,7 @@ class TableSet:
         With `stored`, its rows are in the file that is attached as `chunk`.
         """
         before = self.checkpoint(batch.tenant)
-        if before.position != batch.after or (before is NO_CHECKPOINT and self.is_erased(batch.tenant)):
+        if before.position != batch.after or (before is NO_CHECKPOINT and self.is_deleted(batch.tenant)):
             return False
         counts = Counts(before.late_duplicates, before.dropped, before.erased)
         if batch.erased:
@@ -184,10 +169,10 @@ class TableSet:
         [row] = rows
         if error is not None:
             return 0, [refused(row, "invalid", f"{type(error).__name__}: {error}")]
-        first = self.find_named(row)
-        if first is not None and first[1:] == content_of(row):
+        known = self.known_event(row)
+        if known is not None and known.content == content_of(row):
             return 1, []
-        return 0, [refused(row, "conflict", f"the event of that name is at position {first and first[0]}")]
+        return 0, [refused(row, "conflict", f"the event of that name is at position {known and known.position}")]
 
     def _insert_fresh(self, tenant: str, rows: Sequence[EventRow]) -> bool:
         """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
@@ -258,36 +243,38 @@ class TableSet:
             map(msgspec.structs.astuple, rows),
         )
 
-    def find_named(self, row: EventRow) -> tuple[Any, ...] | None:
-        """(position, then the content) of the event with this row's name, or None."""
+    def known_event(self, row: EventRow) -> KnownEvent | None:
+        """The event in this set that has the identity of a row, or None."""
         if row.event_id is not None:
             where = "event_id = ?"
             values: list[Any] = [row.event_id]
         else:
             where = "timestamp_us = ? AND event_hash = ? AND hash_parts = ? AND event_id IS NULL"
             values = [row.timestamp_us, row.event_hash, row.hash_parts]
-        found: tuple[Any, ...] | None = self._connection.execute(
+        found = self._connection.execute(
             f"SELECT position, session_id, event_type, timestamp, properties FROM events{self.suffix} "
             f"WHERE tenant_id = ? AND {where}",
             [row.tenant_id, *values],
         ).fetchone()
-        return found
+        return KnownEvent(found[0], found[1:]) if found else None
 
     def count(self, table: str, tenant: str) -> int:
         """How many rows of a tenant one table has, counted."""
         [count] = self._connection.execute(f"SELECT count(*) FROM {table}{self.suffix} WHERE tenant_id = ?", (tenant,)).fetchone()
         return int(count)
 
-    def rows(self, table: str, tenant: str, key: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
-        """A tenant's rows of one table, in order of their key, as mappings: those of positions from `begin` on, and sessions that
-        have an event there."""
+    def rows(self, table: str, tenant: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
+        """A tenant's rows of one table, in order of their key: those of positions from `begin` on, and sessions that have an
+        event there."""
+        key = ", ".join(KEYS[table])
         touched = f"SELECT session_position FROM events{self.suffix} WHERE tenant_id = ?1 AND position >= ?2"
         narrowed = f"{key} IN ({touched})" if table == "event_sessions" else f"{key} >= ?2"
         yield from self._mappings(table, narrowed if begin else "?2 = 0", key, (tenant, begin))
 
-    def row(self, table: str, tenant: str, key: str, value: int) -> dict[str, Any] | None:
+    def row(self, table: str, tenant: str, key: int) -> dict[str, Any] | None:
         """A tenant's row of one table, by its key."""
-        return next(self._mappings(table, f"{key} = ?2", key, (tenant, value)), None)
+        [column] = KEYS[table]
+        return next(self._mappings(table, f"{column} = ?2", column, (tenant, key)), None)
 
     def _mappings(self, table: str, where: str, key: str, values: tuple[str, int]) -> Iterator[dict[str, Any]]:
         statement = f"SELECT * FROM {table}{self.suffix} WHERE tenant_id = ?1 AND {where} ORDER BY {key}"

@@ -1,59 +1,59 @@
-"""Erasure: everything that the tables have of a tenant goes, and nothing of it comes back until it is created again.
+"""Deletion of a tenant from SQLite: all of its rows go, and none comes back until the tenant is created again.
 
-What stands for the tenant is a digest of its name. It is looked for only where a tenant has no checkpoint, so it costs no
-other tenant anything: the first step removes the checkpoint, and from there on no projector writes the tenant's rows.
+What is left is a digest of its name. It is looked up only for a tenant without a checkpoint, so it costs other tenants nothing:
+the first step removes the checkpoint, and from there on no projector writes rows of the tenant.
 """
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
-from projector.store.sqlite.config_version import changed
-from projector.store.sqlite.schema import LIVE, PREVIOUS
-from projector.store.sqlite.store import SqliteStore
+from projector.store.sqlite.api_keys import change_config_version
+from projector.store.sqlite.connection import SqliteFile
 from streams import failpoint, keys_of
 
 CHUNK_ROWS = 5_000
-BREATH_SECONDS = 0.004  # for the projectors that wait for their turn to write
+BREATH_SECONDS = 0.004  # for the projectors that wait to write
 KEYS = {
     "events": "position",
     "event_sessions": "first_position",
-    "identity_links": "one",
+    "identity_links": "identity",
     "quarantine": "position",
     "tombstones": "position",
     "suppressions": "name",
 }
-KEPT = ("api_keys", "tenant_limits")
+TABLES_IN_NO_SET = ("api_keys", "tenant_limits")
 
 
-def delete_tenant(store: SqliteStore, tenant: str) -> Counter[str]:
-    """Remove a tenant from every set of tables, with its keys and limits; how many rows of each table. Whoever calls has the
-    right to rebuild, so no shadow set is being filled. Interrupt it at any moment and start it again. Raises StoreUnavailable."""
-    store.drop_leftovers()
+def delete_tenant(file: SqliteFile, tenant: str, suffixes: Sequence[str]) -> Counter[str]:
+    """Remove a tenant from the sets under some suffixes, with its keys and limits; how many rows of each table.
+
+    It may be interrupted at any moment and started again.
+    """
     removed: Counter[str] = Counter()
-    # what is deleted is overwritten; only VACUUM reaches what pages that were split long ago still hold
-    store.execute("PRAGMA secure_delete = ON")
-    suffixes = [suffix for suffix in (LIVE, PREVIOUS) if store.has_set(suffix)]
-    with store.transaction():
-        store.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))
-        for table in (*KEPT, *(f"checkpoints{suffix}" for suffix in suffixes)):
-            removed[table.partition("__")[0]] += store.execute(f"DELETE FROM {table} WHERE tenant_id = ?", (tenant,)).rowcount
-        changed(store)
+    # what is deleted is overwritten; pages that were split long ago may still hold it until VACUUM
+    file.execute("PRAGMA secure_delete = ON")
+    with file.transaction():
+        file.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))
+        for table in (*TABLES_IN_NO_SET, *(f"checkpoints{suffix}" for suffix in suffixes)):
+            removed[table.partition("__")[0]] += file.execute(f"DELETE FROM {table} WHERE tenant_id = ?", (tenant,)).rowcount
+        change_config_version(file)
     failpoint("during_deletion")
     for suffix in suffixes:
         for table, key in KEYS.items():
-            removed[table] += _remove(store, f"{table}{suffix}", key, tenant)
-    store.truncate_wal()
+            removed[table] += _remove(file, f"{table}{suffix}", key, tenant)
+    file.truncate_wal()
     return removed
 
 
-def _remove(store: SqliteStore, table: str, key: str, tenant: str) -> int:
+def _remove(file: SqliteFile, table: str, key: str, tenant: str) -> int:
     """Remove a tenant's rows of a table, in transactions so short that projectors hardly notice; how many."""
     removed = 0
-    some = f"SELECT {key} FROM {table} WHERE tenant_id = ?1 ORDER BY {key} LIMIT {CHUNK_ROWS}"
+    first_keys = f"SELECT {key} FROM {table} WHERE tenant_id = ?1 ORDER BY {key} LIMIT {CHUNK_ROWS}"
     while True:
-        with store.transaction():
-            count = store.execute(
-                f"DELETE FROM {table} WHERE tenant_id = ?1 AND {key} <= (SELECT max({key}) FROM ({some}))", (tenant,)
+        with file.transaction():
+            count = file.execute(
+                f"DELETE FROM {table} WHERE tenant_id = ?1 AND {key} <= (SELECT max({key}) FROM ({first_keys}))", (tenant,)
             ).rowcount
         if not count:
             return removed
@@ -61,8 +61,8 @@ def _remove(store: SqliteStore, table: str, key: str, tenant: str) -> int:
         time.sleep(BREATH_SECONDS)
 
 
-def create(store: SqliteStore, tenant: str) -> bool:
-    """Let a tenant that was erased begin again; whether it was."""
-    with store.transaction():
+def create_tenant(file: SqliteFile, tenant: str) -> bool:
+    """Let a tenant that was deleted begin again; False when it was not deleted."""
+    with file.transaction():
         statement = "DELETE FROM deleted_tenants WHERE tenant_digest = ?"
-        return bool(store.execute(statement, (keys_of(tenant).digest,)).rowcount)
+        return bool(file.execute(statement, (keys_of(tenant).digest,)).rowcount)

@@ -1,39 +1,31 @@
-"""How much each tenant may send, where that is not what the settings say; in a table of its own that no rebuild touches."""
+"""The limits of single tenants in SQLite, in a table that no rebuild touches."""
 
 import msgspec
 
-from projector.store.sqlite.config_version import changed
-from projector.store.sqlite.store import SqliteStore
-from streams import LIMIT_NAMES, Limits
+from projector.store.sqlite.api_keys import change_config_version
+from projector.store.sqlite.connection import SqliteFile
+from projector.store.structs import TenantLimits
 
-_COLUMNS = ", ".join(("tenant_id", *LIMIT_NAMES))
-
-
-class TenantLimits(msgspec.Struct, frozen=True):
-    """A tenant's own limits: None is what the settings say, 0 is no limit."""
-
-    tenant_id: str
-    events_per_second: int | None = None
-    bytes_per_second: int | None = None
-    events_per_day: int | None = None
-
-    def over(self, defaults: Limits) -> Limits:
-        """The limits in force."""
-        own = {name: getattr(self, name) for name in LIMIT_NAMES}
-        return msgspec.structs.replace(defaults, **{name: value for name, value in own.items() if value is not None})
+_COLUMNS = ", ".join(TenantLimits.__struct_fields__)
 
 
-def keep(store: SqliteStore, limits: TenantLimits) -> None:
-    """Keep a tenant's own limits; those that say nothing are forgotten."""
-    with store.transaction():
-        store.execute("DELETE FROM tenant_limits WHERE tenant_id = ?", (limits.tenant_id,))
-        if limits != TenantLimits(limits.tenant_id):
-            store.execute(f"INSERT INTO tenant_limits ({_COLUMNS}) VALUES (?, ?, ?, ?)", msgspec.structs.astuple(limits))
-        changed(store)
-
-
-def load(store: SqliteStore) -> dict[str, TenantLimits]:
+class SqliteTenantLimits:
     """The limits of those tenants that have their own."""
-    with store.reading() as connection:
-        rows = connection.execute(f"SELECT {_COLUMNS} FROM tenant_limits ORDER BY tenant_id").fetchall()
-    return {row[0]: TenantLimits(*row) for row in rows}
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def keep(self, limits: TenantLimits) -> None:
+        """Keep a tenant's own limits; limits that are all None are removed."""
+        with self._file.transaction():
+            self._file.execute("DELETE FROM tenant_limits WHERE tenant_id = ?", (limits.tenant_id,))
+            if limits != TenantLimits(limits.tenant_id):
+                values = msgspec.structs.astuple(limits)
+                self._file.execute(f"INSERT INTO tenant_limits ({_COLUMNS}) VALUES (?, ?, ?, ?)", values)
+            change_config_version(self._file)
+
+    def load(self) -> dict[str, TenantLimits]:
+        """The own limits, by tenant."""
+        with self._file.reading() as connection:
+            rows = connection.execute(f"SELECT {_COLUMNS} FROM tenant_limits ORDER BY tenant_id").fetchall()
+        return {row[0]: TenantLimits(*row) for row in rows}

@@ -10,21 +10,13 @@ from typing import Any
 
 import msgspec
 
-from projector.projection.project import EventRow
+from projector.projection import Counts, EventRow
 from projector.store.sqlite.refold import refold
 from projector.store.sqlite.schema import index_sessions
 from projector.store.sqlite.staging import COLUMNS
 from streams import control
 
 OF_THESE = "tenant_id = ?1 AND position IN (SELECT value FROM json_each(?2))"
-
-
-class Counts(msgspec.Struct):
-    """How many records of a tenant are in no table, by why."""
-
-    late_duplicates: int = 0
-    dropped: int = 0
-    erased: int = 0
 
 
 class Tombstones:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pysqlite3
 import pytest
 
-from projector import SqliteStore, StoreUnavailable, open_store
-from projector.projection.project import project
+from projector import StoreUnavailable
+from projector.projection import project
+from projector.store import path_of
 from projector.store.errors import OtherProjection, StoreReplaced
-from projector.store.sqlite.connection import SAFE_VERSION
+from projector.store.sqlite import SqliteStore
+from projector.store.sqlite.store import SAFE_VERSION
 from tests.support.clock import stopwatch
 from tests.support.records import record
 from tests.support.tables import dump
@@ -21,13 +23,13 @@ from tests.support.tables import dump
 
 def test_the_sqlite_in_use_cannot_corrupt_a_wal(store: SqliteStore) -> None:
     assert pysqlite3.sqlite_version_info >= SAFE_VERSION
-    assert store.version_warning is None
+    assert store.warnings() == []
 
 
 def test_four_writers_meet_no_error(tmp_path: Path) -> None:
     path = str(tmp_path / "tables.db")
     program = (
-        "import sys; from projector import open_store; from projector.projection.project import project; "
+        "import sys; from projector import open_store; from projector.projection import project; "
         "from tests.support.records import record\n"
         "with open_store(sys.argv[1]) as store:\n"
         "    for i in range(60):\n"
@@ -75,7 +77,10 @@ def test_a_file_that_is_no_database_can_be_followed_by_one(store: SqliteStore) -
         with pytest.raises(StoreReplaced), store.transaction():
             pass
     path.unlink()
-    store.reopen()
+    with pytest.raises(StoreReplaced):
+        store.reopen()
+    with SqliteStore(store.path, cache_mib=8):
+        store.reopen()
 
     assert store.apply([project("acme", 0, [record(1)], 1)]) == [True]
     assert len(dump(store)["events"]) == 1
@@ -191,7 +196,7 @@ def test_a_reader_that_stays_does_not_keep_the_wal_from_being_given_back_later(s
 
 def test_the_cache_of_a_new_file_takes_the_memory_that_it_was_given(tmp_path: Path) -> None:
     program = (
-        "import re, sys; from projector import SqliteStore\n"
+        "import re, sys; from projector.store.sqlite import SqliteStore\n"
         "def resident(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         "with SqliteStore(sys.argv[1], cache_mib=16) as store:\n"
         "    before = resident()\n"
@@ -218,7 +223,7 @@ def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> Non
 
     assert [error for _, error in answers] == [b""] * 5
     assert len({identity for identity, _ in answers}) == 1
-    with open_store(url) as store:
+    with SqliteStore(path_of(url)) as store:
         assert dump(store)["events"] == []
 
 

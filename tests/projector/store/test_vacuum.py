@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from projector import SqliteStore, StoreUnavailable
-from projector.projection.project import project
+from projector import StoreUnavailable
+from projector.projection import project
+from projector.store.sqlite import SqliteStore
 from tests.support.records import record
 from tests.support.tables import dump
 
 MIB = 1024 * 1024
 PEAK = """
 import resource, sys
-from projector import SqliteStore
+from projector.store.sqlite import SqliteStore
 with SqliteStore(sys.argv[1], cache_mib=8) as store:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     store.vacuum()
@@ -68,7 +69,7 @@ def test_writers_and_readers_lose_nothing_meanwhile(store: SqliteStore) -> None:
                     store.vacuum()
                     done += 1
                 except StoreUnavailable as error:
-                    assert "somebody reads" in str(error)
+                    assert "another process reads" in str(error)
         finally:
             stop.set()
         for one in working:
@@ -83,17 +84,17 @@ def test_what_somebody_writes_between_copy_and_back_stays(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     write(store, "acme", 0)
-    connect, written = store._connect, 1
+    connect, written = store.connect, 1
 
     def late(uri: str, cache_mib: int) -> object:
         nonlocal written
-        if "anew.db" in uri and written <= times:
+        if "rewritten.db" in uri and written <= times:
             with SqliteStore(store.path, cache_mib=8) as other:
                 write(other, "acme", written)
             written += 1
         return connect(uri, cache_mib)
 
-    monkeypatch.setattr(store, "_connect", late)
+    monkeypatch.setattr(store, "connect", late)
     if times < 10:
         store.vacuum()
     else:
@@ -102,7 +103,7 @@ def test_what_somebody_writes_between_copy_and_back_stays(
 
     assert len(dump(store)["events"]) == written == min(times, 10) + 1
     write(store, "acme", written)
-    assert not os.path.exists(store.replay_folder)
+    assert not os.path.exists(store.staging_folder)
 
 
 def test_one_that_is_killed_leaves_what_was_and_its_copy_goes_with_the_next(store: SqliteStore) -> None:
@@ -111,11 +112,11 @@ def test_one_that_is_killed_leaves_what_was_and_its_copy_goes_with_the_next(stor
     environment = os.environ | {"FAILPOINT": "between_copy_and_back"}
 
     killed = subprocess.run([sys.executable, "-c", PEAK, store.path], env=environment)
-    assert (killed.returncode, os.listdir(store.replay_folder)) == (137, ["anew.db"])
+    assert (killed.returncode, os.listdir(store.staging_folder)) == (137, ["rewritten.db"])
     store.vacuum()
 
     assert dump(store) == before
-    assert not os.path.exists(store.replay_folder)
+    assert not os.path.exists(store.staging_folder)
 
 
 def test_a_large_file_takes_little_memory(store: SqliteStore) -> None:

@@ -1,0 +1,109 @@
+"""What the projection makes: rows of the tables, and the batches in which they come."""
+
+import msgspec
+
+from streams import control
+
+
+class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A row of `events`, all but its session's first position. `identity` is by whom an event is that came without a session;
+    empty when it has one, or names nobody: it is in no session then."""
+
+    tenant_id: str
+    position: int
+    event_hash: str
+    hash_parts: str
+    event_id: str | None
+    session_id: str
+    event_type: str
+    timestamp: str
+    timestamp_us: int
+    received_at_us: int
+    properties: str
+    identity: str = ""
+
+
+class SessionRow(msgspec.Struct, frozen=True, gc=False):
+    """A row of `event_sessions`, or what some events add to one. First and last are by event time, then position, unless it is
+    derived: the session of events that came without one. The ids are the smallest that its events name, or empty."""
+
+    tenant_id: str
+    first_position: int
+    session_id: str
+    started_at_us: int
+    last_event_at_us: int
+    event_count: int
+    first_event_type: str
+    last_event_type: str
+    user_id: str = ""
+    anonymous_id: str = ""
+    derived: int = 0
+
+
+class KnownEvent(msgspec.Struct, frozen=True):
+    """An event in the tables that has the identity of a row: its position, and its content as `content_of` gives it."""
+
+    position: int
+    content: tuple[str, str, str, str]
+
+
+class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A record that could not become a row: its bytes, a stable reason, and what was wrong in words."""
+
+    tenant_id: str
+    position: int
+    received_at_us: int
+    reason: str
+    detail: str
+    body: bytes
+
+
+class PlacedControl(msgspec.Struct, frozen=True, gc=False):
+    """A note at its position: one that says what is to be done."""
+
+    position: int
+    control_record: control.Drop | control.Erase
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The next records of one tenant as rows and notes: positions `after` + 1 to `through`, of which some were erased. `digest`
+    names the last record. `named`: what is quarantined and has a name, (position, event_hash, hash_parts)."""
+
+    tenant: str
+    after: int
+    through: int
+    digest: str
+    rows: list[EventRow]
+    quarantined: list[QuarantineRow]
+    control_records: list[PlacedControl] = []
+    erased: list[int] = []
+    named: list[tuple[int, str, str]] = []
+
+    @property
+    def erases(self) -> bool:
+        """Whether a note says that somebody is forgotten."""
+        return any(isinstance(placed.control_record, control.Erase) for placed in self.control_records)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The last position in a tenant's tables and the digest of its record; then how many records up to it are in no table.
+
+    Those are late duplicates; records that were dropped from quarantine, and control records; and erased records.
+    """
+
+    position: int
+    digest: str
+    late_duplicates: int
+    dropped: int = 0
+    erased: int = 0
+
+
+NO_CHECKPOINT = Checkpoint(0, "", 0)
+
+
+class Counts(msgspec.Struct):
+    """How many records of a tenant are in no table, by reason."""
+
+    late_duplicates: int = 0
+    dropped: int = 0
+    erased: int = 0

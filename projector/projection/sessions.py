@@ -1,0 +1,69 @@
+"""Sessions that were sent: what events add to the session that they name. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from projector.projection.identities import named_in
+from projector.projection.rows import EventRow, SessionRow
+
+
+def by_session(rows: Iterable[EventRow]) -> dict[str, list[EventRow]]:
+    """Rows by their session as it was sent, both in the order in which they come."""
+    sessions: dict[str, list[EventRow]] = {}
+    for row in rows:
+        session = sessions.get(row.session_id)
+        if session is None:
+            sessions[row.session_id] = [row]
+        else:
+            session.append(row)
+    return sessions
+
+
+def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
+    """What rows of one session, in order of position, add to it."""
+    # min keeps the first of equals and the reversed max the last: equal times go by position
+    earliest = min(events, key=_time)
+    latest = max(reversed(events), key=_time)
+    named = [named_in(row.properties) for row in events if '_id"' in row.properties]
+    return SessionRow(
+        earliest.tenant_id,
+        first_position,
+        earliest.session_id,
+        earliest.timestamp_us,
+        latest.timestamp_us,
+        len(events),
+        earliest.event_type,
+        latest.event_type,
+        least([one.user_id for one in named]) if named else "",
+        least([one.anonymous_id for one in named]) if named else "",
+    )
+
+
+def least(names: Iterable[str]) -> str:
+    """The smallest name that is none empty, by the bytes of its UTF-8: the same whatever their order."""
+    return min((name for name in names if name), default="")
+
+
+_time = attrgetter("timestamp_us")
+
+
+def with_sessions(
+    rows: Sequence[EventRow],
+    sessions: Mapping[str, Sequence[EventRow]],
+    known: dict[str, int],
+    placed: Mapping[int, int] | None = None,
+) -> tuple[list[tuple[Any, ...]], list[SessionRow]]:
+    """Rows as the values of `events`, and what they add to their sessions. `known`: first positions of those begun before.
+    `placed`: of the sessions that were derived, by the position of the event; one that is not there is in none."""
+    first = {session_id: events[0].position for session_id, events in sessions.items()} | known
+    if "" in sessions:
+        at = placed or {}
+        values = [
+            (*msgspec.structs.astuple(row), first[row.session_id] if row.session_id else at.get(row.position, 0)) for row in rows
+        ]
+    else:
+        values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
+    return values, [fold_session(events, first[session_id]) for session_id, events in sessions.items() if session_id]
