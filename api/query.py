@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http import Problem
-from projector import Filters, Place, Queries, Store, outcome_of, row_of
+from projector import Filters, Place, Store, outcome_of, row_of
 from streams import INTEGER_LIMIT, Log, Record, Rejected, control, event_identity, microseconds, parse_body
 
 PAGE_ROWS = 100
@@ -26,14 +26,20 @@ _encode = msgspec.json.Encoder().encode
 
 async def get_events(request: Request) -> Response:
     """GET /api/events: a page of events, newest first by event time, then position."""
-    return await _page(request, FILTERS, "events", Queries.events, lambda row: (row["timestamp_us"], row["position"]))
+    return await _page(
+        request, FILTERS, "events", _store(request).queries.events, lambda row: (row["timestamp_us"], row["position"])
+    )
 
 
 async def get_sessions(request: Request) -> Response:
     """GET /api/sessions: a page of sessions, the one with the newest event first."""
     allowed = FILTERS | {"user_id"}
     return await _page(
-        request, allowed, "sessions", Queries.sessions, lambda row: (row["last_event_at_us"], row["first_position"])
+        request,
+        allowed,
+        "sessions",
+        _store(request).queries.sessions,
+        lambda row: (row["last_event_at_us"], row["first_position"]),
     )
 
 
@@ -113,7 +119,7 @@ async def _page(
     place_of: Callable[[dict[str, Any]], Place],
 ) -> Response:
     tenant, filters, place, limit = await _asked(request, allowed)
-    rows = await run_in_threadpool(read, _store(request).queries, tenant, filters, place, limit + 1)
+    rows = await run_in_threadpool(read, tenant, filters, place, limit + 1)
     shown, cursor = _cut(rows, limit, place_of)
     return _json({name: shown, "next": cursor})
 
