@@ -1,6 +1,6 @@
-"""Clients of the fault test: they make events, and send them until each has its receipt.
+"""Clients make events, and send them until each has its receipt.
 
-What a client may get is said here: anything else is a violation.
+`ANSWERS` are the statuses that a client may get: any other is a violation.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ GARBAGE = (b'{"session_id": "S1"}', b'{"session_id": 7, "event_type": "x", "time
 
 
 class EventMaker:
-    """Events of one client: all different, unless a repetition or a conflict is meant."""
+    """Makes events of one client: all different, but for meant duplicates and conflicts."""
 
     def __init__(self, rng: random.Random, journal: Journal, client: int, round_number: int) -> None:
         self.rng, self.journal, self.client, self.round = rng, journal, client, round_number
         self.made = 0
 
     def make(self, tenant: str) -> list[Members]:
-        """One event, or two that have one hash and are two."""
+        """One event, or two different events that share a hash."""
         if self.journal.sent[tenant] and self.rng.random() < REPEATED:
             again = self.rng.choice(self.journal.sent[tenant])
             return [again | {"n": "other"} if "event_id" in again and self.rng.random() < 0.1 else again]
@@ -43,9 +43,9 @@ class EventMaker:
         if self.made % 3 == 0:
             properties |= {"user_id": ("null", f"u{self.made % 7}")[self.made % 2], "anonymous_id": self.made % 11}
         if kind < 0.15:
-            rest = f"{self.made % 3}-{self.client}x"
-            first = {"session_id": "S1", "event_type": f"2{rest}", "timestamp": timestamp, **properties}
-            second = {"session_id": "S12", "event_type": rest, "timestamp": timestamp, **properties}
+            suffix = f"{self.made % 3}-{self.client}x"
+            first = {"session_id": "S1", "event_type": f"2{suffix}", "timestamp": timestamp, **properties}
+            second = {"session_id": "S12", "event_type": suffix, "timestamp": timestamp, **properties}
             return [first, second] if self.rng.random() < 0.5 else [second, first]
         event = {
             "session_id": f"{'2' if tenant == 'acme' else ''}S{self.rng.randrange(5)}",
@@ -55,12 +55,12 @@ class EventMaker:
         }
         if kind < 0.35:
             event["event_id"] = f"{self.round}-{self.client}-{self.made}"
-            if kind < 0.18:  # one name, two contents: one of them is told so
+            if kind < 0.18:  # one identity, two contents: one of the two is answered `conflict`
                 return [event, event | {"n": -self.made}]
         return [event]
 
     def _timestamp(self) -> str:
-        """A time that jumps about and is often that of another event, but never of one of the same name."""
+        """A time that jumps about; events that share an identity never share it by chance."""
         step = self.made // 3 + self.round * 1_000
         moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(milliseconds=step * 7919 * 1001 % 86_400_000)
         text = moment.isoformat(timespec="milliseconds" if step % 2 else "microseconds")
@@ -68,7 +68,7 @@ class EventMaker:
 
 
 class Client:
-    """One client with one connection; sends until told to stop, then until what it holds has its receipt."""
+    """A client with one connection; it sends until it is stopped and all has a receipt."""
 
     def __init__(self, port: int, journal: Journal, rng: random.Random, maker: EventMaker, *, pause_seconds: float) -> None:
         self.port, self.journal, self.rng, self.maker = port, journal, rng, maker
@@ -77,7 +77,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send events, and look at what became of some."""
+        """Send events, and read the status and the rows of some."""
         try:
             sent = 0
             while not stop.is_set():
@@ -86,7 +86,7 @@ class Client:
                 if receipts and self.rng.random() < 0.1:
                     await self.look(receipts[-1])
                 sent += 1
-                slower = 1 if sent < BUSY_REQUESTS else SLOWER  # some faults last, and each check reads everything
+                slower = 1 if sent < BUSY_REQUESTS else SLOWER  # some faults take long, and each check reads all that was sent
                 await asyncio.sleep(self.rng.uniform(0, 2 * self.pause_seconds) * slower)
         finally:
             self.hang_up()
@@ -101,7 +101,7 @@ class Client:
         return await self.deliver(tenant, events, *self._batch(events, garbage))
 
     def _one(self, event: Members) -> tuple[bytes, str]:
-        """An event as JSON, or as base64 of it, in one of its spellings."""
+        """An event as JSON, or as base64 of it with or without padding."""
         text = json.dumps(event).encode()
         if self.rng.random() < 0.4:
             encode = self.rng.choice((base64.b64encode, base64.urlsafe_b64encode))
@@ -123,51 +123,58 @@ class Client:
     async def deliver(
         self, tenant: str, events: Sequence[Members], body: tuple[bytes, str], garbage: list[int], *, single: bool = False
     ) -> list[Receipt]:
-        """Send a request until it is answered and nothing of it is limited; its receipts, checked and written down."""
+        """Send a request until it is answered and no event of it is limited.
+
+        Returns its receipts, checked and written down.
+        """
         content, headers = body
         head = f"POST /api/events HTTP/1.1\r\nhost: x\r\nx-tenant-id: {tenant}\r\ncontent-length: {len(content)}\r\n{headers}\r\n"
         self.journal.attempt(tenant, events)
         weight = (tenant, len(events) + len(garbage))
-        first: dict[int, Any] = {}  # of each place the first receipt that was none of `limited`
+        first: dict[int, Any] = {}  # the first receipt of each place that is not `limited`
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while True:
             status, answer = await self._until_answered(head.encode() + content, weight)
-            given = [answer] if single else answer["receipts"]
-            self.journal.told.update((tenant, one["status"]) for one in given)
-            first = {place: one for place, one in enumerate(given) if one["status"] != "limited"} | first
-            if len(first) == len(given):
+            members = [answer] if single else answer["receipts"]
+            self.journal.answers.update((tenant, member["status"]) for member in members)
+            first = {place: member for place, member in enumerate(members) if member["status"] != "limited"} | first
+            if len(first) == len(members):
                 break
             if asyncio.get_running_loop().time() > deadline:
                 raise Violation(f"{tenant}: still limited after {WAIT_SECONDS} s: {answer}")
             await asyncio.sleep(self.rng.uniform(0.05, 0.2))
-        given = [first[place] for place in range(len(given))]
+        members = [first[place] for place in range(len(members))]
         for place in garbage:
-            if given.pop(place)["status"] != "rejected":
+            if members.pop(place)["status"] != "rejected":
                 raise Violation(f"{tenant}: garbage was not rejected: {answer}")
         if single and STATUS_OF_ONE[answer["status"]] != status:
             raise Violation(f"{tenant}: HTTP status {status} for the receipt {answer}")
         receipts = [
-            Receipt(tenant, content_of(event), one["status"], one["position"]) for event, one in zip(events, given, strict=True)
+            Receipt(tenant, content_of(event), member["status"], member["position"])
+            for event, member in zip(events, members, strict=True)
         ]
-        for event, one in zip(events, given, strict=True):
-            if one["status"] == "rejected" or one["event_hash"] != identity(tenant, event)[0]:
-                raise Violation(f"{tenant}: the receipt {one} for {event}")
+        for event, member in zip(events, members, strict=True):
+            if member["status"] == "rejected" or member["event_hash"] != identity(tenant, event)[0]:
+                raise Violation(f"{tenant}: the receipt {member} for {event}")
         self.journal.receive(receipts, events)
         return receipts
 
     async def look(self, receipt: Receipt) -> None:
-        """Ask what became of an event, and read it once the tables have it."""
+        """Ask for the status of an event, and read it once the tables have it."""
         head = f"HTTP/1.1\r\nhost: x\r\nx-tenant-id: {receipt.tenant}\r\n\r\n"
-        _, found = await self._until_answered(f"GET /api/receipts/{receipt.position} {head}".encode())
-        if found["status"] not in ("queued", "projected", "late_duplicate", "quarantined", "dropped"):
-            raise Violation(f"{receipt.tenant}: position {receipt.position} was given out, and is {found}")
+        _, status = await self._until_answered(f"GET /api/receipts/{receipt.position} {head}".encode())
+        if status["status"] not in ("queued", "projected", "late_duplicate", "quarantined", "dropped"):
+            raise Violation(f"{receipt.tenant}: position {receipt.position} was given out, and is {status}")
         _, page = await self._until_answered(f"GET /api/events?limit=20&after={receipt.position} {head}".encode())
         for row in page["events"]:
             if row["properties"]["canary"] != canary(receipt.tenant):
                 raise Violation(f"{receipt.tenant} sees the row {row}")
 
     async def _until_answered(self, request: bytes, weight: tuple[str, int] = ("", 0)) -> tuple[int, Any]:
-        """Send the same bytes until there is an answer that is final. `weight`: whose events they hold, and how many."""
+        """Send the same bytes until an answer is final.
+
+        `weight` is the tenant of the events in it, and their count.
+        """
         tenant, events = weight
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while True:
@@ -197,7 +204,7 @@ class Client:
         return int(head[9:12]), await reader.readexactly(length)
 
     async def _cut(self, request: bytes) -> None:
-        """Send all or a part, and hang up without hearing the answer."""
+        """Send all or a part, and hang up without reading the answer."""
         try:
             _, writer = await self._connected()
             writer.write(request if self.rng.random() < 0.7 else request[: len(request) // 2])

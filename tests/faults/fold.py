@@ -1,4 +1,4 @@
-"""The log, read and folded a second time, by other code than the product's: the tables that it says."""
+"""The log, read and folded by other code than the product's into the right tables."""
 
 import hashlib
 import json
@@ -28,11 +28,11 @@ class Entry(NamedTuple):
     position: int
     received_at_us: int
     body: bytes
-    is_note: bool = False
+    is_control: bool = False
 
 
 class Fold(NamedTuple):
-    """What a tenant's tables must hold: rows and sessions by their key, quarantined positions, late duplicates, dropped."""
+    """What a tenant's tables must hold; rows and sessions by their key."""
 
     rows: dict[int, Row]
     sessions: dict[int, Row]
@@ -47,7 +47,7 @@ def log_keys(client: redis.Redis) -> dict[str, bytes]:
 
 
 def read_logs(client: redis.Redis, archive: Path) -> dict[str, list[Entry]]:
-    """Every tenant's log. Raises Violation when an entry is not what the contract says."""
+    """Every tenant's log. Raises Violation when an entry breaks the contract."""
     logs = {}
     for tenant, key in sorted(log_keys(client).items()):
         entries = cast(list[tuple[bytes, dict[bytes, bytes]]], client.xrange(key))
@@ -85,24 +85,24 @@ def archived(folder: Path) -> Iterator[Entry]:
 
 @cache
 def stored(body: bytes) -> tuple[Members, bytes]:
-    """An event as the client sent it, from the JSON that the log holds, decoded and in canonical form."""
+    """An event as its client sent it, decoded and in canonical form."""
     own = json.loads(body)
     members = own.pop("properties") | own
     return members, content_of(members)
 
 
 def fold(tenant: str, log: list[Entry]) -> Fold:
-    """The tables that a log says."""
+    """The tables that belong to a log."""
     rows: dict[int, Row] = {}
     named: dict[tuple[str, str], bytes] = {}
     sessions: dict[str, list[SessionEvent]] = defaultdict(list)
     quarantined: set[int] = set()
     dropped = 0
     for entry in log:
-        if entry.is_note:
-            tombstones = quarantined & set(json.loads(entry.body)["positions"])
-            quarantined -= tombstones
-            dropped += len(tombstones) + 1
+        if entry.is_control:
+            removed = quarantined & set(json.loads(entry.body)["positions"])
+            quarantined -= removed
+            dropped += len(removed) + 1  # the control record counts itself
             continue
         members, content = stored(entry.body)
         name = identity(tenant, members)
@@ -113,7 +113,7 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
         named[name] = content
         session, kind, time_us = members["session_id"], members["event_type"], microseconds(members["timestamp"])
         ids = [str(members.get(name, "null")) for name in ("user_id", "anonymous_id")]
-        sessions[session].append((time_us, entry.position, kind, *(None if one in ("null", "0") else one for one in ids)))
+        sessions[session].append((time_us, entry.position, kind, *(None if name in ("null", "0") else name for name in ids)))
         row = (entry.position, *name, members.get("event_id"), session, kind, members["timestamp"], time_us)
         rows[entry.position] = (*row, entry.received_at_us, properties_of(members), sessions[session][0][1])
     late = len(log) - len(rows) - len(quarantined) - dropped
@@ -122,7 +122,7 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
 
 
 def session_row(session: str, events: list[SessionEvent]) -> Row:
-    """A session as its events make it; first and last by event time, then position, and the smallest ids that are somebody's."""
+    """A session's row: first and last by event time then position, and the smallest ids."""
     first, last = min(events), max(events)
     ids = [min((event[i] for event in events if event[i] is not None), default=None) for i in (3, 4)]
     return events[0][1], session, first[0], last[0], len(events), first[2], last[2], *ids
@@ -135,10 +135,10 @@ def microseconds(timestamp: str) -> int:
 
 
 def properties_of(members: Members) -> bytes:
-    """What is no part of an event's own, in canonical form."""
+    """The members that are no columns, in canonical form."""
     return content_of({key: value for key, value in members.items() if key not in OWN})
 
 
 def digest_of(body: bytes) -> str:
-    """The digest that stands in `seen` values and checkpoints."""
+    """The digest in deduplication keys and checkpoints."""
     return hashlib.blake2b(body, digest_size=8).hexdigest()

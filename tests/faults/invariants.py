@@ -1,5 +1,7 @@
-"""What must hold at a quiet point, whatever was killed before. The log is folded here a second time, by other code than
-the product's, and compared with the tables of one read transaction, with the receipts, and with what stands in Redis.
+"""What must hold when a system is level, after any fault.
+
+The log is folded by other code than the product's, and compared with the tables of one read transaction, with the receipts,
+and with the keys of the server.
 """
 
 import hashlib
@@ -44,12 +46,15 @@ SHOWN = 4  # of each kind
 
 
 def check(system: System, journal: Journal) -> int:
-    """All invariants of a quiet point; how many records there are. Raises Violation with what does not hold."""
+    """Check all invariants; returns the number of records.
+
+    Raises Violation with what does not hold.
+    """
     logs = read_logs(system.client, system.data / "archive")
     folds = {tenant: fold(tenant, log) for tenant, log in logs.items()}
     problems = [iter(system.ended_alone), log_problems(logs, journal), receipt_problems(logs, folds, journal)]
     problems += [
-        seen_problems(system.client, logs),
+        dedup_problems(system.client, logs),
         count_problems(system.client, logs, journal),
         group_problems(system.client),
         process_problems(system),
@@ -67,10 +72,10 @@ def check(system: System, journal: Journal) -> int:
 
 
 def log_problems(logs: dict[str, list[Entry]], journal: Journal) -> Iterator[str]:
-    """What was never sent, what is another tenant's, what stands there twice within the window."""
+    """Records never sent, of another tenant, or twice within the deduplication window."""
     for tenant, log in logs.items():
         times: Counter[tuple[str, str]] = Counter()
-        for entry in (entry for entry in log if not entry.is_note):
+        for entry in (entry for entry in log if not entry.is_control):
             members, content = stored(entry.body)
             times[identity(tenant, members)] += 1
             if content not in journal.attempts[tenant]:
@@ -78,8 +83,8 @@ def log_problems(logs: dict[str, list[Entry]], journal: Journal) -> Iterator[str
             if members.get("canary") != canary(tenant) or entry.body.count(b"canary-") != 1:
                 yield f"{tenant}: position {entry.position} holds another tenant's canary"
         for name, count in times.items():
-            if count > 1 + journal.forgettings:
-                yield f"{tenant}: {name} has {count} positions, and `seen` was lost {journal.forgettings} times"
+            if count > 1 + journal.dedup_losses:
+                yield f"{tenant}: {name} has {count} positions, and the deduplication keys were lost {journal.dedup_losses} times"
 
 
 # -- the tables --------------------------------------------------------------------------------------------------------
@@ -101,8 +106,8 @@ def table_problems(connection: Any, tenant: str, log: list[Entry], expected: Fol
     if checkpoint != right:
         yield f"{tenant}: the checkpoint (position, digest, late duplicates, dropped, erased) is {checkpoint}, and should be {right}"
     if checkpoint and len(rows) + len(quarantine) + sum(checkpoint[2:]) != checkpoint[0]:
-        tombstones = f"{checkpoint[2]} late + {checkpoint[3]} dropped + {checkpoint[4]} erased"
-        yield f"{tenant}: {len(rows)} rows + {len(quarantine)} quarantined + {tombstones} != {checkpoint[0]}"
+        counts = f"{checkpoint[2]} late + {checkpoint[3]} dropped + {checkpoint[4]} erased"
+        yield f"{tenant}: {len(rows)} rows + {len(quarantine)} quarantined + {counts} != {checkpoint[0]}"
     yield from differences(f"{tenant}: session", sessions, expected.sessions)
     yield from differences(f"{tenant}: event", rows, expected.rows)
 
@@ -110,8 +115,8 @@ def table_problems(connection: Any, tenant: str, log: list[Entry], expected: Fol
 def stranger_problems(connection: Any, tenants: set[str]) -> Iterator[str]:
     """Rows of tenants that have no log."""
     for table in TABLES:
-        found = {tenant for (tenant,) in connection.execute(f"SELECT DISTINCT tenant_id FROM {table}")}
-        yield from (f"{table} has rows of {tenant}, who has no log" for tenant in found - tenants)
+        owners = {tenant for (tenant,) in connection.execute(f"SELECT DISTINCT tenant_id FROM {table}")}
+        yield from (f"{table} has rows of {tenant}, which has no log" for tenant in owners - tenants)
 
 
 def select(connection: Any, query: str, tenant: str) -> dict[int, Row]:
@@ -124,33 +129,33 @@ def with_canonical_properties(row: Row) -> Row:
     return (*row[:PROPERTIES], canonical(row[PROPERTIES].encode())[1], *row[PROPERTIES + 1 :])
 
 
-def differences(what: str, found: dict[int, Row], expected: dict[int, Row]) -> Iterator[str]:
-    """What is missing, too much or different."""
-    for key in sorted(found.keys() | expected.keys()):
-        if found.get(key) != expected.get(key):
-            yield f"{what} {key} is {found.get(key)}, and should be {expected.get(key)}"
+def differences(what: str, rows: dict[int, Row], expected: dict[int, Row]) -> Iterator[str]:
+    """Rows that are missing, too many or different."""
+    for key in sorted(rows.keys() | expected.keys()):
+        if rows.get(key) != expected.get(key):
+            yield f"{what} {key} is {rows.get(key)}, and should be {expected.get(key)}"
 
 
 def digest_of_tables(system: System) -> dict[str, str]:
-    """A digest of every row of every table, to compare before and after a rebuild."""
+    """A digest of each table, to be compared before and after a rebuild."""
     with system.snapshot() as connection:
-        found = {}
+        digests = {}
         for table, key in TABLES.items():
             rows = connection.execute(f"SELECT * FROM {table} ORDER BY tenant_id, {key}").fetchall()
-            found[table] = hashlib.sha256(json.dumps(rows, default=repr).encode()).hexdigest()
-        return found
+            digests[table] = hashlib.sha256(json.dumps(rows, default=repr).encode()).hexdigest()
+        return digests
 
 
 # -- receipts and Redis ------------------------------------------------------------------------------------------------
 
 
 def receipt_problems(logs: dict[str, list[Entry]], folds: dict[str, Fold], journal: Journal) -> Iterator[str]:
-    """Receipts that do not name the event they are for; events that were promised and have not exactly one row."""
+    """Receipts of another event, and promised events without exactly one row."""
     rows_of_names = {tenant: Counter((row[1], row[2]) for row in folds[tenant].rows.values()) for tenant in folds}
     for receipt in set(journal.receipts):
         log = logs.get(receipt.tenant, [])
         if not 0 < receipt.position <= len(log):
-            yield f"{receipt.tenant}: {receipt.status} at position {receipt.position}, which the log has not: {receipt.content!r}"
+            yield f"{receipt.tenant}: {receipt.status} at position {receipt.position}, which the log lacks: {receipt.content!r}"
             continue
         members, content = stored(log[receipt.position - 1].body)
         name = identity(receipt.tenant, canonical(receipt.content)[0])
@@ -162,43 +167,46 @@ def receipt_problems(logs: dict[str, list[Entry]], folds: dict[str, Fold], journ
 
 
 def count_problems(client: redis.Redis, logs: dict[str, list[Entry]], journal: Journal) -> Iterator[str]:
-    """Counts below what clients were told, or above what they sent. As many were accepted as the log has records that are no notes."""
+    """Counts below what clients were answered, or above what they sent.
+
+    The accepted events are the records of the log that are no control records.
+    """
     for tenant, sent in journal.sends.items():
         if not tenant:
             continue
         [usage] = [client.hgetall(key) for key in client.scan_iter(match=f"*:usage:{tenant}", count=10_000)] or [{}]
         counted = {outcome: int(usage.get(outcome.encode(), 0)) for outcome in COUNTED}
         for outcome, count in counted.items():
-            if count < journal.told[tenant, outcome]:
-                yield f"{tenant}: counted {count} {outcome}, and clients were told so {journal.told[tenant, outcome]} times"
-        accepted = sum(not entry.is_note for entry in logs.get(tenant, []))
+            if count < journal.answers[tenant, outcome]:
+                yield f"{tenant}: counted {count} {outcome}, and clients were answered so {journal.answers[tenant, outcome]} times"
+        accepted = sum(not entry.is_control for entry in logs.get(tenant, []))
         if (total := sum(counted.values()) + accepted) > sent:
             yield f"{tenant}: counted {counted} and {accepted} accepted, {total}, of {sent} that were sent"
 
 
-def seen_problems(client: redis.Redis, logs: dict[str, list[Entry]]) -> Iterator[str]:
-    """Claims without their event."""
+def dedup_problems(client: redis.Redis, logs: dict[str, list[Entry]]) -> Iterator[str]:
+    """Deduplication keys without their event."""
     keys = list(client.scan_iter(match="*:dedup:*", count=10_000))
     values: list[Any] = client.mget(keys) if keys else []
     for key, value in zip(keys, values, strict=True):
         tenant, _, event_hash = key.decode().split(":dedup:", 1)[1].rpartition(":")
         log = logs.get(tenant, [])
-        for claim in (value or b"").decode().split():
-            position, digest, hash_parts = claim.split("/")
+        for remembered in (value or b"").decode().split():
+            position, digest, hash_parts = remembered.split("/")
             entry = log[int(position) - 1] if int(position) <= len(log) else None
             if (
                 entry is None
                 or digest_of(entry.body) != digest
                 or identity(tenant, stored(entry.body)[0]) != (event_hash, hash_parts)
             ):
-                yield f"{tenant}: `seen` claims {event_hash} {claim}; there stands {entry}"
+                yield f"{tenant}: the deduplication key {event_hash} remembers {remembered}; the log has {entry}"
 
 
 def group_problems(client: redis.Redis) -> Iterator[str]:
-    """Groups, consumers and pending entries that are too many."""
+    """Too many groups, consumers or pending entries."""
     for tenant, key in log_keys(client).items():
         groups = client.xinfo_groups(key)
-        if len(groups) > 1:  # none is right until the next event of a tenant whose group was destroyed
+        if len(groups) > 1:  # a tenant whose group was destroyed has none until its next event
             yield f"{tenant} has the groups {groups}"
         for group in groups:
             if group["consumers"] > CONSUMERS_LIMIT or group["pending"]:
@@ -206,16 +214,16 @@ def group_problems(client: redis.Redis) -> Iterator[str]:
 
 
 def process_problems(system: System) -> Iterator[str]:
-    """A WAL, open files or memory that grow."""
+    """A WAL, open files or memory over their limits."""
     with suppress(FileNotFoundError):
         size = os.path.getsize(f"{system.tables}-wal")
         if size > WAL_LIMIT_BYTES:
             yield f"the WAL has {size} bytes"
     for name in NAMES:
         pid = system.processes[name].pid
-        for one in (pid, *children_of(pid)):
+        for process_id in (pid, *children_of(pid)):
             with suppress(OSError):
-                files = len(os.listdir(f"/proc/{one}/fd"))
-                memory = int(Path(f"/proc/{one}/status").read_text().partition("VmRSS:")[2].split()[0])
+                files = len(os.listdir(f"/proc/{process_id}/fd"))
+                memory = int(Path(f"/proc/{process_id}/status").read_text().partition("VmRSS:")[2].split()[0])
                 if files > FILES_LIMIT or memory > MEMORY_LIMIT_KIB:
                     yield f"{name} has {files} open files and {memory} KiB"

@@ -1,7 +1,6 @@
-"""What events are to the fault test, and its journals: what was tried, and what was answered.
+"""The events of the fault test, and its journals of attempts and receipts.
 
-The attempts journal is written before each send, the receipts journal after each answer; both lie outside of what is
-killed.
+An attempt is written before each send, a receipt after each answer; both files lie outside of what is killed.
 """
 
 import hashlib
@@ -12,15 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# "acme" + "2S0" and "acme2" + "S0" join to one text: names must not cross tenants either.
+# "acme" + "2S0" and "acme2" + "S0" join to one text: identities must not cross tenants either.
 TENANTS = ("acme", "acme2", "acme-eu", "b", "Shop-7.x")
-LIMITED, LIMIT = "b", 30  # this one may send so many events a second
+LIMITED, LIMIT = "b", 30  # the limit of this tenant, in events a second
 
 Members = dict[str, Any]
 
 
 class Receipt(NamedTuple):
-    """What a client was told of an event; `content` is the event's canonical JSON."""
+    """The answer to one event; `content` is its canonical JSON."""
 
     tenant: str
     content: bytes
@@ -41,7 +40,7 @@ def canonical(text: bytes) -> tuple[Members, bytes]:
 
 
 def identity(tenant: str, members: Members) -> tuple[str, str]:
-    """An event's name, as the contract has it: (event_hash, hash_parts)."""
+    """An event's identity by the contract: (event_hash, hash_parts)."""
     if "event_id" in members:
         joined, hash_parts = tenant + members["event_id"], "id"
     else:
@@ -51,12 +50,12 @@ def identity(tenant: str, members: Members) -> tuple[str, str]:
 
 
 def canary(tenant: str) -> str:
-    """What stands in every event of a tenant, and nowhere else."""
+    """A text that is in every event of a tenant, and nowhere else."""
     return f"canary-{hashlib.sha256(tenant.encode()).hexdigest()[:8]}"
 
 
 class Journal:
-    """What was tried, and what was answered."""
+    """The attempts and the receipts of all clients."""
 
     def __init__(self, folder: Path) -> None:
         self._attempts = (folder / "attempts.jsonl").open("ab", buffering=0)
@@ -65,19 +64,19 @@ class Journal:
         self.sent: dict[str, list[Members]] = defaultdict(list)
         self.receipts: list[Receipt] = []
         self.statuses: Counter[int] = Counter()
-        self.sends: Counter[str] = Counter()  # events that were sent, each as often as it was
-        self.told: Counter[tuple[str, str]] = Counter()  # events by tenant and by what they were answered
-        self.forgettings = 0  # how often `seen` keys were deleted: so often may one event get a new position
+        self.sends: Counter[str] = Counter()  # events sent by tenant, each counted as often as it was sent
+        self.answers: Counter[tuple[str, str]] = Counter()  # events by tenant and by their answer
+        self.dedup_losses = 0  # how often the deduplication keys were deleted: an event may get a new position each time
 
     def attempt(self, tenant: str, events: Sequence[Members]) -> None:
-        """To be called before a send."""
+        """Write down events before they are sent."""
         for members in events:
             content = content_of(members)
             self._attempts.write(b"%s\t%s\n" % (tenant.encode(), content))
             self.attempts[tenant].add(content)
 
     def receive(self, receipts: Sequence[Receipt], members: Sequence[Members]) -> None:
-        """To be called after an answer."""
+        """Write down the receipts of events after the answer."""
         lines = (f"{r.tenant}\t{r.status}\t{r.position}\t{r.content.decode()}\n" for r in receipts)
         self._receipts.write("".join(lines).encode())
         self.receipts += receipts

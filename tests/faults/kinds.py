@@ -1,13 +1,13 @@
-"""The table of faults: the name of each, what it does, and the parts of the system that it needs for itself.
+"""The table of faults: the name of each, what it does, and the parts that it needs.
 
-A fault leaves the system so that it can recover by itself; whether it did is for the invariants to say.
+A fault leaves the system so that it can recover by itself; the invariants say whether it did.
 """
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from tests.faults import data, erasure, processes, tables
+from tests.faults import data, deletion, processes, tables
 from tests.faults.scene import Scene
 from tests.faults.system import PROJECTORS
 
@@ -40,7 +40,7 @@ REBUILD_POINTS = {
 VACUUM_POINTS = ("between_copy_and_back",)
 DROP_POINTS = ("between_note_and_apply",)  # reached only when something is in quarantine just then
 ARCHIVE_POINTS = ("after_archive_before_trim", "between_trims")
-BACKUP_POINTS = (  # tests/test_backup.py ends the commands there: they need an empty server
+BACKUP_POINTS = (  # tests/projector/test_backup.py ends the commands there: they need an empty server
     "after_tables_before_log", "between_logs", "before_backup_is_one",
     "before_tables_are_adopted", "after_tables_before_logs", "between_archive_and_server", "between_restored_logs",
 )  # fmt: skip
@@ -60,15 +60,15 @@ KINDS: dict[str, Kind] = {
     "pause-redis": Kind(processes.pause_redis, (SERVER,)),
     "flush-scripts": Kind(data.flush_scripts, ()),
     "cut-connections": Kind(data.cut_connections, ()),
-    "forget-ready": Kind(data.forget_ready, ()),
-    "forget-leases": Kind(data.forget_leases, ()),
-    "forget-groups": Kind(data.forget_groups_of_new_logs, ()),
-    "forget-seen": Kind(data.forget_seen, ()),
+    "lose-ready-queues": Kind(data.lose_ready_queues, ()),
+    "lose-leases": Kind(data.lose_leases, ()),
+    "lose-groups-of-new-logs": Kind(data.lose_groups_of_new_logs, ()),
+    "lose-dedup-keys": Kind(data.lose_dedup_keys, ()),
     "destroy-groups": Kind(data.destroy_groups, ()),
     "destroy-groups-and-die": Kind(data.destroy_groups_and_die, (PROJECTION,)),
     **{f"archiver-dies-at-{point}": Kind(partial(data.archive, point), ()) for point in ARCHIVE_POINTS},
     "refuse-xadd": Kind(data.refuse_xadd, (SERVER,)),
-    "erase": Kind(erasure.erase, (TABLES,)),
+    "delete-tenant": Kind(deletion.delete_tenant, (TABLES,)),
     "rebuild": Kind(tables.rebuild, (TABLES,)),
     "rebuild-overtaken": Kind(tables.rebuild_overtaken, (TABLES,)),
     "rebuild-tenant": Kind(tables.rebuild_tenant, (TABLES,)),
@@ -84,7 +84,7 @@ KINDS: dict[str, Kind] = {
     **{f"dies-alone-at-{p}": Kind(partial(processes.die_alone_at, p, n), (PROJECTION,)) for p, n in PROJECTOR_POINTS.items()},
     **{f"rebuild-dies-at-{p}": Kind(partial(tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
-ERASE_POINTS = (  # each of which tests/test_forget.py passes
+ERASE_POINTS = (  # tests/streams/test_erase.py passes each of them
     "between_names_and_notes",
     "between_forgetting_notes",
     "while_the_log_is_copied",

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """A mistake: what it is, the faults that show it, a pattern of the complaint, and the texts that plant it."""
+    """A mistake: its name, the faults that show it, a pattern of the violation, its texts."""
 
     name: str
     faults: str
@@ -24,7 +24,7 @@ MUTANTS = [
     Mutant(
         "a deduplication key is written before its event",
         "refuse-xadd",
-        "`seen` claims|receipt-unknown",  # a reader may ask for the promised position before the quiet point
+        "deduplication key|receipt-unknown",  # a client may ask for the promised position before the check
         (("streams/scripts/append.lua", f"    {XADD}\n", ""), ("streams/scripts/append.lua", SET, f"{SET}\n    {XADD}")),
     ),
     Mutant(
@@ -50,13 +50,13 @@ MUTANTS = [
     ),
     Mutant(
         "a late duplicate is not counted as one",
-        "forget-seen",
+        "lose-dedup-keys",
         "late",
         (("projector/store/sqlite/table_set.py", "            return 1, []\n", "            return 0, []\n"),),
     ),
     Mutant(
         "a session counts a record that was skipped",
-        "forget-seen",
+        "lose-dedup-keys",
         "sessions that count",
         (
             ("projector/store/sqlite/table_set.py", "        if self._connection.executemany(self._insert_event, values).rowcount != len(rows):\n            return False\n", "        inserted = self._connection.executemany(self._insert_event, values).rowcount\n"),
@@ -87,13 +87,13 @@ MUTANTS = [
     Mutant(
         "a control record is carried out and not counted itself",
         "drop-dies-at-between_note_and_apply",
-        "gone|dropped",
+        "dropped",
         (("projector/store/sqlite/tombstones.py", "        counts.dropped += 1\n", ""),),
     ),
     Mutant(
         "a rebuild ignores control records",
         "drop-dies-at-between_note_and_apply,rebuild",
-        "gone|dropped|in quarantine",
+        "dropped|in quarantine",
         (("projector/rebuild/rebuild.py", "        store.write(name, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, control_records=[]) for batch in chunk.batches])\n        store.write(name, chunk)\n        failpoint"),),
     ),
     Mutant(
@@ -119,8 +119,8 @@ MUTANTS = [
     ),
     Mutant(
         "the tables do not remember deleted tenants",
-        "erase",
-        "was erased|who has no log",
+        "delete-tenant",
+        "was deleted|which has no log",
         (
             ("projector/store/sqlite/tenant_deletion.py", '        file.execute("INSERT OR IGNORE INTO deleted_tenants VALUES (?)", (keys_of(tenant).digest,))\n', ""),
             ("streams/scripts/delete_tenant.lua", "redis.call('SADD', deleted, tenant_digest)\n", ""),
@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant(
         "a swap that does not read the last stretch",
         "rebuild-overtaken",
-        "checkpoint|acknowledged, but not in the tables",  # whichever a look in the middle meets first: it is the same loss
+        "checkpoint|acknowledged, but not in the tables",  # one loss, met by the watcher or by the check
         (
             (
                 "projector/rebuild/rebuild.py",

@@ -22,7 +22,7 @@ async def kill(name: str, scene: Scene) -> None:
 
 
 async def kill_projectors(scene: Scene) -> None:
-    """kill -9 of both at once."""
+    """kill -9 of both projectors at once."""
     for name in PROJECTORS:
         scene.system.kill(name)
 
@@ -39,37 +39,37 @@ async def pause(name: str, scene: Scene) -> None:
 
 
 async def pause_redis(scene: Scene) -> None:
-    """SIGSTOP of the server, some times for longer than an append may take."""
+    """SIGSTOP of the server, sometimes for longer than an append may take."""
     if pid := scene.system.server_pid:
         await scene.system.paused(pid, scene.rng.uniform(0.3, 1.3))
 
 
 async def pause_in_hand(scene: Scene) -> None:
-    """SIGSTOP of a projector that has read and not yet committed, until another has done its work: a zombie wakes.
+    """SIGSTOP of a projector between read and commit, until another applies its batch.
 
-    The write lock is held for a moment, so that the projector waits with its batch in hand.
+    The test holds the write lock for a moment, so that the projector waits with its batch in hand.
     """
     name = scene.rng.choice(PROJECTORS)
     pid = scene.system.processes[name].pid
-    found = None
+    delivered = None
     async with write_lock(scene.system):
         for _ in range(TRIES):
-            found = await asyncio.to_thread(_in_hand, scene.system, pid)
-            if found:
+            delivered = await asyncio.to_thread(_in_hand, scene.system, pid)
+            if delivered:
                 await asyncio.sleep(0.02)
                 scene.system.signal(pid, signal.SIGSTOP)
                 break
             await asyncio.sleep(0.005)
-    if found:
+    if delivered:
         scene.system.reached["in hand"] += 1
         deadline = time.monotonic() + TAKEN_OVER_SECONDS
-        while not _is_applied(scene.system, *found) and time.monotonic() < deadline:
+        while not _is_applied(scene.system, *delivered) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         scene.system.signal(pid, signal.SIGCONT)
 
 
 def _in_hand(system: System, pid: int) -> tuple[str, int] | None:
-    """A tenant that a stopped projector holds, and a position that was given to it and is not in the tables."""
+    """A tenant that a process leases, and a position delivered to it and not applied."""
     with suppress(redis.RedisError):
         for tenant, key in log_keys(system.client).items():
             [*groups] = system.client.xinfo_groups(key)
@@ -107,7 +107,7 @@ async def pause_in_transaction(scene: Scene) -> None:
 
 
 def _is_locked(system: System) -> bool:
-    """Whether somebody writes, and still does a moment later."""
+    """Whether a process holds the write lock, and still holds it a moment later."""
     connection = pysqlite3.connect(system.tables, timeout=0.05, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -119,20 +119,20 @@ def _is_locked(system: System) -> bool:
         connection.close()
 
 
-# -- named points ------------------------------------------------------------------------------------------------------
+# -- failpoints -------------------------------------------------------------------------------------------------------
 
 
 async def die_at(name: str, point: str, last_pass: int, scene: Scene) -> None:
-    """A process ends at a named point while the others go on."""
+    """A process ends at a failpoint while the others go on."""
     await scene.system.dies_at(name, f"{point}:{scene.rng.randint(1, last_pass)}")
 
 
 async def die_alone_at(point: str, last_pass: int, scene: Scene) -> None:
-    """The only projector ends at a named point; nobody repairs anything until both are started again."""
-    one, other = PROJECTORS
+    """The only running projector ends at a failpoint; then both are started again."""
+    dying, other = PROJECTORS
     await scene.system.stop(other)
     try:
-        await scene.system.dies_at(one, f"{point}:{scene.rng.randint(1, last_pass)}")
+        await scene.system.dies_at(dying, f"{point}:{scene.rng.randint(1, last_pass)}")
     finally:
         scene.system.launch(other)
         scene.system.release(other)

@@ -1,4 +1,4 @@
-"""The fault test: rounds of load and faults against what the Procfile starts, and after each every invariant.
+"""The fault test: rounds of load and faults, and after each round every invariant.
 
 python -m tests.faults --rounds 40 --seed 1 --server valkey     (or redis6; --code DIR tests a copy of the packages)
 
@@ -32,8 +32,8 @@ CLIENT_PAUSE_SECONDS = 0.03
 ROUND_SECONDS = 0.6
 QUIET_SECONDS = 15.0
 FAULTS_A_ROUND = 2
-EPOCH_ROUNDS = 20  # then everything begins anew, or each check would take longer than the last
-FULL_ROUNDS = 40  # in so many, every kind has had its turn
+EPOCH_ROUNDS = 20  # then a new system is started, or each check would take longer than the last
+FULL_ROUNDS = 40  # after so many rounds every fault was injected
 REBUILD_ROUNDS, BACKUP_ROUNDS = 8, 5
 PARTS = {part for kind in KINDS.values() for part in kind.parts}
 
@@ -49,7 +49,7 @@ class Run:
         self.records = 0
 
     async def rounds(self, numbers: Sequence[int], decks: Sequence[Sequence[str]]) -> None:
-        """Rounds, one after another, each with its faults. Raises Violation."""
+        """Run rounds, each with its faults. Raises Violation."""
         await self.system.start()
         supervising = asyncio.create_task(self.system.supervise())
         self.watcher = Watcher(self.system)
@@ -65,7 +65,7 @@ class Run:
             supervising.cancel()
 
     async def round(self, number: int, names: Sequence[str]) -> None:
-        """Load with faults, then quiet, then all invariants."""
+        """Load with faults, then wait until the system is level, then check all invariants."""
         started = time.monotonic()
         print(f"round {number} (seed {self.seed}): {', '.join(names) or 'no fault'}", end=" … ", flush=True)
         await self._load(number, names)
@@ -107,7 +107,10 @@ class Run:
         return Client(self.system.port, self.journal, rng, maker, pause_seconds=CLIENT_PAUSE_SECONDS)
 
     async def _quiet(self) -> None:
-        """Until every tenant is level and nothing is pending, twice in a row. Raises Violation after a bound."""
+        """Wait until every tenant is level with nothing pending, twice in a row.
+
+        Raises Violation after QUIET_SECONDS.
+        """
         deadline = time.monotonic() + QUIET_SECONDS
         before = None
         while True:
@@ -116,12 +119,12 @@ class Run:
                 return
             before = levels
             if time.monotonic() > deadline:
-                said = "\n".join(f"--- {name}\n{self.system.tail(name)}" for name in NAMES)
-                raise Violation(f"not level within {QUIET_SECONDS} s (last position, checkpoint, pending): {levels}\n{said}")
+                output = "\n".join(f"--- {name}\n{self.system.tail(name)}" for name in NAMES)
+                raise Violation(f"not level within {QUIET_SECONDS} s (last position, checkpoint, pending): {levels}\n{output}")
             await asyncio.sleep(0.03)
 
     def _levels(self) -> dict[str, tuple[int, int, int]]:
-        """Each tenant's last position, checkpoint and how many records are pending."""
+        """Each tenant's last position, checkpoint and number of pending records."""
         levels = {}
         with suppress(OSError):
             for tenant, key in log_keys(self.system.client).items():
@@ -140,7 +143,7 @@ class Run:
         self.records = check(self.system, self.journal)
 
     async def _compare_with_rebuilt(self) -> None:
-        """The product's own commands find nothing, and a rebuild gives the same tables."""
+        """Verify finds nothing, and a rebuild gives the same tables."""
         before = digest_of_tables(self.system)
         await to_the_end(self.system, "projector", "verify")
         await to_the_end(self.system, "projector", "rebuild")
@@ -158,14 +161,14 @@ class Run:
 
 
 async def inject(kind: Kind, scene: Scene, delay_seconds: float) -> None:
-    """One fault, at its moment, when no other is at work on the same parts."""
+    """Inject a fault after a delay, when no other fault uses the same parts."""
     await asyncio.sleep(delay_seconds)
     async with scene.alone_with(kind.parts):
         await kind.act(scene)
 
 
 def decks_of(seed: int, begin: int, rounds: int, only: Sequence[str] | None) -> list[list[str]]:
-    """The faults of each round: those that were asked for, or all kinds in shuffled order, again and again."""
+    """The faults of each round: those of `only`, or all in shuffled order, again and again."""
     if only is not None:
         return [list(only)] * rounds
     rng = random.Random(seed)
@@ -179,7 +182,9 @@ def decks_of(seed: int, begin: int, rounds: int, only: Sequence[str] | None) -> 
 async def run(code: Path, server: str, seed: int, begin: int, rounds: int, only: Sequence[str] | None) -> None:
     """All rounds, each epoch in a directory of its own. Raises Violation."""
     if failpoints(code) != POINTS:
-        raise Violation(f"these points are named in the code or here, and not in both: {failpoints(code) ^ POINTS}")
+        raise Violation(
+            f"these failpoints are named in the code or in tests/faults/kinds.py, and not in both: {failpoints(code) ^ POINTS}"
+        )
     reached = set()
     decks = decks_of(seed, begin, rounds, only)
     numbers = list(range(begin, begin + rounds))
@@ -197,11 +202,11 @@ async def run(code: Path, server: str, seed: int, begin: int, rounds: int, only:
         numbers, decks = numbers[count:], decks[count:]
     missed = POINTS - reached - {*DROP_POINTS, *BACKUP_POINTS, *ERASE_POINTS}
     if only is None and rounds >= FULL_ROUNDS and missed:
-        raise Violation(f"no process ended at {missed}")
+        raise Violation(f"no process ended at the failpoints {missed}")
 
 
 def main() -> int:
-    """Parse the command line, run, say what happened; the exit status."""
+    """Parse the command line and run; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
@@ -211,15 +216,15 @@ def main() -> int:
         "--code", type=Path, default=Path(__file__).parents[2], help="where streams, projector, api and Procfile are"
     )
     parser.add_argument("--only", default=None, metavar="FAULT,…", help=f"these in every round, or none: {', '.join(KINDS)}")
-    given = parser.parse_args()
-    seed = random.randrange(10**6) if given.seed is None else given.seed
-    only = None if given.only is None else [name for name in given.only.split(",") if name != "none"]
+    options = parser.parse_args()
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    only = None if options.only is None else [name for name in options.only.split(",") if name != "none"]
     if unknown := set(only or ()) - KINDS.keys():
         parser.error(f"unknown faults: {', '.join(sorted(unknown))}")
     try:
-        asyncio.run(run(given.code.resolve(), given.server, seed, given.begin, given.rounds, only))
+        asyncio.run(run(options.code.resolve(), options.server, seed, options.begin, options.rounds, only))
     except Violation as violation:
-        print(f"\nVIOLATED: {violation}\nplay it again with --seed {seed} --server {given.server}", flush=True)
+        print(f"\nVIOLATED: {violation}\nplay it again with --seed {seed} --server {options.server}", flush=True)
         return 1
     except BaseException:
         traceback.print_exc()

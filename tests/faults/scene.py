@@ -1,4 +1,4 @@
-"""What a fault gets to work with, and the parts of a system that two faults must not work on at once."""
+"""What a fault works with, and the locks of parts that two faults must not share."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ SPINS = 50
 
 
 class Scene(NamedTuple):
-    """What a fault may touch. A fault that needs the same part as another waits for it."""
+    """What a fault may change. A fault waits for a part that another fault uses."""
 
     system: System
     journal: Journal
@@ -29,14 +29,14 @@ class Scene(NamedTuple):
 
     @asynccontextmanager
     async def alone_with(self, parts: Iterable[str]) -> AsyncIterator[None]:
-        """Until no other fault has these parts; always taken in one order."""
-        held = [self.locks[part] for part in sorted(parts)]
-        for lock in held:
+        """Hold parts of the system against other faults; always taken in one order."""
+        locks = [self.locks[part] for part in sorted(parts)]
+        for lock in locks:
             await lock.acquire()
         try:
             yield
         finally:
-            for lock in held:
+            for lock in locks:
                 lock.release()
 
 
@@ -46,7 +46,7 @@ async def write_lock(system: System) -> AsyncIterator[Any]:
     connection = pysqlite3.connect(system.tables, timeout=0, isolation_level=None)
     try:
         while not connection.in_transaction:
-            for _ in range(SPINS):  # faster than those who ask every 2 ms; asyncio sleeps no less than one
+            for _ in range(SPINS):  # more often than projectors, which try every 2 ms; asyncio cannot sleep for less than one
                 with suppress(pysqlite3.OperationalError):
                     connection.execute("BEGIN IMMEDIATE")
                     break

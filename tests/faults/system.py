@@ -1,6 +1,6 @@
-"""The system under test as processes: what the Procfile says, started, killed, paused and started again.
+"""The system under test: the processes of the Procfile, started, killed and paused.
 
-It imports nothing of the packages it tests: it knows their commands, their settings, and what stands in Redis and SQLite.
+It imports nothing of the packages that it tests: it knows their commands, their settings, their keys and their tables.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ LEASE_SECONDS = 0.5
 START_SECONDS = 20.0
 NAMES = ("server", "api", "projector-1", "projector-2")
 PROJECTORS = NAMES[2:]
-KILLED = (-signal.SIGKILL, 137)  # by a signal, and at a named point
+KILLED = (-signal.SIGKILL, 137)  # by a signal, and at a failpoint
 
 T = TypeVar("T")
 
 
 class System:
-    """Every process of one Penstock, its directory, and the ways to look into it."""
+    """Every process of one Penstock, its directory, and reads of its data."""
 
     def __init__(self, code: Path, server: str, folder: Path) -> None:
         self.code, self.folder = code, folder
@@ -46,13 +46,13 @@ class System:
             "LEASE_SECONDS": str(LEASE_SECONDS),
             "APPEND_TIMEOUT_SECONDS": "1",
             "SQLITE_CACHE_MIB": "16",
-            "PROJECTOR_BATCH_RECORDS": "40",  # so that a backlog spans several batches, and a turn several transactions
+            "PROJECTOR_BATCH_RECORDS": "40",  # so that a backlog spans several batches and transactions
             "MIN_FREE_DISK_BYTES": "0",
-            "HOT_SECONDS": "0",  # so that an archiver leaves nothing but the newest
+            "HOT_SECONDS": "0",  # so that an archiver leaves nothing but the newest record
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.held: set[str] = set()  # processes that the supervisor leaves dead for now
-        self.commanding: dict[tuple[str, ...], int] = {}  # the process of each command's latest run: faults go on side by side
+        self.held: set[str] = set()  # processes that the supervisor does not start again for now
+        self.commanding: dict[tuple[str, ...], int] = {}  # the process of each command's latest run: faults run side by side
         self.armed: dict[int, str] = {}
         self.reached: Counter[str] = Counter()
         self.ended_alone: list[str] = []
@@ -61,7 +61,7 @@ class System:
     # -- processes ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start everything and wait until the door opens and the tables stand."""
+        """Start all processes; wait until the API listens and the tables exist."""
         for name in NAMES:
             self.launch(name)
         await until(self._is_up, START_SECONDS, "the system did not start", self)
@@ -74,7 +74,7 @@ class System:
         return False
 
     def launch(self, name: str, fault_at: str = "") -> None:
-        """Start one process; one that is given a point dies there."""
+        """Start a process; with a failpoint it dies there."""
         command = self.commands[name.partition("-")[0]]
         with open(self.folder / f"{name}.log", "ab") as log:
             # Always from the main thread: PDEATHSIG is sent when the thread that forked ends.
@@ -92,7 +92,10 @@ class System:
             self.armed[self.processes[name].pid] = fault_at.partition(":")[0]
 
     async def supervise(self) -> None:
-        """Start again whatever ends; for ever. Remembers what ended without having been killed."""
+        """Start every process that ends again, until cancelled.
+
+        A process that ended without being killed is remembered in `ended_alone`.
+        """
         while True:
             for name, process in list(self.processes.items()):
                 if name not in self.held and process.poll() is not None:
@@ -125,7 +128,7 @@ class System:
         self.held -= set(names)
 
     async def dies_at(self, name: str, fault_at: str, *, seconds: float = 3.0) -> bool:
-        """Start a process anew that dies at a point; whether it did within the time."""
+        """Start a process again that dies at a failpoint; whether it died in time."""
         await self.stop(name)
         self.launch(name, fault_at)
         process = self.processes[name]
@@ -158,7 +161,10 @@ class System:
         return children[0] if children else None
 
     async def command(self, *words: str, fault_at: str = "", kill_after: float | None = None) -> tuple[int, str]:
-        """Run `python -m …` to its end, or kill it after some seconds; its status and what it said."""
+        """Run `python -m …` to its end, or kill it after some seconds.
+
+        Returns its status and its output.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", *words,
             cwd=self.folder,
@@ -174,14 +180,14 @@ class System:
             if not speaking.done():
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-        said, _ = await speaking
+        output, _ = await speaking
         status = process.returncode or 0
         if status == 137:
             self.reached[fault_at.partition(":")[0]] += 1
-        return status, said.decode(errors="replace").strip()
+        return status, output.decode(errors="replace").strip()
 
     async def end(self) -> None:
-        """SIGTERM to all, as honcho sends it; all must end by themselves."""
+        """Send SIGTERM to all, as honcho does; all must end by themselves."""
         self.held |= set(NAMES)
         for process in self.processes.values():
             self.signal(process.pid, signal.SIGTERM)
@@ -191,7 +197,7 @@ class System:
                 raise Violation(f"{name} ended at SIGTERM with status {process.returncode}: {self.tail(name)}")
 
     def destroy(self) -> None:
-        """kill -9 whatever is left."""
+        """kill -9 of every process that is left."""
         self.client.close()
         for pid in self.strays():
             self.signal(pid, signal.SIGKILL)
@@ -201,18 +207,18 @@ class System:
             time.sleep(0.01)
 
     def strays(self) -> list[int]:
-        """The processes that work in our directory: all that we started, and all that those started."""
-        found = []
+        """The processes that work in the directory, and so all that were started."""
+        strays = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (entry / "cwd").readlink().is_relative_to(self.folder):
-                    found.append(int(entry.name))
-        return found
+                    strays.append(int(entry.name))
+        return strays
 
-    # -- looking in --------------------------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------------------------
 
     async def ask(self, question: Callable[[redis.Redis], T]) -> T:
-        """What Redis answers, asked again while it is away."""
+        """The server's answer, asked again while the server is away."""
         deadline = time.monotonic() + 15
         while True:
             try:
@@ -233,7 +239,7 @@ class System:
             connection.close()
 
     def tail(self, name: str, lines: int = 12) -> str:
-        """The end of what a process said."""
+        """The end of a process's output."""
         path = self.folder / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
@@ -244,10 +250,10 @@ def has_ended(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
 
 
 async def until(happened: Callable[[], bool], seconds: float, otherwise: str, system: System) -> None:
-    """Wait for something to be so. Raises Violation when it takes too long."""
+    """Wait for a condition. Raises Violation when it takes too long."""
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
-            said = "\n".join(f"--- {name}\n{system.tail(name)}" for name in NAMES)
-            raise Violation(f"{otherwise} within {seconds} s\n{said}")
+            output = "\n".join(f"--- {name}\n{system.tail(name)}" for name in NAMES)
+            raise Violation(f"{otherwise} within {seconds} s\n{output}")
         await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Faults of the tables: rebuilds that are killed, rolled back or held up, and an old database that is put back."""
+"""Faults of the tables: killed rebuilds, rollbacks, an old database put back."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import time
 
 import pysqlite3
 
-from tests.faults.data import forget_seen
+from tests.faults.data import lose_dedup_keys
 from tests.faults.environment import Violation
 from tests.faults.fold import log_keys
 from tests.faults.journal import TENANTS
@@ -29,7 +29,7 @@ async def rebuild(scene: Scene, *options: str) -> None:
 
 
 async def rebuild_overtaken(scene: Scene) -> None:
-    """A rebuild that is paused where it waits to swap, until projectors have written on."""
+    """A rebuild that is paused before its swap, until projectors have written more."""
     for _ in range(OVERTAKE_TRIES):
         if await _overtake(scene):
             scene.system.reached["overtaken"] += 1
@@ -37,7 +37,7 @@ async def rebuild_overtaken(scene: Scene) -> None:
 
 
 async def _overtake(scene: Scene) -> bool:
-    """One rebuild, to its end; whether it could be stopped between its last look and its swap."""
+    """Run a rebuild to its end; whether it was paused between its last read and its swap."""
     rebuilding = asyncio.create_task(to_the_end(scene.system, "projector", "rebuild"))
     filled, paused = False, 0
     while not (filled or rebuilding.done()):
@@ -56,7 +56,7 @@ async def _overtake(scene: Scene) -> bool:
 
 
 async def _written_on(system: System) -> None:
-    """Until somebody has moved a checkpoint; not for ever, there may be nothing to do."""
+    """Wait until a checkpoint has moved, or for half a second: there may be nothing to apply."""
     before, deadline = _checkpoints(system), time.monotonic() + 0.5
     while _checkpoints(system) == before and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
@@ -74,19 +74,19 @@ async def rebuild_tenant(scene: Scene) -> None:
 
 
 async def rebuild_killed(scene: Scene) -> None:
-    """A rebuild, kill -9 at any moment, and again, to its end."""
+    """A rebuild, killed at any moment, then one to its end."""
     await scene.system.command("projector", "rebuild", kill_after=scene.rng.uniform(0.15, 0.5))
     await rebuild(scene)
 
 
 async def rebuild_dies_at(point: str, last_pass: int, scene: Scene) -> None:
-    """A rebuild that ends at a named point, and again, to its end."""
+    """A rebuild that dies at a failpoint, then one to its end."""
     await scene.system.command("projector", "rebuild", fault_at=f"{point}:{scene.rng.randint(1, last_pass)}")
     await rebuild(scene)
 
 
 async def roll_back(scene: Scene) -> None:
-    """A rebuild and a rollback; at times one that is killed first."""
+    """A rebuild and a rollback; sometimes a rollback that is killed first."""
     await rebuild(scene)
     if scene.rng.random() < 0.5:
         await scene.system.command("projector", "rollback", kill_after=scene.rng.uniform(0.15, 0.4))
@@ -95,25 +95,25 @@ async def roll_back(scene: Scene) -> None:
 
 
 async def vacuum_killed(scene: Scene) -> None:
-    """The file written anew, kill -9 at any moment, and again, to its end."""
+    """A vacuum, killed at any moment, then one to its end."""
     await scene.system.command("projector", "vacuum", kill_after=scene.rng.uniform(0.3, 0.9))
     await to_the_end(scene.system, "projector", "vacuum")
 
 
 async def vacuum_dies_at(point: str, scene: Scene) -> None:
-    """The same by a process that ends at a named point."""
+    """A vacuum that dies at a failpoint, then one to its end."""
     await scene.system.command("projector", "vacuum", fault_at=point)
     await to_the_end(scene.system, "projector", "vacuum")
 
 
 async def drop(scene: Scene) -> None:
-    """What is in quarantine of a tenant is dropped, under load."""
+    """A tenant's quarantine is dropped under load."""
     tenant = await _with_quarantine(scene)
     await to_the_end(scene.system, "projector", "quarantine", "drop", tenant, "--yes")
 
 
 async def drop_dies_at(point: str, scene: Scene) -> None:
-    """A drop that ends between its note and the tables, and again, to its end."""
+    """A drop that dies between its control record and the tables, then one to its end."""
     for _ in range(DROP_TRIES):
         tenant = await _with_quarantine(scene)
         status, _ = await scene.system.command("projector", "quarantine", "drop", tenant, "--yes", fault_at=point)
@@ -123,8 +123,11 @@ async def drop_dies_at(point: str, scene: Scene) -> None:
 
 
 async def _with_quarantine(scene: Scene) -> str:
-    """A tenant with something in quarantine; any, if in some time none has: what is forgotten may come again as a conflict."""
-    await forget_seen(scene)
+    """A tenant with records in quarantine; any tenant, if none has some in time.
+
+    Without deduplication keys, events that are sent again with other content get there as conflicts.
+    """
+    await lose_dedup_keys(scene)
     deadline = time.monotonic() + QUARANTINE_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(pysqlite3.Error):
@@ -139,18 +142,18 @@ async def _with_quarantine(scene: Scene) -> str:
 
 
 async def to_the_end(system: System, *words: str) -> None:
-    """Run a command until it succeeds. Raises Violation when it is refused or never does."""
+    """Run a command until it succeeds. Raises Violation when it is refused or never succeeds."""
     deadline = time.monotonic() + 40
     while True:
-        status, said = await system.command(*words)
+        status, output = await system.command(*words)
         if status == 0:
             return
-        if status not in (1, 137) or any(word in said for word in REFUSED) or time.monotonic() > deadline:
-            raise Violation(f"{' '.join(words)} ended with status {status}: {said}")
+        if status not in (1, 137) or any(word in output for word in REFUSED) or time.monotonic() > deadline:
+            raise Violation(f"{' '.join(words)} ended with status {status}: {output}")
 
 
 async def restore_yesterday(scene: Scene) -> None:
-    """An older copy of the database is put back, while nobody uses it."""
+    """An older copy of the database is put back while no process uses it."""
     system = scene.system
     copy = system.folder / "yesterday.db"
     if not copy.exists():

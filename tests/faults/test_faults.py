@@ -1,4 +1,4 @@
-"""Whatever is killed, paused or lost: each event that was accepted is in the tables, once, and nothing else is."""
+"""After any fault, each accepted event is in the tables once, and nothing else is."""
 
 import os
 import subprocess
@@ -15,19 +15,19 @@ SECONDS = 600 + 30 * int(ROUNDS)
 
 @pytest.mark.parametrize("server", ["valkey", "redis6"])
 def test_every_accepted_event_is_in_the_tables_once_after_any_fault(server: str) -> None:
-    status, said = run_faults("--rounds", ROUNDS, "--server", server)
+    status, output = run_faults("--rounds", ROUNDS, "--server", server)
 
-    assert status == 0, said
+    assert status == 0, output
 
 
 def test_readers_never_see_fewer_rows_while_a_rebuild_is_killed_rolled_back_or_an_old_database_put_back() -> None:
-    status, said = run_faults("--rounds", "3", "--only", "rebuild-killed,roll-back,restore-yesterday")
+    status, output = run_faults("--rounds", "3", "--only", "rebuild-killed,roll-back,restore-yesterday")
 
-    assert status == 0, said
+    assert status == 0, output
 
 
 def run_faults(*options: str) -> tuple[int, str]:
-    """Run the fault test; its status, and its command with all that it said."""
+    """Run the fault test; its status, and its command with its output."""
     command = [sys.executable, "-m", "tests.faults.rounds", "--seed", SEED, *options]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     return run.returncode, f"{' '.join(command)}\n{run.stdout}\n{run.stderr}"

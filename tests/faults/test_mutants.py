@@ -28,9 +28,9 @@ def test_a_planted_mistake_is_caught(mutant: Mutant) -> None:
             text = path.read_text()
             path.write_text(text.replace(old, new))
 
-        status, said = run_faults(Path(folder), mutant.faults)
+        status, output = run_faults(Path(folder), mutant.faults)
 
-    assert status == 1 and re.search(mutant.complaint, said.partition("VIOLATED")[2]), said
+    assert status == 1 and re.search(mutant.complaint, output.partition("VIOLATED")[2]), output
 
 
 @pytest.mark.parametrize("faults", dict.fromkeys(mutant.faults for mutant in MUTANTS))
@@ -38,20 +38,20 @@ def test_the_code_without_a_mistake_passes(faults: str) -> None:
     with tempfile.TemporaryDirectory(prefix="pm-") as folder:
         copy_code(Path(folder))
 
-        status, said = run_faults(Path(folder), faults)
+        status, output = run_faults(Path(folder), faults)
 
-    assert status == 0, said
+    assert status == 0, output
 
 
 def copy_code(folder: Path) -> None:
-    """The packages and the Procfile, to be changed and started elsewhere."""
+    """Copy the packages and the Procfile, to be changed and started elsewhere."""
     for package in ("streams", "projector", "api"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Procfile", folder)
 
 
 def run_faults(code: Path, faults: str) -> tuple[int, str]:
-    """A few rounds with these faults; the status and what was said."""
+    """Run a few rounds with faults; the status and the output."""
     command = [
         sys.executable,
         "-m",
@@ -65,6 +65,6 @@ def run_faults(code: Path, faults: str) -> tuple[int, str]:
         "--only",
         faults,
     ]
-    environment = os.environ | {"TMPDIR": str(code)}  # where a system that broke a rule leaves its files
+    environment = os.environ | {"TMPDIR": str(code)}  # where a system that violated an invariant leaves its files
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
     return run.returncode, run.stdout + run.stderr

@@ -1,5 +1,6 @@
-"""The watcher: reads all the time, as any reader may, and finds what a quiet point cannot show: a moment in which tables
-are mixed, fewer than before, or behind what was acknowledged.
+"""The watcher reads all the time, and finds what the checks between rounds miss.
+
+It looks for a moment in which the tables disagree, have fewer rows than before, or lack what was acknowledged.
 """
 
 import contextlib
@@ -23,15 +24,15 @@ COUNTS = """
 
 
 class Watcher:
-    """A thread that looks at tables and groups until it is closed; `problems` is what it saw."""
+    """A thread that reads tables and groups until it is closed; `problems` is what it saw."""
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._client = redis.Redis(unix_socket_path=str(system.data / "server.sock"), protocol=2, socket_timeout=5)
         self._stop = threading.Event()
         self._looking = threading.Lock()
-        self._positions: dict[str, tuple[int, int]] = {}  # tenant -> checkpoint and rows, when last seen
-        self._excused: dict[str, int] = {}  # tenant -> what was acknowledged before an older database was put back
+        self._positions: dict[str, tuple[int, int]] = {}  # tenant -> checkpoint and rows of the last look
+        self._excused: dict[str, int] = {}  # tenant -> the position acknowledged before an older database was put back
         self._keys: dict[str, bytes] = {}
         self.looks = 0
         self.problems: list[str] = []
@@ -39,14 +40,14 @@ class Watcher:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop reading."""
         self._stop.set()
         self._thread.join()
         self._client.close()
 
     @contextlib.contextmanager
     def looking_away(self) -> Iterator[None]:
-        """While an older database is put back: it may show less, and the group is ahead of it."""
+        """Do not read while an older database is put back, which has fewer rows."""
         with self._looking:
             yield
             self._positions = {}
@@ -57,7 +58,7 @@ class Watcher:
             with self._looking:
                 try:
                     self._look()
-                except Exception as error:  # whatever a reader meets, the test must hear of it
+                except Exception as error:  # every error that a reader meets is a finding
                     self._say(f"a reader met {type(error).__name__}: {error}")
 
     def _look(self) -> None:
@@ -65,15 +66,15 @@ class Watcher:
         with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             acknowledged = self._acknowledged()
         with self._system.snapshot() as connection:
-            found = connection.execute(COUNTS).fetchall()
-        for tenant, position, late, tombstones, rows, quarantined, counted in found:
+            counts = connection.execute(COUNTS).fetchall()
+        for tenant, position, late, tombstones, rows, quarantined, counted in counts:
             self._compare(tenant, position, rows)
             if rows + late + tombstones + quarantined != position or counted != rows:
                 self._say(
-                    f"{tenant}: in one snapshot {rows} rows + {late} late + {tombstones} gone + {quarantined} quarantined at {position}, "
+                    f"{tenant}: in one snapshot {rows} rows + {late} late + {tombstones} dropped + {quarantined} quarantined at {position}, "
                     f"and sessions that count {counted}"
                 )
-        self._check_acknowledged(acknowledged, {tenant: position for tenant, position, *_ in found})
+        self._check_acknowledged(acknowledged, {tenant: position for tenant, position, *_ in counts})
         self.looks += 1
 
     def _compare(self, tenant: str, position: int, rows: int) -> None:
@@ -84,22 +85,25 @@ class Watcher:
 
     def _check_acknowledged(self, acknowledged: dict[str, int], checkpoints: dict[str, int]) -> None:
         for tenant, position in acknowledged.items():
-            begin = max(checkpoints.get(tenant, 0), self._excused.get(tenant, 0))
-            if position > begin:
-                self._say(f"{tenant}: acknowledged, but not in the tables: {begin + 1} to {position}")
+            applied = max(checkpoints.get(tenant, 0), self._excused.get(tenant, 0))
+            if position > applied:
+                self._say(f"{tenant}: acknowledged, but not in the tables: {applied + 1} to {position}")
 
     def _acknowledged(self) -> dict[str, int]:
-        """How far each log was acknowledged. Older than the snapshot that follows."""
+        """Through which position each log is acknowledged, read before the snapshot."""
         if len(self._keys) < len(TENANTS):
             self._keys = log_keys(self._client)
-        found = {}
+        acknowledged = {}
         for tenant, key in self._keys.items():
             for group in self._client.xinfo_groups(key):
-                found[tenant] = self._acknowledged_by(key, group["name"])
-        return found
+                acknowledged[tenant] = self._acknowledged_by(key, group["name"])
+        return acknowledged
 
     def _acknowledged_by(self, key: bytes, name: Any) -> int:
-        """What a group has given out before the first that is pending: a delivery is pending by its first record."""
+        """Through which position a group has acknowledged.
+
+        A delivery is pending under the position of its first record.
+        """
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.xinfo_groups(key)
             pipeline.xpending(key, name)

@@ -1,4 +1,4 @@
-"""The fault of a tenant that is erased under load, by a command that dies on its way: nothing of it may be left, ever after."""
+"""A tenant is deleted under load by a command that dies: nothing of it may be left."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ EVENTS = 300
 LAST_PASS = 2
 
 
-async def erase(scene: Scene) -> None:
-    """A tenant of its own sends, is erased, and once more after the command has died; it goes on sending, in vain."""
-    tenant = f"gone-{scene.rng.randrange(10**9)}"
+async def delete_tenant(scene: Scene) -> None:
+    """A tenant of its own sends, is deleted by a second command, and is then refused."""
+    tenant = f"deleted-{scene.rng.randrange(10**9)}"
     folder = scene.system.folder / tenant
     folder.mkdir()
     journal = Journal(folder)
@@ -39,9 +39,9 @@ async def erase(scene: Scene) -> None:
         client.hang_up()
         journal.close()
     if (status, problem.get("code")) != (410, "tenant-deleted"):
-        raise Violation(f"{tenant} was erased, and is answered {status} {problem}")
-    if left := [*await scene.system.ask(lambda redis: list(keys_with(redis, tenant))), *rows_with(scene.system, tenant)]:
-        raise Violation(f"{tenant} was erased, and is still in {left}")
+        raise Violation(f"{tenant} was deleted, and is answered {status} {problem}")
+    if remains := [*await scene.system.ask(lambda redis: list(keys_with(redis, tenant))), *rows_with(scene.system, tenant)]:
+        raise Violation(f"{tenant} was deleted, and is still in {remains}")
 
 
 def event_of(tenant: str, number: int) -> Members:
@@ -51,7 +51,7 @@ def event_of(tenant: str, number: int) -> Members:
 
 
 def keys_with(client: redis.Redis, tenant: str) -> Iterator[bytes]:
-    """Keys that are named for a tenant, or list it."""
+    """Keys that name a tenant, or list it."""
     name = tenant.encode()
     for key in client.scan_iter(count=10_000):
         kind = client.type(key)
