@@ -1,4 +1,4 @@
-"""What tests share: both servers, a log on them, tables in a file."""
+"""The fixtures of all tests: servers, a log, tables, a worker."""
 
 import gc
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ from tests.support.servers import BINARIES, Server
 
 SERVER_FIXTURES = {"shared_server", "own_server", "stack"}
 SLOW = {"faults", "sdks", "system", "test_embedded_server", "test_hostile_access", "test_hostile_bodies", "test_hostile_tenants"}
-LONGEST = ("test_faults.py", "test_mutants.py")  # begin first, so that no process is left alone with them in the end
+LONGEST = ("test_faults.py", "test_mutants.py")  # run first, so that no worker runs them alone at the end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,8 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What tests before left in this process is not looked through during this one: with hundreds of megabytes of it, that took
-    the third of a second, of a door's time."""
+    """Keep the garbage collector off the objects that earlier tests left.
+
+    With hundreds of megabytes of them, a collection takes a third of a second from the test that measures a time.
+    """
     gc.collect()
     gc.freeze()
 
@@ -47,7 +49,10 @@ def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def server(shared_server: Server) -> Server:
-    """An empty server, of each version; tests that stop or configure it start one of their own with `own_server`."""
+    """An empty server of each version.
+
+    Tests that stop or configure a server take `own_server`.
+    """
     shared_server.client.flushall()
     return shared_server
 
@@ -78,6 +83,6 @@ def worker(log: Log, store: SqliteStore) -> Worker:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """Everything that there is, as processes, for an SDK to send to."""
+    """A whole Penstock as processes, for an SDK to send to."""
     with standing(tmp_path) as stack:
         yield stack

@@ -1,4 +1,4 @@
-"""Time as tests measure it: what a busy machine takes away from this process is not counted."""
+"""A stopwatch that does not count the time that a busy machine takes away."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ class Stopwatch:
 
     @property
     def wall_seconds(self) -> float:
-        """The seconds since the start, whatever ran."""
+        """The seconds since the start, by the clock."""
         return time.monotonic() - self._started
 
     def run(self) -> None:

@@ -15,7 +15,7 @@ from tests.support.servers import Server
 
 
 def command(server: Server, store: SqliteStore, *arguments: str, **environment: str) -> Any:
-    """A command of the projector, as a person would start it."""
+    """Run a command of the projector."""
     return subprocess.run(
         [sys.executable, "-m", "projector", *arguments],
         env=os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "COLUMNS": "200"} | environment,
@@ -31,29 +31,29 @@ def key_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command of ours in a folder, with nothing of this process's settings."""
+    """Run a command of Penstock in a folder, without the settings of this process."""
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, env=clean() | environment, capture_output=True, text=True, timeout=120
     )
 
 
 def clean() -> dict[str, str]:
-    """This process's environment without settings."""
+    """The environment of this process without its settings."""
     names = set(Settings.__struct_encode_fields__)
     home = str(Path(__file__).parents[2])
     return {name: value for name, value in os.environ.items() if name not in names} | {"PYTHONPATH": home}
 
 
 def peak_mib(arguments: list[str], folder: Path, environment: dict[str, str]) -> float:
-    """How much memory a command takes at most; it must end well."""
+    """The most memory that a command takes, in MiB; it must end well."""
     process = subprocess.Popen(
         [sys.executable, "-m", "streams", *arguments],
         cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     peak = 0  # not that of getrusage, which is at least this process's own
     while process.poll() is None:
-        said = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-        peak = int(said[1]) if said else peak
+        line = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        peak = int(line[1]) if line else peak
         time.sleep(0.01)
     assert process.returncode == 0
     return peak / 1024

@@ -1,4 +1,4 @@
-"""The API for tests: in this process over ASGI, or the real `python -m api` with its projector, which leave nothing behind."""
+"""The API for tests: in this process over ASGI, or as processes."""
 
 import json
 import os
@@ -25,7 +25,7 @@ TENANT = "acme"
 
 
 class Door:
-    """The application in this process; `project` is what a projector would do meanwhile."""
+    """The application in this process; `project` does what a projector does."""
 
     def __init__(self, client: httpx.AsyncClient, log: Log, store: SqliteStore, worker: Worker) -> None:
         self.client, self.log, self.store, self._worker = client, log, store, worker
@@ -40,22 +40,24 @@ class Door:
         return await self.client.get(path, params=parameters or None, headers={"X-Tenant-ID": tenant})
 
     async def project(self) -> int:
-        """Apply what is in the log; how many records."""
+        """Apply what is in the log; the number of records."""
         return await self._worker.run_to_end()
 
     async def lag(self) -> int:
-        """Records that are in no table yet, over all tenants."""
+        """The lag of all tenants, in records."""
         checkpoints = self.store.checkpoints()
         summaries = await self.log.summaries()
-        return sum(one.last - (checkpoints[one.tenant].position if one.tenant in checkpoints else 0) for one in summaries)
+        return sum(
+            summary.last - (checkpoints[summary.tenant].position if summary.tenant in checkpoints else 0) for summary in summaries
+        )
 
 
 @asynccontextmanager
 async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator[Door]:
-    """The application on a server, with tables in a folder; settings by their upper-case names."""
+    """The application on a server, with tables in a folder and settings by their names."""
     many = {"NEW_TENANTS_PER_SECOND": "100000"}  # each test, and each example of a property, has tenants of its own
-    given = many | {"REDIS_URL": server.url, "DATA_DIR": str(folder)} | {name: str(value) for name, value in settings.items()}
-    app = create_app(load_settings(given))
+    own = {"REDIS_URL": server.url, "DATA_DIR": str(folder)}
+    app = create_app(load_settings(many | own | {name: str(value) for name, value in settings.items()}))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         with SqliteStore(app.state.store.path, cache_mib=8) as store:
@@ -64,7 +66,7 @@ async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator
 
 
 class Api:
-    """A running `python -m api`: where it listens and what it has said."""
+    """A running `python -m api`: its port and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path) -> None:
         self.process, self.port, self._output = process, port, output
@@ -72,28 +74,28 @@ class Api:
 
     @property
     def said(self) -> str:
-        """Everything on its stdout and stderr."""
+        """Its output on stdout and stderr."""
         return self._output.read_text()
 
     @property
     def logged(self) -> list[dict[str, Any]]:
-        """What it has logged: every line but those that say what to try."""
+        """Its log lines, parsed; not the lines that offer a command to try."""
         return logged_in(self.said)
 
     def connect(self, seconds: float = 10.0) -> socket.socket:
-        """A bare connection to it."""
+        """A TCP connection to it."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
 
 
 @contextmanager
 def running(server: Server, folder: Path, *, projector: bool = False, **settings: Any) -> Iterator[Api]:
-    """The real processes, from the moment the API answers; ended, and waited for, at the end."""
+    """The API and perhaps a projector as processes, from the API's first answer on."""
     port = free_port()
-    given = {"REDIS_URL": server.url, "DATA_DIR": str(folder), "PORT": port} | settings
+    environ = {"REDIS_URL": server.url, "DATA_DIR": str(folder), "PORT": port} | settings
     with ExitStack() as stack:
-        api = stack.enter_context(process_of(("-m", "api"), folder, "api.out", **given))
+        api = stack.enter_context(process_of(("-m", "api"), folder, "api.out", **environ))
         if projector:
-            stack.enter_context(process_of(("-m", "projector", "run"), folder, "projector.out", **given))
+            stack.enter_context(process_of(("-m", "projector", "run"), folder, "projector.out", **environ))
         wait_until(lambda: api.poll() is not None or _answers(port), "the API answers")
         assert api.poll() is None, (folder / "api.out").read_text()
         yield Api(api, port, folder / "api.out")
@@ -101,7 +103,10 @@ def running(server: Server, folder: Path, *, projector: bool = False, **settings
 
 @contextmanager
 def process_of(arguments: tuple[str, ...], folder: Path, output: str, **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """This Python with arguments, in a folder (so that no `.env` of a developer is read), with these settings and no others."""
+    """A process of this Python, with these settings and no others.
+
+    It runs in a folder, so that no `.env` of a developer is read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / output, "wb") as file:
         process = subprocess.Popen(
@@ -121,25 +126,28 @@ def process_of(arguments: tuple[str, ...], folder: Path, output: str, **settings
 
 
 def logged_in(said: str) -> list[dict[str, Any]]:
-    """Lines of JSON, parsed; what a command says to people is none."""
+    """The log lines of an output, parsed."""
     return [json.loads(line) for line in said.splitlines() if not line.startswith("Try it: ")]
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    """What a process needs to find Python and our packages, and the settings."""
+    """The environment of a process: the paths of Python and of the packages, and settings."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | {k: str(v) for k, v in settings.items()}
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """The first true value of a condition; fails, saying what was waited for, when there is none in time."""
+    """Wait for the first true value of a condition; fails when there is none in time.
+
+    `what` says in the failure what the test waited for.
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"

@@ -10,7 +10,7 @@ from tests.support.servers import Server
 
 
 async def filled(log: Log, worker: Worker, count: int = 50) -> None:
-    """Two tenants with events, a late duplicate and a late conflict each, all applied."""
+    """Two tenants with events, a late duplicate and a late conflict each; all applied."""
     for tenant in ("acme", "beta"):
         await log.append(tenant, [*events(count), event(event_id="a", n=1)])
         await log.connection.call("DEL", *await log.connection.call("KEYS", f"*:dedup:{tenant}:*"))
@@ -19,7 +19,7 @@ async def filled(log: Log, worker: Worker, count: int = 50) -> None:
 
 
 async def spoiled(server: Server, log: Log, tenant: str = "acme", bad: int = 3) -> None:
-    """A log of 5 events, some records that are no events, and a late event of a known identity with other content."""
+    """A log of 5 events, some records that are no events, and a late conflict."""
     await log.append(tenant, [*events(4), event(event_id="a", n=1)])
     for i in range(bad):
         body = {"event": f"no event {i}", "received_at_us": 7, "version": 1}
@@ -35,7 +35,7 @@ def position_of(receipt: Receipt) -> int:
 
 
 async def append_at_last(log: Log, tenant: str, batch: Sequence[Event]) -> None:
-    """Append as a client does: again, as long as no answer says whether the events were written."""
+    """Append as a client does: again until there is an answer."""
     while True:
         with contextlib.suppress(LogUnavailable):
             await log.append(tenant, batch)

@@ -5,8 +5,8 @@ import os
 import pytest
 
 
-def needs(there: bool, what: str) -> None:
-    """A laptop may lack what a test needs; the machine that decides what lands may not."""
-    if not there:
+def needs(is_there: bool, what: str) -> None:
+    """Skip a test whose machine lacks what it needs; in CI it fails."""
+    if not is_there:
         assert "CI" not in os.environ, f"this needs {what}"
         pytest.skip(f"this needs {what}")

@@ -1,4 +1,4 @@
-"""A proxy before a server, for tests: it delays replies, swallows chosen ones, holds them all back, cuts connections."""
+"""A proxy before a server: it delays or drops replies, and cuts connections."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on a TCP port and passes bytes to a server's unix socket; replies pass one by one.
+    """Listens on a TCP port and passes bytes to a server's socket, reply by reply.
 
-    `delay_seconds` holds each reply back for so long; with `black_hole` requests pass and no reply does.
+    `delay_seconds` delays each reply; with `black_hole` requests pass and no reply does.
     """
 
     def __init__(self, socket: str) -> None:
@@ -35,7 +35,7 @@ class Proxy:
         await self.cut()
 
     def swallow_reply(self, nth: int = 1) -> None:
-        """Let the nth reply from now on vanish; 1 is the next one."""
+        """Drop the nth reply from now on; 1 is the next one."""
         self._swallow.add(self._replies + nth)
 
     async def cut(self) -> None:
@@ -80,10 +80,10 @@ class Proxy:
 
 
 async def until(holds: Callable[[], object], *, seconds: float = 60.0) -> None:
-    """Wait until something holds, asked for every few milliseconds."""
+    """Wait for a condition, tried every few milliseconds."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         await asyncio.sleep(0.005)
 
 

@@ -15,8 +15,11 @@ def record(position: int, **members: Any) -> Record:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Record]:
-    """A log with sessions that interleave, times out of order, identities that come twice with the same or other content, records
-    that no endpoint accepts, and control records that drop what is in quarantine, was dropped before, is a row, or comes later."""
+    """Any log: interleaved sessions, times out of order, duplicates, conflicts.
+
+    Also records that no endpoint accepts, and control records that drop what is in quarantine, was dropped before, is a row, or
+    comes later.
+    """
     bodies = st.one_of(
         st.builds(
             lambda **members: event(**members).body,

@@ -1,4 +1,4 @@
-"""The Lua scripts on fakeredis: keys and arguments in, the reply and what was written out; no server runs."""
+"""The Lua scripts on fakeredis: keys and arguments in, the reply out."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ SHA1HEX = "redis.sha1hex = function(text) return 'sha1 of ' .. text end\n"  # fa
 
 
 class Entry(NamedTuple):
-    """An event as a script takes it; `name` is hashed to the end of its deduplication key."""
+    """An event as a script takes it; its deduplication key ends with the hash of `name`."""
 
     name: str
     digest: str = "aa"
@@ -37,20 +37,20 @@ class Scripts:
         """The reply of a script; an error reply is raised."""
         return self.client.eval(SHA1HEX + script(name).text, len(keys), *keys, *arguments)
 
-    # -- what stands there before ---------------------------------------------------------------------------------------
+    # -- given -----------------------------------------------------------------------------------------------------------
 
     def register(self, group: str, tenant: str = TENANT) -> None:
-        """A group that every new log of the tenant's partition gets."""
+        """Register a group that every new log of the tenant's partition gets."""
         self.client.sadd(keys_of(tenant).groups, group)
 
     def filled(self, count: int, tenant: str = TENANT) -> None:
-        """A log of so many records, whose bodies are b1, b2, …"""
+        """Write a log of `count` records, whose bodies are b1, b2, …"""
         for number in range(1, count + 1):
             fields = {"event": f"b{number}", "received_at_us": "7", "version": "1"}
             self.client.xadd(keys_of(tenant).log, fields, id=f"{number}-0")
 
     def deliver(self, group: str, count: int, *, acknowledged: int = 0, tenant: str = TENANT) -> None:
-        """Let a group read so many records, and acknowledge the first of them."""
+        """Let a group read `count` records, and acknowledge the first of them."""
         log = keys_of(tenant).log
         if not any(known["name"] == group.encode() for known in self.client.xinfo_groups(log)):
             self.client.xgroup_create(log, group, "0")
@@ -86,7 +86,7 @@ class Scripts:
         names = [keys.log, ready_key(keys.partition, group), leases_key(keys.partition, group)]
         return int(self.run("release", names, group, lease_owner, TENANT, checkpoint, delay_ms, since_ms))
 
-    # -- what stands there after ----------------------------------------------------------------------------------------
+    # -- then ------------------------------------------------------------------------------------------------------------
 
     def entries(self, tenant: str = TENANT) -> list[tuple[str, str, str]]:
         """The log: id, body and version of every entry."""
@@ -96,7 +96,7 @@ class Scripts:
         ]
 
     def dedup(self, name: str, tenant: str = TENANT) -> str | None:
-        """What the deduplication key of a name remembers."""
+        """The value of a name's deduplication key."""
         value = self.client.get(keys_of(tenant).dedup + Entry(name).event_hash)
         return None if value is None else value.decode()
 
@@ -109,15 +109,15 @@ class Scripts:
         return {tenant.decode(): score for tenant, score in due}
 
     def leases(self, group: str = "g") -> dict[str, str]:
-        held = self.client.hgetall(leases_key(keys_of(TENANT).partition, group))
-        return {tenant.decode(): lease_owner.decode() for tenant, lease_owner in held.items()}
+        leases = self.client.hgetall(leases_key(keys_of(TENANT).partition, group))
+        return {tenant.decode(): lease_owner.decode() for tenant, lease_owner in leases.items()}
 
 
 def addresses(keys: TenantKeys, tenant: str = TENANT) -> list[Any]:
-    """What scripts that write are told of a tenant: its name and digest, and how projectors hear of it."""
+    """The arguments that scripts share: the tenant, its digest, and where it is made due."""
     return [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
 
 
 def lease_addresses(keys: TenantKeys, tenant: str = TENANT) -> list[Any]:
-    """What the deletion of a tenant is told."""
+    """The arguments of a tenant's deletion."""
     return [tenant, keys.digest, ready_prefix(keys.partition), leases_prefix(keys.partition)]

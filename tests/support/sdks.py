@@ -1,4 +1,4 @@
-"""A whole Penstock for other people's SDKs: real processes, a key, a server that may die meanwhile, and what the tables hold then.
+"""A whole Penstock as processes, to which SDKs of other projects send.
 
 An SDK runs in a process of its own, from a script that reads HOST, KEY and COUNT from its environment, waits PAUSE seconds between
 its messages, and ends when the SDK says that everything is sent.
@@ -43,40 +43,43 @@ class Stack:
         return self._start(["node", "--input-type=module", "--eval", script], folder, count, more)
 
     def _start(self, command: list[str], folder: Path, count: int, more: dict[str, Any]) -> "Sdk":
-        given = {"HOST": self.api.url, "KEY": self.key, "COUNT": count, "PAUSE": 0, "HOME": self.folder} | more
-        return Sdk(command, folder, environment(**given))
+        variables = {"HOST": self.api.url, "KEY": self.key, "COUNT": count, "PAUSE": 0, "HOME": self.folder} | more
+        return Sdk(command, folder, environment(**variables))
 
     def interrupt(self) -> None:
-        """Kill the server once first events are in the tables, and start it again once somebody was refused for it."""
+        """Kill the server once the first events are in the tables.
+
+        It is started again once a request was refused.
+        """
         wait_until(self.events, "the first events are in the tables")
         refused = self._refused()
         self.server.kill()
-        wait_until(lambda: self._refused() > refused, "somebody was refused")
+        wait_until(lambda: self._refused() > refused, "a request was refused")
         self.server.start()
 
     def _refused(self) -> int:
         return sum(line.get("status") == 503 for line in self.api.logged)
 
     def ids(self) -> Counter[str]:
-        """How often each event_id is in the table of events, once nothing waits to get there."""
+        """How often each event_id is in the events table, once the tables are level."""
         return Counter(row["event_id"] for row in self.rows())
 
     def rows(self, table: str = "events") -> list[dict[str, Any]]:
-        """The rows of a table in the order of the log, once nothing waits to get there."""
+        """The rows of a table in the order of the log, once the tables are level."""
         wait_until(self.is_level, "the tables are level with the log")
         return self._read(f"SELECT * FROM {table} WHERE tenant_id = '{TENANT}' ORDER BY position")
 
     def events(self) -> list[dict[str, Any]]:
-        """The events that are in the tables now, with their properties as values."""
-        found = self._read(f"SELECT * FROM events WHERE tenant_id = '{TENANT}' ORDER BY position")
-        return [row | {"properties": json.loads(row["properties"])} for row in found]
+        """The rows of the events table now, with their properties as values."""
+        rows = self._read(f"SELECT * FROM events WHERE tenant_id = '{TENANT}' ORDER BY position")
+        return [row | {"properties": json.loads(row["properties"])} for row in rows]
 
     def records(self) -> int:
         """How many records the log has."""
         return int(self.server.client.xlen(keys_of(TENANT).log))
 
     def is_level(self) -> bool:
-        """Whether everything in the log is in the tables."""
+        """Whether every record of the log is applied."""
         [row] = self._read(f"SELECT coalesce(max(position), 0) AS position FROM checkpoints WHERE tenant_id = '{TENANT}'")
         return bool(row["position"] == self.records())
 
@@ -95,31 +98,31 @@ class Sdk:
         )
 
     def end(self) -> str:
-        """What it said, once it has ended well; it is killed when it does not end."""
+        """Its output, once it has ended well; it is killed when it does not end."""
         try:
-            said, _ = self._process.communicate(timeout=SDK_SECONDS)
+            output, _ = self._process.communicate(timeout=SDK_SECONDS)
         finally:
             self._process.kill()
             self._process.wait()
-        assert self._process.returncode == 0, said
-        return said
+        assert self._process.returncode == 0, output
+        return output
 
 
 @contextmanager
 def standing(folder: Path, **settings: Any) -> Iterator[Stack]:
-    """A stack in a folder; nothing of it is left at the end."""
+    """A stack in a folder, whose processes end with the context."""
     with ExitStack() as stack:
         server = Server("valkey", folder / "server").start()
         stack.callback(server.stop)
-        given = {"AUTH": "keys", "LOG_FORMAT": "json", "APPEND_TIMEOUT_SECONDS": 0.5} | settings
-        key = _key(server, folder)  # before the API, which else would learn of it within two seconds only
-        api = stack.enter_context(running(server, folder, projector=True, **given))
+        environ = {"AUTH": "keys", "LOG_FORMAT": "json", "APPEND_TIMEOUT_SECONDS": 0.5} | settings
+        key = _key(server, folder)  # before the API starts, which learns of a later key only within two seconds
+        api = stack.enter_context(running(server, folder, projector=True, **environ))
         yield Stack(api, server, folder, key)
 
 
 def _key(server: Server, folder: Path) -> str:
-    """A key that may append as acme, made as users make it."""
-    made = subprocess.run(
+    """A key that may append as acme, made by the command."""
+    creation = subprocess.run(
         [sys.executable, "-m", "api", "key", "create", TENANT],
         cwd=folder,
         env=environment(REDIS_URL=server.url, DATA_DIR=folder),
@@ -127,11 +130,11 @@ def _key(server: Server, folder: Path) -> str:
         text=True,
         check=True,
     )
-    return made.stdout.split()[0]
+    return creation.stdout.split()[0]
 
 
 def need(tool: str) -> str:
-    """The path of a program. Without it a test is skipped, but not in CI, which has to have it."""
+    """The path of a program; without it the test is skipped, and fails in CI."""
     path = shutil.which(tool)
     if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{tool} is not installed")
@@ -139,7 +142,10 @@ def need(tool: str) -> str:
 
 
 def node_packages(*packages: str) -> Path:
-    """A folder in which Node finds packages of npm, such as `left-pad@^1`; installed once and kept outside of the tree."""
+    """A folder in which Node finds packages of npm, such as `left-pad@^1`.
+
+    They are installed once, and kept outside of the tree.
+    """
     need("node")
     name = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:16]
     folder = NODE_CACHE / name
@@ -164,12 +170,15 @@ def _install(packages: Sequence[str], folder: Path) -> None:
         "--prefix",
         str(folder),
     ]
-    done = subprocess.run([need("npm"), "install", *options, *packages], cwd=folder, capture_output=True, text=True)
-    if done.returncode:
+    installation = subprocess.run([need("npm"), "install", *options, *packages], cwd=folder, capture_output=True, text=True)
+    if installation.returncode:
         shutil.rmtree(folder)
-    assert done.returncode == 0, done.stderr
+    assert installation.returncode == 0, installation.stderr
 
 
 def expected(*prefixes: str, count: int | None = None) -> Counter[str]:
-    """Each id of a run once, as `Stack.ids` counts them: prefixes with the numbers below `count`, or as they are."""
+    """Each id of a run once, as `Stack.ids` counts them.
+
+    The prefixes with the numbers below `count`, or the prefixes alone.
+    """
     return Counter(prefixes if count is None else [f"{prefix}{number}" for prefix in prefixes for number in range(count)])

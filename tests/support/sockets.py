@@ -1,4 +1,4 @@
-"""HTTP by hand, for tests that send what no client would, and read what came of it."""
+"""HTTP by hand, for tests that send what no client sends."""
 
 import json
 import re
@@ -28,22 +28,22 @@ def one_answer(connection: socket.socket) -> bytes:
     received = b""
     while b"\r\n\r\n" not in received or len(received) < _end_of_answer(received):
         chunk = connection.recv(65_536)
-        assert chunk, f"closed behind {received!r}"
+        assert chunk, f"closed after {received!r}"
         received += chunk
     return received
 
 
 def answers_in(received: bytes) -> list[tuple[int, dict[str, Any]]]:
     """Status and JSON of each response in the bytes."""
-    found = []
+    answers = []
     while received:
-        head, _, rest = received.partition(b"\r\n\r\n")
+        head, _, following = received.partition(b"\r\n\r\n")
         status = int(head.split(b" ")[1])
         end = _end_of_answer(received)
         if status != 100:
-            found.append((status, json.loads(rest[: end - len(head) - 4])))
+            answers.append((status, json.loads(following[: end - len(head) - 4])))
         received = received[end:]
-    return found
+    return answers
 
 
 def _end_of_answer(received: bytes) -> int:
@@ -54,9 +54,9 @@ def _end_of_answer(received: bytes) -> int:
 
 
 def assert_refused(received: bytes, status: int, code: str) -> dict[str, Any]:
-    """One problem and no more; its members."""
-    [(found, problem)] = answers_in(received)
-    assert (found, problem["status"], problem["code"]) == (status, status, code)
+    """The bytes are one problem and no more; its members."""
+    [(answered, problem)] = answers_in(received)
+    assert (answered, problem["status"], problem["code"]) == (status, status, code)
     assert problem["type"].endswith(code)
     assert problem["detail"]
     assert b"application/problem+json" in received

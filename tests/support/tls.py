@@ -1,4 +1,4 @@
-"""TLS in front of a port, as proxies have it, for SDKs that speak nothing else or send again over nothing else."""
+"""TLS in front of a port, for SDKs that speak or retry over nothing else."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ CERTIFICATE, KEY = "tls.crt", "tls.key"
 
 @contextmanager
 def encrypted(port: int, folder: Path) -> Iterator[tuple[str, Path]]:
-    """A host and port where TLS is spoken in front of a port, and the certificate to be trusted."""
+    """A host and port with TLS in front of a port, and the certificate to trust."""
     _certify(folder)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -54,7 +54,7 @@ async def _pass(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 
 async def _end(server: asyncio.Server) -> None:
-    """Close a server and whatever passes through it."""
+    """Close a server and its connections."""
     server.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:

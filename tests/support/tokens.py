@@ -34,8 +34,8 @@ def pem(private: Any) -> bytes:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    made = {"tenant": "acme", "role": "admin", "exp": int(time.time()) + 60} | changes
-    return {name: value for name, value in made.items() if value is not None}
+    members = {"tenant": "acme", "role": "admin", "exp": int(time.time()) + 60} | changes
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def signed(payload: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any) -> str:
@@ -63,44 +63,44 @@ class Published:
         self.status, self.asked, self.url = 200, 0, ""
         self.answered = 0
         self.content: bytes | None = None
-        self.held = Lock()  # while somebody has it, nothing is answered
+        self.held = Lock()  # while a test holds it, nothing is answered
 
     def publish(self, *names: tuple[str, str]) -> None:
         """Keys by algorithm and id."""
-        made: dict[str, Any] = {
+        algorithms: dict[str, Any] = {
             "RS256": jwt.algorithms.RSAAlgorithm,
             "ES256": jwt.algorithms.ECAlgorithm,
             "EdDSA": jwt.algorithms.OKPAlgorithm,
         }
         self.keys = [
-            {**made[algorithm].to_jwk(PRIVATE[algorithm].public_key(), as_dict=True), "kid": key_id}
+            {**algorithms[algorithm].to_jwk(PRIVATE[algorithm].public_key(), as_dict=True), "kid": key_id}
             for algorithm, key_id in names
         ]
 
 
 @contextmanager
 def published() -> Iterator[Published]:
-    found = Published()
+    url = Published()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.asked += 1
-            with found.held:
+            url.asked += 1
+            with url.held:
                 pass
-            self.send_response(found.status)
+            self.send_response(url.status)
             self.end_headers()
-            self.wfile.write(json.dumps({"keys": found.keys}).encode() if found.content is None else found.content)
-            found.answered += 1
+            self.wfile.write(json.dumps({"keys": url.keys}).encode() if url.content is None else url.content)
+            url.answered += 1
 
         def log_message(self, *_: Any) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        found.url = f"http://127.0.0.1:{served.server_address[1]}/keys"
+        url.url = f"http://127.0.0.1:{served.server_address[1]}/keys"
         thread = Thread(target=served.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield found
+            yield url
         finally:
             served.shutdown()
             thread.join()

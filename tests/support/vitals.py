@@ -1,4 +1,4 @@
-"""How a process is: its memory, its open files, and whether it serves others while somebody abuses it."""
+"""The memory and files of an abused process, and how it serves others meanwhile."""
 
 import json
 import os
@@ -29,8 +29,10 @@ READERS = 40  # threads that may read tables at once, each with its connection
 
 @contextmanager
 def healthy(folder: Path, **settings: Any) -> Iterator[Api]:
-    """A process with its projector that must be as well at the end as at the beginning, with lag 0 and nothing quarantined.
-    Its server is in the folder `server`, its data in `api`."""
+    """An API with its projector that must end as healthy as it began.
+
+    At the end the lag is 0 and the quarantine empty. The server is in the folder `server`, the data in `api`.
+    """
     server = Server("valkey", folder / "server").start()
     try:
         with running(server, folder / "api", projector=True, **settings) as api:
@@ -38,31 +40,31 @@ def healthy(folder: Path, **settings: Any) -> Iterator[Api]:
             with unharmed(api):
                 yield api
             assert "Traceback" not in (folder / "api" / "projector.out").read_text()
-            wait_until(lambda: all(not one["lag_records"] for one in status_of(folder / "api", server)), "lag is 0", 30)
-            assert [one for one in status_of(folder / "api", server) if one["quarantined"] or one["stuck"]] == []
+            wait_until(lambda: all(not tenant["lag_records"] for tenant in status_of(folder / "api", server)), "lag is 0")
+            assert [tenant for tenant in status_of(folder / "api", server) if tenant["quarantined"] or tenant["stuck"]] == []
     finally:
         server.stop()
 
 
 def status_of(folder: Path, server: Server) -> list[dict[str, Any]]:
     """What `python -m projector status` says of each tenant."""
-    done = subprocess.run(
+    command = subprocess.run(
         [sys.executable, "-m", "projector", "status", "--json"],
-        cwd=ROOT, env=environment(REDIS_URL=server.url, DATA_DIR=folder), capture_output=True, timeout=30, check=True,
+        cwd=ROOT, env=environment(REDIS_URL=server.url, DATA_DIR=folder), capture_output=True, timeout=120, check=True,
     )  # fmt: skip
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    tenants: list[dict[str, Any]] = json.loads(command.stdout)
+    return tenants
 
 
 def _warm(api: Api) -> None:
-    """Open what a process opens when it is used for the first time."""
+    """Make a process open what it opens at its first requests."""
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(lambda _: httpx.get(f"{api.url}/readyz"), range(READERS * 5)))
 
 
 @contextmanager
 def unharmed(api: Api) -> Iterator[None]:
-    """The process ends this with the memory and files with which it began it, alive and without a traceback."""
+    """The process ends this alive, without a traceback, with the memory and files as before."""
     memory, files = memory_mib(api), open_files(api)
     yield
     assert api.process.poll() is None, api.said
@@ -73,7 +75,7 @@ def unharmed(api: Api) -> Iterator[None]:
 
 @contextmanager
 def others_served(api: Api, **headers: str) -> Iterator[None]:
-    """Meanwhile each event that another client posts, from another address, is accepted within a second."""
+    """Meanwhile each event of another client, from another address, is accepted in a second."""
     stop, slowest, answers = Event(), [0.0], []
     numbers = count()
 
@@ -93,7 +95,7 @@ def others_served(api: Api, **headers: str) -> Iterator[None]:
     thread.start()
     try:
         yield
-        wait_until(lambda: answers or not thread.is_alive(), "another is served")
+        wait_until(lambda: answers or not thread.is_alive(), "another client is served")
     finally:
         stop.set()
         thread.join()
@@ -103,8 +105,8 @@ def others_served(api: Api, **headers: str) -> Iterator[None]:
 
 @contextmanager
 def at_most(api: Api, growth_mib: float) -> Iterator[None]:
-    """The process never takes more than so much memory above what it has now."""
-    Path(f"/proc/{api.process.pid}/clear_refs").write_text("5")  # the peak begins anew
+    """The process never takes more memory than now and this growth."""
+    Path(f"/proc/{api.process.pid}/clear_refs").write_text("5")  # resets the peak
     memory = memory_mib(api)
     yield
     assert memory_mib(api, "VmHWM") - memory < growth_mib
@@ -118,5 +120,5 @@ def memory_mib(api: Api, name: str = "VmRSS") -> float:
 
 
 def open_files(api: Api) -> int:
-    """How many files, sockets included, the process has open."""
+    """The number of files, sockets included, that the process has open."""
     return len(os.listdir(f"/proc/{api.process.pid}/fd"))

@@ -24,15 +24,15 @@ def worker_of(log: Log, store: SqliteStore, lease_owner: str = "test:2", **optio
 
 
 async def take(consumer: Consumer, records: int = 100_000) -> list[str]:
-    """The tenants that a consumer takes of all that are due."""
-    taken = await consumer.lease(range(PARTITIONS), records=records)
-    return [one.tenant for some in taken.values() for one in some]
+    """The tenants that a consumer leases of all that are due."""
+    leases = await consumer.lease(range(PARTITIONS), records=records)
+    return [lease.tenant for of_partition in leases.values() for lease in of_partition]
 
 
 async def read(consumer: Consumer, after: int, count: int, tenant: str = "acme") -> Delivery:
-    """What a consumer is given that has taken the tenant."""
-    taken = Lease(tenant, since_ms=0, last=after + count, delivered=after, pending=0, newest_bytes=0)
-    return (await consumer.read([ReadRequest(taken, after, count, first=True)]))[tenant]
+    """What is delivered to a consumer that leases the tenant."""
+    lease = Lease(tenant, since_ms=0, last=after + count, delivered=after, pending=0, newest_bytes=0)
+    return (await consumer.read([ReadRequest(lease, after, count, first=True)]))[tenant]
 
 
 def pending_of(server: Server, store: SqliteStore, tenant: str = "acme") -> int:
@@ -40,7 +40,7 @@ def pending_of(server: Server, store: SqliteStore, tenant: str = "acme") -> int:
 
 
 async def until_applied(worker: Worker, store: SqliteStore, position: int, tenant: str = "acme") -> None:
-    """Let a worker go on until it is there; for what another holds until its lease ends."""
+    """Run a worker until a checkpoint is reached, past the leases of other workers."""
     async with asyncio.timeout(60):
         while checkpoint_of(store, tenant) < position:
             await worker.run_to_end()
@@ -49,7 +49,7 @@ async def until_applied(worker: Worker, store: SqliteStore, position: int, tenan
 
 @contextlib.asynccontextmanager
 async def running(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker that runs as in its process, knows the logs from the start, and was running until the end."""
+    """A worker that runs as in its process, after a first sweep, and must not die."""
     await worker.sweep()
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
@@ -68,5 +68,5 @@ async def equal_to_the_log(log: Log, store: SqliteStore) -> None:
 
 def same_partition(tenant: str, count: int) -> list[str]:
     """Other tenants of a tenant's partition."""
-    wanted = keys_of(tenant).partition
-    return [name for name in (f"tenant-{i}" for i in range(10_000)) if keys_of(name).partition == wanted][:count]
+    partition = keys_of(tenant).partition
+    return [name for name in (f"tenant-{i}" for i in range(10_000)) if keys_of(name).partition == partition][:count]

@@ -1,4 +1,7 @@
-"""The disk: what is on it when power is lost or it is full. Needs strace, and the right to mount a tmpfs."""
+"""A loss of power or a full disk takes nothing that was accepted.
+
+Needs strace, and the right to mount a tmpfs.
+"""
 
 import asyncio
 import os
@@ -26,7 +29,7 @@ SYNCED = re.compile(r"\bf(?:data)?sync\(.*= 0$")
 
 
 class TracedServer(Server):
-    """A server under strace, so that a test knows how much of its file was on disk at any moment."""
+    """A server under strace, which shows how much of its file was on disk at any moment."""
 
     def start_traced(self) -> None:
         self.start()  # makes the file
@@ -54,8 +57,8 @@ class TracedServer(Server):
         self.process.wait()
         written = synced = self.begin_bytes
         for line in self.trace.read_text().splitlines():
-            if found := WRITTEN.search(line):
-                written += int(found[1])
+            if write := WRITTEN.search(line):
+                written += int(write[1])
             elif SYNCED.search(line):
                 synced = written
         os.truncate(self.file, synced)
@@ -70,7 +73,7 @@ def traced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TracedSer
 
 
 async def accepted_until_power_is_lost(server: TracedServer) -> set[int]:
-    """Positions that were accepted by a log under load when the power went."""
+    """The positions that were accepted under load until the loss of power."""
     accepted: set[int] = set()
 
     async def keep_posting(log: Log, client: int) -> None:
@@ -105,7 +108,7 @@ async def test_power_loss_takes_nothing_that_was_accepted(traced: TracedServer) 
 
 
 async def test_power_loss_under_everysec_takes_the_last_second(traced: TracedServer) -> None:
-    """That the test above can fail, and what DURABILITY=everysec gives away."""
+    """It shows that the test before can fail, and what DURABILITY=everysec gives up."""
     traced.options = ("--appendfsync", "everysec")
     traced.start_traced()
 
@@ -117,7 +120,7 @@ async def test_power_loss_under_everysec_takes_the_last_second(traced: TracedSer
     assert kept == set(range(1, len(kept) + 1)), "what is kept is the log's beginning, without a gap"
 
 
-async def test_a_full_disk_is_said_and_takes_nothing_that_was_accepted() -> None:
+async def test_a_full_disk_is_reported_and_takes_nothing_that_was_accepted() -> None:
     needs(os.geteuid() == 0 and sys.platform == "linux", "the right to mount a tmpfs")
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], check=True)

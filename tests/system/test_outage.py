@@ -1,4 +1,4 @@
-"""While the log's server is away, full or broken, senders are told so in time, readers go on, and nothing is half done."""
+"""While the server is away, full or broken, senders are answered in time, and readers go on."""
 
 import asyncio
 import signal
@@ -35,8 +35,8 @@ def signalled(server: Server, number: signal.Signals) -> None:
     server.process.send_signal(number)
 
 
-def assert_come_again(answer: httpx.Response, code: str) -> None:
-    """A problem that says that sending the same again is safe and may help."""
+def assert_retryable(answer: httpx.Response, code: str) -> None:
+    """A problem that says that to send the same again is safe and may help."""
     problem = answer.json()
     assert (answer.status_code, problem["status"], problem["code"]) == (503, 503, code), problem
     assert answer.headers["content-type"] == "application/problem+json"
@@ -45,7 +45,7 @@ def assert_come_again(answer: httpx.Response, code: str) -> None:
 
 
 async def timed(door: Door, content: Any) -> tuple[httpx.Response, float]:
-    """The answer to a post, and how long it took."""
+    """The answer to a post, and its seconds."""
     with stopwatch() as watch:
         return await door.post(content), watch.seconds
 
@@ -61,7 +61,7 @@ async def test_a_post_is_answered_503_within_the_budget_and_accepted_when_the_se
     again = await door.post(body(session_id="meanwhile"))
     await door.project()
 
-    assert_come_again(answer, "log-unavailable")
+    assert_retryable(answer, "log-unavailable")
     assert seconds < BUDGET_SECONDS + 0.3
     assert again.status_code in ((202,) if how == "killed" else (200, 202))
     assert again.json()["position"] == 2
@@ -79,7 +79,7 @@ async def test_posts_that_wait_for_one_another_are_all_answered_within_the_budge
     signalled(own_server, signal.SIGCONT)
 
     for answer, _ in answers:
-        assert_come_again(answer, "log-unavailable")
+        assert_retryable(answer, "log-unavailable")
     assert max(seconds for _, seconds in answers) < BUDGET_SECONDS + 0.3
 
 
@@ -96,10 +96,10 @@ async def test_what_only_the_log_knows_is_answered_503_without_it(own_server: Se
     own_server.kill()
 
     for answer in (await door.get("/api/receipts/2"), await door.get("/api/receipts", event_hash=name)):
-        assert_come_again(answer, "log-unavailable")
+        assert_retryable(answer, "log-unavailable")
 
 
-async def test_what_is_wrong_with_a_request_is_said_without_the_server(own_server: Server, door: Door) -> None:
+async def test_a_wrong_request_is_refused_without_the_server(own_server: Server, door: Door) -> None:
     own_server.kill()
 
     answers = [await door.post(content) for content in (b"no json", b"[1", b"[]")]
@@ -119,22 +119,22 @@ async def test_an_event_is_rejected_only_when_that_can_be_counted(own_server: Se
     assert summary.counts.rejected == 3
 
 
-async def test_a_server_whose_memory_is_full_is_answered_log_full_and_nothing_is_half_claimed(
+async def test_a_server_whose_memory_is_full_is_answered_log_full_and_leaves_no_deduplication_key(
     own_server: Server, door: Door
 ) -> None:
     content = b"[" + b",".join(body(session_id=f"S{i}", fill="x" * 500) for i in range(900)) + b"]"
     keys = own_server.client.dbsize()
     own_server.client.config_set("maxmemory", "100kb")
 
-    refused, one = await door.post(content), await door.post(body(session_id="one"))
-    claimed = own_server.client.dbsize() - keys
+    refused, single = await door.post(content), await door.post(body(session_id="one"))
+    new_keys = own_server.client.dbsize() - keys
     await door.project()
     own_server.client.config_set("maxmemory", "0")
     accepted = await door.post(content)
 
-    assert_come_again(refused, "log-full")
-    assert_come_again(one, "log-full")
-    assert claimed == 0
+    assert_retryable(refused, "log-full")
+    assert_retryable(single, "log-full")
+    assert new_keys == 0
     assert accepted.status_code == 202
     assert await door.project() == 900
 
@@ -150,7 +150,7 @@ async def test_what_is_in_the_log_gets_into_the_tables_while_memory_is_full(own_
 
 
 @pytest.mark.parametrize("broken", ["not a stream", "at the last id there is"])
-async def test_a_log_that_cannot_be_written_leaves_no_claim_behind(own_server: Server, door: Door, broken: str) -> None:
+async def test_a_log_that_cannot_be_written_leaves_no_deduplication_key(own_server: Server, door: Door, broken: str) -> None:
     log = keys_of("broken").log
     if broken == "not a stream":
         own_server.client.set(log, "")
@@ -158,12 +158,12 @@ async def test_a_log_that_cannot_be_written_leaves_no_claim_behind(own_server: S
         own_server.client.xadd(log, {"event": ""}, id=f"{2**64 - 1}-0")
 
     refused = await door.post(body(), tenant="broken")
-    claimed = own_server.client.keys(f"{keys_of('broken').dedup}*")
+    dedup_keys = own_server.client.keys(f"{keys_of('broken').dedup}*")
     own_server.client.delete(log)
     accepted = await door.post(body(), tenant="broken")
 
     assert (refused.status_code, refused.json()["code"]) == (500, "log-refused")
-    assert claimed == []
+    assert dedup_keys == []
     assert (accepted.status_code, accepted.json()["position"]) == (202, 1)
 
 
@@ -193,7 +193,7 @@ def test_a_process_started_before_its_server_serves_once_it_is_there(tmp_path: P
             server.restart()
             resent = posted(api)
 
-            assert_come_again(before, "log-unavailable")
+            assert_retryable(before, "log-unavailable")
             assert not greeted_before
             assert after.status_code == 202
             assert [row["position"] for row in read.json()["events"]] == [1]

@@ -1,4 +1,7 @@
-"""The first run, as a user has it: what the Procfile says, under honcho, spoken to over HTTP and SQL. Imports nothing of ours."""
+"""The first run as a user has it, over HTTP and SQL.
+
+It imports nothing of Penstock: it starts the Procfile under honcho.
+"""
 
 import json
 import os
@@ -25,7 +28,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of this checkout and nothing else: no data, no settings of a developer, no history."""
+    """A copy of this checkout without data, settings of a developer and history."""
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
     folder = tmp_path_factory.mktemp("run") / "penstock"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", *ignored))
@@ -49,7 +52,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -
 
 
 class Run:
-    """honcho with the Procfile's processes, in a checkout, in a session of its own as in a terminal."""
+    """honcho with the Procfile's processes, in a session of its own as in a terminal."""
 
     def __init__(self, checkout: Path, **settings: Any) -> None:
         with socket.socket() as probe:
@@ -84,29 +87,29 @@ class Run:
     def to_try(self) -> str:
         """The command that the run offers to try."""
 
-        def found() -> Any:
+        def offer() -> Any:
             assert self.honcho.poll() is None, self.said
             return re.search(r"Try it: (.*)", self.said)
 
-        return str(wait_until(found, "it says what to try")[1])
+        return str(wait_until(offer, "the run offers a command")[1])
 
     def interrupt(self) -> float:
-        """Ctrl-C, as a terminal does it; how long until all had ended."""
+        """Ctrl-C, as a terminal does it; the seconds until all have ended."""
         started = time.monotonic()
         os.killpg(self.honcho.pid, signal.SIGINT)
         self.honcho.wait(60)
         return time.monotonic() - started
 
     def processes(self) -> list[int]:
-        """Every process that works in this checkout, or was started with its settings."""
+        """Every process that works in this checkout, or has its settings."""
         mark = f"PORT={self.port}".encode()
-        found = []
+        processes = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 inside = Path(os.readlink(folder / "cwd")).is_relative_to(self.folder)
                 if inside or mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return [pid for pid in found if pid != os.getpid()]
+                    processes.append(int(folder.name))
+        return [pid for pid in processes if pid != os.getpid()]
 
     def get(self, path: str) -> Any:
         """The JSON of a GET as the tenant of the example."""
@@ -118,17 +121,17 @@ class Run:
             return json.load(error)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """What a look into the tables shows, beside all that runs, with the SQLite that Python has."""
+        """Rows of the tables while all runs, read with the SQLite of Python."""
         with closing(sqlite3.connect(f"file:{self.folder}/data/penstock.db?mode=ro", uri=True)) as tables:
             return tables.execute(statement).fetchall()
 
 
 def pasted(command: str) -> tuple[str, dict[str, Any]]:
     """A line pasted into a shell: the HTTP status line and the JSON."""
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=20)
-    head, _, rest = done.stdout.replace("\r\n", "\n").partition("\n\n")
-    assert head, done.stderr
-    return head.splitlines()[0], json.loads(rest)
+    shell = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    head, _, content = shell.stdout.replace("\r\n", "\n").partition("\n\n")
+    assert head, shell.stderr
+    return head.splitlines()[0], json.loads(content)
 
 
 def test_the_first_run_accepts_shows_stops_and_starts_again_without_loss(checkout: Path) -> None:
@@ -207,7 +210,7 @@ def _answered(line: str) -> Any:
 
 
 @pytest.fixture
-def server_of_ones_own(checkout: Path) -> Iterator[str]:
+def users_server(checkout: Path) -> Iterator[str]:
     """A server that Penstock did not start: its URL."""
     folder = checkout.parent / "own"
     folder.mkdir()
@@ -239,8 +242,8 @@ def server_of_ones_own(checkout: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_with_a_server_of_ones_own_none_is_started_and_all_works_the_same(checkout: Path, server_of_ones_own: str) -> None:
-    with Run(checkout, DATA_DIR="fourth", REDIS_URL=server_of_ones_own) as run:
+def test_with_a_server_of_the_users_own_none_is_started_and_all_works_the_same(checkout: Path, users_server: str) -> None:
+    with Run(checkout, DATA_DIR="fourth", REDIS_URL=users_server) as run:
         status, receipt = pasted(run.to_try())
         events = run.get("/api/events?after=1")["events"]
         names = sorted(path.name for path in (checkout / "fourth").iterdir())
