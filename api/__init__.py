@@ -1,4 +1,7 @@
-"""The door and the windows: HTTP in, receipts and rows out. Appends through streams, reads through projector's store."""
+"""The HTTP API: the ingest endpoints and the query endpoints.
+
+It appends events through `streams`, and reads the tables through the store of `projector`.
+"""
 
 from api.app import ROUTES, create_app
 

@@ -1,4 +1,4 @@
-"""The application: routes as a list, errors as a table, what it needs opened and closed around it."""
+"""The application: its routes, its errors, and what it opens and closes."""
 
 import asyncio
 import logging
@@ -15,14 +15,16 @@ from api.health import Safety, healthz, readyz
 from api.http import HANDLERS, BodyBudget, Cors, RequestIds
 from api.ingest import PostEvents, PostForeign
 from api.metrics import Metrics, get_metrics
-from api.openapi.document import document_of, openapi
+from api.openapi import document_of, openapi
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
+from api.welcome import example_of, local_url, welcome
 from projector import open_store
 from streams import Connection, Log, Settings
 
 log_of_api = logging.getLogger("api")
 
 ROUTES = [
+    Route("/", welcome, methods=["GET"]),
     Route("/api/events", PostEvents(), methods=["POST"]),
     Route("/api/events", get_events, methods=["GET"]),
     Route("/api/receipts", find_receipt, methods=["GET"]),
@@ -39,25 +41,30 @@ ROUTES = [
         for slash in ("", "/")
     ),
 ]
-BUSY_SECONDS = 1.0  # the API writes only when keys were used, which can wait
-EXAMPLE = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'
+BUSY_SECONDS = 1.0  # the API writes only when keys were used, and that can wait
+POLL_UNREACHABLE_SECONDS, POLL_SECONDS = 0.2, 5.0
 
 
 class App(Starlette):
-    """An application whose answers carry CORS headers and a request id whoever gives them, the framework for a bug of ours,
-    too."""
+    """An application whose every answer has a request id and CORS headers.
+
+    The framework's own answers have them, too, such as the answer for an unexpected error.
+    """
 
     origins: Sequence[str] = ()
     access_log = False
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's, with CORS around all of it, and the request's id around that."""
+        """Starlette's stack, in CORS, in request ids."""
         stack = super().build_middleware_stack()
         return RequestIds(Cors(stack, origins=self.origins) if self.origins else stack, access_log=self.access_log)
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The application for these settings. Nothing is opened before it starts. Raises SettingError for an unusable key."""
+    """The application for these settings.
+
+    Nothing is opened before it starts. Raises SettingError for an unusable key.
+    """
     tokens = TokenVerifier(settings)
 
     @asynccontextmanager
@@ -83,20 +90,17 @@ def create_app(settings: Settings) -> Starlette:
 
 
 async def _greet(safety: Safety, settings: Settings) -> None:
-    """Say what to try, once it would work; say what would be lost."""
-    told: set[str] = set()
-    while True:
-        failures = await safety.failures()
+    """Print a command to try, as soon as it would work.
+
+    Until then, log each reason why the server is not ready, once.
+    """
+    logged_codes: set[str] = set()
+    while failures := await safety.failures():
         for failure in failures:
-            if failure.code not in told and failure.code != "server-unreachable":
+            if failure.code not in logged_codes and failure.code != "server-unreachable":
                 log_of_api.warning("not ready: %s: %s", failure.code, failure.detail)
-                told.add(failure.code)
-        if not failures:
-            break
-        await asyncio.sleep(0.2 if failures[0].code == "server-unreachable" else 5.0)
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    url = f"http://{host}:{settings.port}/api/events"
-    if settings.auth == "keys":
-        print("Try it: KEY=$(python -m api key create acme)", flush=True)
-    who = "-H 'X-Tenant-ID: acme'" if settings.auth == "open" else '-H "Authorization: Bearer $KEY"'
-    print(f"Try it: curl -i {url} {who} -d '{EXAMPLE}'", flush=True)
+                logged_codes.add(failure.code)
+        await asyncio.sleep(POLL_UNREACHABLE_SECONDS if failures[0].code == "server-unreachable" else POLL_SECONDS)
+    example = example_of(settings, local_url(settings))
+    for command in filter(None, (example.make_keys, example.send)):
+        print(f"Try it: {command}", flush=True)

@@ -1,4 +1,7 @@
-"""Whether the process lives, and whether it may be given events: each thing that is wrong is named."""
+"""Health: whether the process runs, and whether it is ready for events.
+
+Readiness names each problem that it finds.
+"""
 
 import os
 import shutil
@@ -23,7 +26,7 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """GET /readyz: server reachable, writable and safe; free disk; tables reachable."""
+    """GET /readyz: the server, the disk and the tables."""
     state = request.app.state
     failures = await state.safety.failures() + disk_failures(state.settings) + await _tables_failures(state.store)
     body = Readiness("ready" if not failures else "not ready", failures)
@@ -39,17 +42,21 @@ async def _tables_failures(store: Store) -> list[Failure]:
 
 
 def disk_failures(settings: Settings) -> list[Failure]:
-    """Too little free disk where we keep data."""
+    """A failure if DATA_DIR has too little free disk."""
     if not os.path.isdir(settings.data_dir):
         return []
-    free = shutil.disk_usage(settings.data_dir).free
-    if free >= settings.min_free_disk_bytes:
+    free_bytes = shutil.disk_usage(settings.data_dir).free
+    if free_bytes >= settings.min_free_disk_bytes:
         return []
-    return [Failure("disk-low", f"{free} bytes are free in {settings.data_dir}; the floor is {settings.min_free_disk_bytes}")]
+    detail = f"{settings.data_dir} has {free_bytes} bytes free; MIN_FREE_DISK_BYTES is {settings.min_free_disk_bytes}"
+    return [Failure("disk-low", detail)]
 
 
 class Safety:
-    """Whether the server keeps what it is given. Asked at each readiness check; its configuration once a minute."""
+    """Checks whether the log's server keeps what it accepts.
+
+    Its state is read at each call, its configuration once a minute.
+    """
 
     def __init__(self, log: Log, settings: Settings) -> None:
         self._log = log
@@ -59,7 +66,7 @@ class Safety:
         self._configuration: list[Failure] = []
 
     async def failures(self) -> list[Failure]:
-        """What is wrong with the server now."""
+        """The server's present failures."""
         try:
             information = parse_info(await self._log.connection.call("INFO"))
             if time.monotonic() - self._checked > SERVER_CHECK_SECONDS or self._configuration:
@@ -70,7 +77,7 @@ class Safety:
         return unwritable(information, self._request_bytes) + self._configuration
 
     async def _settings(self, information: dict[str, str]) -> dict[str, str]:
-        """The server's settings; where CONFIG is hidden, what INFO tells of them."""
+        """The server's settings; where CONFIG is forbidden, those that INFO shows."""
         settings = {"maxmemory-policy": information.get("maxmemory_policy", "")}
         settings["appendonly"] = "yes" if information.get("aof_enabled") == "1" else "no"
         for name in ("maxmemory-policy", "appendonly", "appendfsync"):
@@ -81,13 +88,13 @@ class Safety:
 
 
 def parse_info(text: bytes) -> dict[str, str]:
-    """INFO's lines as a mapping."""
+    """The lines of INFO as a mapping."""
     lines = (line.partition(":") for line in text.decode().splitlines())
     return {key: value for key, colon, value in lines if colon}
 
 
 def unwritable(information: dict[str, str], request_bytes: int) -> list[Failure]:
-    """Why the server would refuse to write a request of so many bytes."""
+    """Why the server would refuse to write a request of this size."""
     failures = []
     if information.get("role") == "slave":
         failures.append(Failure("server-read-only", "the server is a replica; give REDIS_URL of its primary"))
@@ -101,16 +108,18 @@ def unwritable(information: dict[str, str], request_bytes: int) -> list[Failure]
 
 
 def unsafe(settings: dict[str, str], durability: str) -> list[Failure]:
-    """Which settings of the server would lose what it accepted, unless DURABILITY says that this is meant."""
+    """The server's settings that may lose accepted events.
+
+    DURABILITY can permit some of them.
+    """
     failures = []
     policy = settings["maxmemory-policy"]
     if policy != "noeviction":
-        failures.append(Failure("server-evicts", f"maxmemory-policy is {policy!r}; only noeviction keeps every event"))
+        failures.append(Failure("server-evicts", f"maxmemory-policy is {policy!r}; only noeviction keeps all events"))
     if durability != "none" and settings["appendonly"] != "yes":
-        failures.append(Failure("server-not-durable", "appendonly is 'no'; set it to 'yes', or DURABILITY=none if you mean it"))
+        failures.append(Failure("server-not-durable", "appendonly is 'no'; set it to 'yes', or set DURABILITY=none to permit it"))
     fsync = settings.get("appendfsync", "always")
     if (durability == "always" and fsync != "always") or (durability == "everysec" and fsync == "no"):
-        failures.append(
-            Failure("server-not-durable", f"appendfsync is {fsync!r}, DURABILITY is {durability!r}: a 202 may be lost with power")
-        )
+        detail = f"appendfsync is {fsync!r}, but DURABILITY is {durability!r}: a power failure may lose accepted events"
+        failures.append(Failure("server-not-durable", detail))
     return failures

@@ -1,6 +1,7 @@
-"""GET /metrics: what every tenant's log and tables say of themselves, for Prometheus. Any API process tells the same.
+"""GET /metrics: figures of all tenants, for Prometheus.
 
-Nothing is counted here: what the door counted is kept beside the logs, so that figures outlive processes and add up.
+Every API process gives the same figures: the ingest endpoints count in the log's server, not in their process, so counts survive
+a restart and add up over processes.
 """
 
 import asyncio
@@ -22,12 +23,16 @@ from api.http import Problem
 from projector import FileStore, Store, TenantStatus, status
 from streams import Log, Settings
 
-FRESH_SECONDS = 1.0  # who asks more often gets the same again
+FRESH_SECONDS = 1.0  # requests in shorter intervals get the same page again
 OUTCOMES = ("accepted", "duplicate", "conflict", "rejected", "limited")
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a page of metrics is made of: tenants, the server's INFO, bytes of the tables' WAL, bytes that wait here."""
+    """The input of a page of metrics.
+
+    `server` is the server's INFO, `wal_bytes` the size of the tables' write-ahead log, `waiting_bytes` the events that wait in
+    this process to be appended.
+    """
 
     tenants: Sequence[TenantStatus]
     server: dict[str, str]
@@ -36,30 +41,36 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """The page, made when it is asked for, by one request at a time."""
+    """Makes the page of metrics when it is requested, once at a time."""
 
     def __init__(self, log: Log, store: Store) -> None:
         self._log = log
         self._store = store
-        self._making = asyncio.Lock()
-        self._made = float("-inf")
+        self._lock = asyncio.Lock()
+        self._made_at = float("-inf")
         self._page = b""
 
     async def page(self) -> bytes:
-        """Metrics in Prometheus' text format. Raises LogUnavailable, StoreUnavailable."""
-        async with self._making:
-            if time.monotonic() - self._made > FRESH_SECONDS:
+        """The metrics in Prometheus' text format.
+
+        Raises LogUnavailable, StoreUnavailable.
+        """
+        async with self._lock:
+            if time.monotonic() - self._made_at > FRESH_SECONDS:
                 tenants = await status(self._log, self._store, with_sessions=False)
                 server = parse_info(await self._log.connection.call("INFO"))
                 wal_bytes = self._store.wal_bytes if isinstance(self._store, FileStore) else 0
                 figures = Figures(tenants, server, wal_bytes, self._log.waiting_bytes)
                 self._page = await asyncio.to_thread(page_of, figures)
-                self._made = time.monotonic()
+                self._made_at = time.monotonic()
             return self._page
 
 
 async def get_metrics(request: Request) -> Response:
-    """GET /metrics: see this file. It names every tenant, so with AUTH=keys it takes METRICS_TOKEN and no tenant's key."""
+    """GET /metrics.
+
+    The page names every tenant, so with AUTH=keys it needs METRICS_TOKEN; no tenant's key opens it.
+    """
     settings: Settings = request.app.state.settings
     if settings.auth == "keys":
         _admit(credential_of(request.scope["headers"]), settings.metrics_token)
@@ -68,15 +79,15 @@ async def get_metrics(request: Request) -> Response:
 
 def _admit(credential: str | None, token: str) -> None:
     if not token:
-        raise Problem(403, "metrics-closed", "with AUTH=keys metrics are shown to who has METRICS_TOKEN, and none is set")
+        raise Problem(403, "metrics-closed", "with AUTH=keys this page needs METRICS_TOKEN, and that is not set")
     if credential is None:
-        raise Problem(401, "credential-missing", "METRICS_TOKEN is needed: Authorization: Bearer")
+        raise Problem(401, "credential-missing", "send METRICS_TOKEN: Authorization: Bearer")
     if not hmac.compare_digest(credential.encode(), token.encode()):
         raise Problem(401, "credential-unknown", "this is not METRICS_TOKEN")
 
 
 def page_of(figures: Figures) -> bytes:
-    """Figures in Prometheus' text format, with those of this process."""
+    """Figures in Prometheus' text format, and figures of this process."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_Families(figures))
@@ -88,40 +99,45 @@ class _Families(Collector):
         self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
-        """What the registry asks for."""
+        """The metric families, when the registry collects them."""
         yield from _of_tenants(self._figures.tenants)
         yield from _of_server(self._figures.server)
-        yield _gauge("penstock_tables_wal_bytes", "The write-ahead log of the tables' database.", self._figures.wal_bytes)
-        yield _gauge("penstock_waiting_bytes", "Events that wait in this process to be appended.", self._figures.waiting_bytes)
+        wal_bytes, waiting_bytes = self._figures.wal_bytes, self._figures.waiting_bytes
+        yield GaugeMetricFamily("penstock_tables_wal_bytes", "Size of the tables' write-ahead log.", value=wal_bytes)
+        yield GaugeMetricFamily("penstock_waiting_bytes", "Events that wait in this process to be appended.", value=waiting_bytes)
 
 
 def _of_tenants(tenants: Sequence[TenantStatus]) -> Iterator[Metric]:
-    events = CounterMetricFamily("penstock_events", "Events by what the door answered.", labels=("tenant", "outcome"))
-    late = CounterMetricFamily("penstock_late_duplicates", "Records whose event is at an earlier position.", labels=("tenant",))
+    events = CounterMetricFamily("penstock_events", "Events, by the status of their receipt.", labels=("tenant", "outcome"))
+    late_duplicates = CounterMetricFamily(
+        "penstock_late_duplicates", "Records that repeat an event of an earlier position.", labels=("tenant",)
+    )
     gauges = {
-        "quarantined": GaugeMetricFamily("penstock_quarantined_records", "Records set aside.", labels=("tenant",)),
-        "dropped": GaugeMetricFamily("penstock_dropped_records", "Records dropped, and notes that say so.", labels=("tenant",)),
-        "erased": GaugeMetricFamily("penstock_erased_records", "Records of somebody who was forgotten.", labels=("tenant",)),
-        "lag_records": GaugeMetricFamily("penstock_lag_records", "Records that no table has yet.", labels=("tenant",)),
-        "lag_seconds": GaugeMetricFamily("penstock_lag_seconds", "Age of the oldest of these.", labels=("tenant",)),
+        "quarantined": _tenant_gauge("penstock_quarantined_records", "Records that could not become rows, in quarantine."),
+        "dropped": _tenant_gauge("penstock_dropped_records", "Records dropped from quarantine, and the records of the drops."),
+        "erased": _tenant_gauge("penstock_erased_records", "Records of erased data subjects."),
+        "lag_records": _tenant_gauge("penstock_lag_records", "Records that are not in the tables yet."),
+        "lag_seconds": _tenant_gauge("penstock_lag_seconds", "Age of the oldest record that is not in the tables yet."),
     }
-    stuck = GaugeMetricFamily("penstock_stuck", "1 when the tenant's tables cannot go on; status says why.", labels=("tenant",))
-    for one in tenants:
+    stuck = _tenant_gauge("penstock_stuck", "1 if the tenant's tables are stuck; `projector status` says why.")
+    for tenant in tenants:
+        labels = (tenant.tenant,)
         for outcome in OUTCOMES:
-            events.add_metric((one.tenant, outcome), one.records if outcome == "accepted" else getattr(one, outcome))
-        late.add_metric((one.tenant,), one.late_duplicates)
+            events.add_metric((*labels, outcome), tenant.records if outcome == "accepted" else getattr(tenant, outcome))
+        late_duplicates.add_metric(labels, tenant.late_duplicates)
         for field, gauge in gauges.items():
-            gauge.add_metric((one.tenant,), getattr(one, field))
-        stuck.add_metric((one.tenant,), one.stuck is not None)
-    yield from (events, late, *gauges.values(), stuck)
+            gauge.add_metric(labels, getattr(tenant, field))
+        stuck.add_metric(labels, tenant.stuck is not None)
+    yield from (events, late_duplicates, *gauges.values(), stuck)
 
 
 def _of_server(server: dict[str, str]) -> Iterator[Metric]:
-    yield _gauge("penstock_server_memory_bytes", "Memory that the log's server uses.", int(server.get("used_memory", 0)))
-    yield _gauge("penstock_server_memory_limit_bytes", "Its maxmemory; 0 is none.", int(server.get("maxmemory", 0)))
+    used_bytes, limit_bytes = int(server.get("used_memory", 0)), int(server.get("maxmemory", 0))
+    yield GaugeMetricFamily("penstock_server_memory_bytes", "Memory that the log's server uses.", value=used_bytes)
+    yield GaugeMetricFamily("penstock_server_memory_limit_bytes", "Its maxmemory; 0 means no limit.", value=limit_bytes)
     delayed = int(server.get("aof_delayed_fsync", 0))
-    yield CounterMetricFamily("penstock_server_delayed_fsyncs", "Writes that waited for a slow disk.", value=delayed)
+    yield CounterMetricFamily("penstock_server_delayed_fsyncs", "Its writes that waited for a slow disk.", value=delayed)
 
 
-def _gauge(name: str, words: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, words, value=value)
+def _tenant_gauge(name: str, help_text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, help_text, labels=("tenant",))

@@ -1,4 +1,7 @@
-"""The windows: what became of events, and the tables, read. A tenant sees its own and nothing of any other."""
+"""The query endpoints: outcomes of events, events, sessions.
+
+A tenant sees its own data only.
+"""
 
 import asyncio
 import base64
@@ -32,7 +35,7 @@ async def get_events(request: Request) -> Response:
 
 
 async def get_sessions(request: Request) -> Response:
-    """GET /api/sessions: a page of sessions, the one with the newest event first."""
+    """GET /api/sessions: a page of sessions, by their newest event."""
     allowed = FILTERS | {"user_id"}
     return await _page(
         request,
@@ -44,68 +47,71 @@ async def get_sessions(request: Request) -> Response:
 
 
 async def get_session(request: Request) -> Response:
-    """GET /api/sessions/{session_id}: one session, with a page of its events."""
-    tenant, filters, place, limit = await _asked(request, frozenset({"cursor", "limit", "after"}))
+    """GET /api/sessions/{session_id}: a session and a page of its events."""
+    tenant, filters, page_key, limit = await _parse_query(request, frozenset({"cursor", "limit", "after"}))
     session_id = request.path_params["session_id"]
     filters = msgspec.structs.replace(filters, session_id=session_id)
-    session, rows = await run_in_threadpool(_store(request).queries.session, tenant, filters, place, limit + 1)
+    session, rows = await run_in_threadpool(_store(request).queries.session, tenant, filters, page_key, limit + 1)
     if session is None:
         raise Problem(404, "session-unknown", f"there is no session {session_id!r}")
-    shown, cursor = _cut(rows, limit, lambda row: (row["timestamp_us"], row["position"]))
-    return _json({**_public(session), "events": shown, "next": cursor})
+    page, cursor = _cut(rows, limit, lambda row: (row["timestamp_us"], row["position"]))
+    return _json({**_public(session), "events": page, "next": cursor})
 
 
 async def get_receipt(request: Request) -> Response:
-    """GET /api/receipts/{position}: what became of the event at a position; answered for ever."""
-    tenant, *_ = await _asked(request, frozenset({"after"}))
+    """GET /api/receipts/{position}: the outcome of the event there."""
+    tenant, *_ = await _parse_query(request, frozenset({"after"}))
     position = request.path_params["position"]
-    receipt = await _receipt(request, tenant, int(position)) if _is_number(position) and int(position) else None
+    receipt = await _outcome(request, tenant, int(position)) if _is_number(position) and int(position) else None
     if receipt is None:
         raise Problem(404, "receipt-unknown", "there is no event at this position")
     return _json(receipt)
 
 
 async def find_receipt(request: Request) -> Response:
-    """GET /api/receipts?event_hash=…: the same by the event's name, within the window."""
-    tenant, *_ = await _asked(request, frozenset({"event_hash", "after"}))
+    """GET /api/receipts?event_hash=…: the outcome of the event with this hash.
+
+    It is answered within the deduplication window. If several events share the hash, the others follow the first.
+    """
+    tenant, *_ = await _parse_query(request, frozenset({"event_hash", "after"}))
     event_hash = request.query_params.get("event_hash", "")
     if len(event_hash) != 32 or set(event_hash) - set("0123456789abcdef"):
         detail = "event_hash must be 32 hexadecimal digits"
         raise Problem(400, "invalid-parameter", detail, parameter="event_hash", value=event_hash)
     positions = await _log(request).named(tenant, event_hash)
-    receipts = [receipt for position in positions if (receipt := await _receipt(request, tenant, position))]
+    receipts = [receipt for position in positions if (receipt := await _outcome(request, tenant, position))]
     if not receipts:
-        raise Problem(404, "receipt-unknown", "no event of this name was accepted within the window")
+        raise Problem(404, "receipt-unknown", "no event with this hash was accepted within the deduplication window")
     first, *others = receipts
     return _json({**first, "others": others} if others else first)
 
 
-async def _receipt(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
-    """What became of the event at a position, or None when there is none."""
-    found = await run_in_threadpool(_store(request).queries.receipt, tenant, position)
-    if found["status"] in ("projected", "erased"):
-        return found
+async def _outcome(request: Request, tenant: str, position: int) -> dict[str, Any] | None:
+    """The outcome of the event at a position; None if there is no event."""
+    outcome = await run_in_threadpool(_store(request).queries.receipt, tenant, position)
+    if outcome["status"] in ("projected", "erased"):
+        return outcome
     record = await _log(request).find(tenant, position)
     if record is None:
-        return None if found["status"] == "queued" else found
-    if control.is_erased(record) and found["status"] == "queued":
-        return found | {"status": "erased"}
-    if record.version == control.VERSION and found["status"] not in ("quarantined", "dropped"):
+        return None if outcome["status"] == "queued" else outcome
+    if control.is_erased(record) and outcome["status"] == "queued":
+        return outcome | {"status": "erased"}
+    if record.version == control.VERSION and outcome["status"] not in ("quarantined", "dropped"):
         return None
-    first = None
+    first_position = None
     try:
-        found["event_hash"], _ = event_identity(tenant, parse_body(record.body))
-        if found["status"] == "late_duplicate":
-            first = await run_in_threadpool(_first_position, _store(request), tenant, record)
+        outcome["event_hash"], _ = event_identity(tenant, parse_body(record.body))
+        if outcome["status"] == "late_duplicate":
+            first_position = await run_in_threadpool(_first_position, _store(request), tenant, record)
     except Rejected:
-        pass  # its bytes are no event
-    if found["status"] == "late_duplicate":
-        found["first_position"] = first
-    return found
+        pass  # the record is not a valid event
+    if outcome["status"] == "late_duplicate":
+        outcome["first_position"] = first_position
+    return outcome
 
 
 def _first_position(store: Store, tenant: str, record: Record) -> int | None:
-    """The position of the event that a record is a late duplicate of; None when it is none."""
+    """The position of the event that a late duplicate repeats; else None."""
     row = row_of(tenant, record)
     known = store.queries.known_event(row)
     return known.position if known is not None and outcome_of(row, known) == "late_duplicate" else None
@@ -116,22 +122,25 @@ async def _page(
     allowed: frozenset[str],
     name: str,
     read: Callable[..., list[dict[str, Any]]],
-    place_of: Callable[[dict[str, Any]], Place],
+    page_key_of: Callable[[dict[str, Any]], Place],
 ) -> Response:
-    tenant, filters, place, limit = await _asked(request, allowed)
-    rows = await run_in_threadpool(read, tenant, filters, place, limit + 1)
-    shown, cursor = _cut(rows, limit, place_of)
-    return _json({name: shown, "next": cursor})
+    tenant, filters, page_key, limit = await _parse_query(request, allowed)
+    rows = await run_in_threadpool(read, tenant, filters, page_key, limit + 1)
+    page, cursor = _cut(rows, limit, page_key_of)
+    return _json({name: page, "next": cursor})
 
 
-async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, Place | None, int]:
-    """The tenant, filters, place and page size that a request names; waits for `after`."""
+async def _parse_query(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, Place | None, int]:
+    """The tenant, filters, page key and page size of a request.
+
+    Waits for the position in `after`. Raises Problem.
+    """
     tenant: str = await request.app.state.admission.admit(request.scope["headers"], "read")
     query = request.query_params
     for parameter in query:
         if parameter not in allowed or len(query.getlist(parameter)) > 1:
-            known = ", ".join(sorted(allowed))
-            raise Problem(400, "invalid-parameter", f"parameters here are {known}, each once", parameter=parameter)
+            detail = f"the parameters of this path are {', '.join(sorted(allowed))}, each of them once"
+            raise Problem(400, "invalid-parameter", detail, parameter=parameter)
     filters = Filters(
         session_id=query.get("session_id"),
         user_id=query.get("user_id"),
@@ -140,32 +149,38 @@ async def _asked(request: Request, allowed: frozenset[str]) -> tuple[str, Filter
         until_us=_moment(query.get("until"), "until"),
     )
     limit = _number(query.get("limit", str(PAGE_ROWS)), "limit", 1, PAGE_LIMIT_ROWS)
-    place = _place(query["cursor"]) if "cursor" in query else None
+    page_key = _page_key_in(query["cursor"]) if "cursor" in query else None
     if "after" in query:
-        await _wait(request, tenant, _number(query["after"], "after", 0, 2**53))
-    return tenant, filters, place, limit
+        await _wait_for(request, tenant, _number(query["after"], "after", 0, 2**53))
+    return tenant, filters, page_key, limit
 
 
-async def _wait(request: Request, tenant: str, position: int) -> None:
-    """Until the tenant's checkpoint is at the position; a client reads its own writes."""
-    bound = request.app.state.settings.read_wait_timeout_seconds
-    deadline = time.monotonic() + bound
+async def _wait_for(request: Request, tenant: str, position: int) -> None:
+    """Wait until the tables have a position: a client reads its own writes.
+
+    Raises Problem at the deadline.
+    """
+    timeout_seconds = request.app.state.settings.read_wait_timeout_seconds
+    deadline = time.monotonic() + timeout_seconds
     pause = WAIT_PAUSE_SECONDS
     while (checkpoint := (await run_in_threadpool(_store(request).checkpoint, tenant)).position) < position:
         if time.monotonic() > deadline:
-            detail = f"the tables are at position {checkpoint}; they did not reach {position} within {bound} s"
-            raise Problem(503, "not-yet-projected", detail, limit=bound, value=checkpoint)
+            detail = f"the tables are at position {checkpoint}; they did not reach {position} within {timeout_seconds} s"
+            raise Problem(503, "not-yet-projected", detail, limit=timeout_seconds, value=checkpoint)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, 0.1)
 
 
 def _cut(
-    rows: list[dict[str, Any]], limit: int, place_of: Callable[[dict[str, Any]], Place]
+    rows: list[dict[str, Any]], limit: int, page_key_of: Callable[[dict[str, Any]], Place]
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """The page's rows as clients see them, and the cursor of the next page if there is one."""
+    """The rows of a page, and the cursor of the next page if there is one.
+
+    `rows` holds one row more than the page if there is a next page.
+    """
     cursor = None
     if len(rows) > limit:
-        time_us, position = place_of(rows[limit - 1])
+        time_us, position = page_key_of(rows[limit - 1])
         cursor = base64.urlsafe_b64encode(f"{time_us}.{position}".encode()).decode().rstrip("=")
     return [_public(row) for row in rows[:limit]], cursor
 
@@ -174,15 +189,15 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.endswith("_us") and key != "first_position"}
 
 
-def _place(cursor: str) -> Place:
+def _page_key_in(cursor: str) -> Place:
     try:
         time_us, position = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).split(b".")
-        place = int(time_us), int(position)
-        if max(map(abs, place)) >= INTEGER_LIMIT:
+        page_key = int(time_us), int(position)
+        if max(map(abs, page_key)) >= INTEGER_LIMIT:
             raise ValueError
-        return place
+        return page_key
     except (ValueError, binascii.Error):
-        raise Problem(400, "invalid-parameter", "cursor must be a `next` of an earlier page", parameter="cursor") from None
+        raise Problem(400, "invalid-parameter", "cursor must be the `next` of an earlier page", parameter="cursor") from None
 
 
 def _moment(text: str | None, parameter: str) -> int | None:
@@ -200,7 +215,7 @@ def _number(text: str, parameter: str, low: int, high: int) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is a whole number that any position may be."""
+    """Whether a text is a whole number in the range of positions."""
     return text.isascii() and text.isdigit() and len(text) <= 16
 
 

@@ -1,4 +1,7 @@
-"""Shapes: what goes in and out of the API as clients see it. The document that /openapi.json serves is made of them."""
+"""Schemas: requests and answers as clients see them.
+
+The OpenAPI document is made of them; a docstring here is a description there.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,21 +16,29 @@ Hash = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Position = Annotated[int, Meta(ge=1)]
 Cursor = Annotated[str, Meta(description="The `cursor` of the next page; null on the last.")]
 
-# -- what goes in --------------------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------------------------
 
 
 class Event(Struct, kw_only=True):
-    """What a client says happened. Every other member is one of its properties; in none of them may a NUL character, an
-    integer past 64 bits or a key that stands twice be, and nesting ends at 100 levels."""
+    """An event as a client sends it.
+
+    Every other member is a property. Properties may not contain a NUL character, an integer of more than 64 bits, or a repeated
+    key, and may be nested 100 levels deep.
+    """
 
     session_id: Name
     event_type: Name
     timestamp: Annotated[Moment, Meta(examples=["2026-01-01T10:00:00Z"])]
-    event_id: Annotated[Name | None, Meta(description="Names the event; without it its session, type and time do.")] = None
+    event_id: Annotated[
+        Name | None, Meta(description="Identifies the event. Without it, the session, type and timestamp do.")
+    ] = None
 
 
 class WrappedEvent(Struct):
-    """An event as base64 of its JSON, standard or URL-safe, padded or not."""
+    """An event as the base64 of its JSON.
+
+    The base64 may be standard or URL-safe, padded or not.
+    """
 
     payload: Annotated[
         str,
@@ -58,14 +69,20 @@ class Duplicate(Struct, tag_field="status", tag="duplicate"):
 
 
 class Conflict(Struct, tag_field="status", tag="conflict"):
-    """An event of this name but with other content was accepted before, at this position; nothing was written."""
+    """An event with the same identity but other content is in the log.
+
+    It is at this position. Nothing was written.
+    """
 
     event_hash: Hash
     position: Position
 
 
 class Rejected(Struct, tag_field="status", tag="rejected"):
-    """The event cannot be stored: the field, empty for the event as a whole, and the reason."""
+    """The event is invalid, for this reason.
+
+    `field` names the invalid field; it is empty if the event as a whole is invalid.
+    """
 
     event_hash: None
     position: None
@@ -76,7 +93,10 @@ class Rejected(Struct, tag_field="status", tag="rejected"):
 
 
 class Limited(Struct, tag_field="status", tag="limited"):
-    """The tenant sends more than it may: the limit that was passed. The same event may be sent again later."""
+    """The tenant sends more than its limits allow.
+
+    `reason` names the limit. The same event may be sent again later.
+    """
 
     event_hash: Hash
     position: None
@@ -93,11 +113,11 @@ class Receipts(Struct):
     receipts: list[Receipt]
 
 
-# -- what became of an event ---------------------------------------------------------------------------------------------
+# -- outcomes of events ---------------------------------------------------------------------------------------------
 
 Others = Annotated[
     "list[Outcome] | UnsetType",
-    Meta(description="Only by event_hash: other events whose names have this hash."),
+    Meta(description="Only in an answer by event_hash: other events with this hash."),
 ]
 
 
@@ -118,7 +138,10 @@ class Projected(Struct, kw_only=True, tag_field="status", tag="projected"):
 
 
 class LateDuplicate(Struct, kw_only=True, tag_field="status", tag="late_duplicate"):
-    """The event came again after the window: the tables have it once, from `first_position`."""
+    """The event was sent again after the deduplication window.
+
+    The tables have it once, from `first_position`.
+    """
 
     event_hash: Hash | None
     position: Position
@@ -127,7 +150,7 @@ class LateDuplicate(Struct, kw_only=True, tag_field="status", tag="late_duplicat
 
 
 class Quarantined(Struct, kw_only=True, tag_field="status", tag="quarantined"):
-    """The record could not become a row; it is kept, with the reason."""
+    """The record could not become a row. It is in quarantine, for this reason."""
 
     event_hash: Hash | None
     position: Position
@@ -137,7 +160,10 @@ class Quarantined(Struct, kw_only=True, tag_field="status", tag="quarantined"):
 
 
 class Dropped(Struct, kw_only=True, tag_field="status", tag="dropped"):
-    """The record could not become a row, and somebody removed it from quarantine; it is in the log."""
+    """The record could not become a row, and was dropped from quarantine.
+
+    It is still in the log.
+    """
 
     event_hash: Hash | None
     position: Position
@@ -145,7 +171,7 @@ class Dropped(Struct, kw_only=True, tag_field="status", tag="dropped"):
 
 
 class Erased(Struct, kw_only=True, tag_field="status", tag="erased"):
-    """The event was erased, from the log, too: somebody was forgotten."""
+    """The event was erased from the log and the tables, with its data subject."""
 
     event_hash: None
     position: Position
@@ -157,14 +183,18 @@ Outcome = Queued | Projected | LateDuplicate | Quarantined | Dropped | Erased
 
 
 class EventRow(Struct):
-    """An event in the tables. `timestamp` is as it was sent, `timestamp_utc` the same moment in UTC."""
+    """An event in the tables.
+
+    `timestamp` is the text that was sent, `timestamp_utc` the same moment in UTC.
+    """
 
     position: Position
     event_hash: Hash
     event_id: str | None
-    session_id: Annotated[str, Meta(description="As it was sent; empty when the event came without one.")]
+    session_id: Annotated[str, Meta(description="The session that was sent; empty if the event has none.")]
     session: Annotated[
-        str | None, Meta(description="The session that it is in: its own, or a derived one; null when nobody knows whose it is.")
+        str | None,
+        Meta(description="The session that the event belongs to: its own or a derived one; null if its actor is unknown."),
     ]
     event_type: str
     timestamp: str
@@ -174,8 +204,11 @@ class EventRow(Struct):
 
 
 class SessionRow(Struct):
-    """A session in the tables: what its events add up to. A derived one, of events that came without, has a name that begins
-    with `~`. The ids are the smallest that its events name, or that links give."""
+    """A session in the tables: the sum of its events.
+
+    A derived session consists of events that were sent without one; its name begins with `~`. The ids are the smallest that its
+    events contain or that links give.
+    """
 
     session_id: str
     user_id: str | None
@@ -195,7 +228,7 @@ class EventsPage(Struct):
 
 
 class SessionsPage(Struct):
-    """A page of sessions, the one with the newest event first."""
+    """A page of sessions; the session with the newest event is first."""
 
     sessions: list[SessionRow]
     next: Cursor | None
@@ -212,7 +245,10 @@ class SessionWithEvents(SessionRow):
 
 
 class ProblemDetails(Struct, kw_only=True):
-    """Why a request was not answered as asked (RFC 9457). `code` is stable; `limit` and `value` where one was passed."""
+    """Why a request failed (RFC 9457).
+
+    `code` is stable. `limit` and `value` are given where a limit was exceeded.
+    """
 
     type: str
     code: str
@@ -224,8 +260,11 @@ class ProblemDetails(Struct, kw_only=True):
 
 
 class Refusal(Struct, frozen=True):
-    """Why a request of a foreign client was not answered as asked, in the words that their SDKs look for. `code` is the HTTP
-    status, `error` is stable; `missing_field` tells Amplitude's SDKs that the same is refused again."""
+    """Why a request of a foreign client failed.
+
+    The members are those that foreign SDKs look for. `code` is the HTTP status, `error` is stable. `missing_field` tells
+    Amplitude's SDKs not to send the same request again.
+    """
 
     code: Annotated[int, Meta(ge=400, le=599)]
     error: str
@@ -236,20 +275,20 @@ class Refusal(Struct, frozen=True):
 
 
 class Failure(Struct, frozen=True):
-    """One thing that keeps a process from being ready."""
+    """A reason why the process is not ready."""
 
     code: str
     detail: str
 
 
 class Readiness(Struct):
-    """Whether the process may be given events, and each thing that is wrong."""
+    """Whether the process is ready for events, and the reasons if not."""
 
     status: Literal["ready", "not ready"]
     failures: list[Failure]
 
 
 class Alive(Struct):
-    """The process answers."""
+    """The process runs."""
 
     status: Literal["ok"]

@@ -1,6 +1,7 @@
-"""NewTenants: in open mode anybody may name any tenant, so how many may begin in a second is bounded.
+"""NewTenants: a limit on how many tenants may be created in a second.
 
-A tenant costs the server keys for ever, and every process a place in what it remembers.
+With AUTH=open every request may name any tenant, and naming a new one creates it. Each tenant permanently costs the server some
+keys.
 """
 
 import time
@@ -8,11 +9,14 @@ import time
 from api.http import Problem
 from streams import Log
 
-KNOWN_TENANTS = 65_536  # remembered; of another the server is asked once more whether it has a log
+KNOWN_TENANTS = 65_536  # remembered; for a forgotten tenant the server is asked again whether it has a log
 
 
 class NewTenants:
-    """Lets tenants begin, as many a second; those who have a log pass. A bucket of as many tokens, full at the start."""
+    """Admits tenants that have a log, and a number of new ones per second.
+
+    It is a token bucket that holds the tokens of one second and is full at the start.
+    """
 
     def __init__(self, log: Log, per_second: int) -> None:
         self._log = log
@@ -22,20 +26,23 @@ class NewTenants:
         self._filled = time.monotonic()
 
     async def admit(self, tenant: str) -> None:
-        """Let a tenant append. Raises Problem when too many began in this second, LogUnavailable."""
+        """Let a tenant append. Raises Problem, LogUnavailable.
+
+        The problem is that too many tenants were created in this second.
+        """
         if tenant in self._known:
             return
         if not await self._log.holds(tenant):
-            self._begin()
+            self._take_token()
         if len(self._known) >= KNOWN_TENANTS:
             del self._known[next(iter(self._known))]
         self._known[tenant] = None
 
-    def _begin(self) -> None:
+    def _take_token(self) -> None:
         now = time.monotonic()
         self._tokens = min(self._per_second, self._tokens + (now - self._filled) * self._per_second)
         self._filled = now
         if self._tokens < 1:
-            detail = f"{self._per_second} new tenants may begin in a second while AUTH is open"
+            detail = f"{self._per_second} new tenants may be created in a second while AUTH is open"
             raise Problem(429, "too-many-new-tenants", detail, limit=self._per_second)
         self._tokens -= 1

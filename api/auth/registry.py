@@ -1,4 +1,7 @@
-"""The registry: the keys and limits of all tenants in an API process's memory, so that no request waits for a round trip."""
+"""The registry: all keys and limits, in the memory of an API process.
+
+So no request waits for a round trip to the database.
+"""
 
 import asyncio
 import contextlib
@@ -13,13 +16,16 @@ from streams import Limits
 
 log_of_registry = logging.getLogger("api")
 
-REFRESH_SECONDS = 0.5  # a revoked key stops within two, even when uses are noted meanwhile
+REFRESH_SECONDS = 0.5  # a revoked key stops within two seconds, even when uses are noted meanwhile
 NOTE_USES_SECONDS = 30.0
 _NO_HASH = bytes(32)
 
 
 class Registry:
-    """Keys and limits as they are in the tables, at most a second old: a task reads them, never a request."""
+    """Keys and limits from the tables, at most a second old.
+
+    A background task reads them, never a request.
+    """
 
     def __init__(self, store: Store, defaults: Limits) -> None:
         self._store = store
@@ -30,11 +36,14 @@ class Registry:
         self._used_at_us: dict[bytes, int] = {}
 
     def limits_of(self, tenant: str) -> Limits:
-        """What a tenant may send."""
+        """The limits of a tenant."""
         return self._limits.get(tenant, self._defaults)
 
     def find_key(self, secret: str) -> ApiKey | None:
-        """The key that a secret is. Unknown ones take the same work as known ones."""
+        """The key with this secret, if it is known.
+
+        An unknown secret takes as much time as a known one.
+        """
         digest = hash_of(secret)
         key = self._keys.get(digest)
         if not hmac.compare_digest(key.key_hash if key else _NO_HASH, digest) or key is None:
@@ -43,22 +52,22 @@ class Registry:
         return key
 
     def refresh(self) -> None:
-        """Read keys and limits again, if any changed. Raises StoreUnavailable."""
+        """Read keys and limits again if any changed. Raises StoreUnavailable."""
         version = self._store.config_version()
         if version == self._version:
             return
         keys, own = self._store.api_keys.load(), self._store.tenant_limits.load()
         self._keys = {key.key_hash: key for key in keys}
-        self._limits = {tenant: one.over(self._defaults) for tenant, one in own.items()}
-        self._version = version  # asked for first: what changed meanwhile is read again
+        self._limits = {tenant: limits.over(self._defaults) for tenant, limits in own.items()}
+        self._version = version  # it was read first, so a change made since then is read the next time
 
     def note_uses(self) -> None:
-        """Keep when keys were used, now or the next time."""
+        """Store when keys were used. If that fails, the next call tries again."""
         used, self._used_at_us = self._used_at_us, {}
         if not used:
             return
         try:
-            self._store.api_keys.note_uses(dict(used))  # a request may still write to the one it had found
+            self._store.api_keys.note_uses(dict(used))  # a copy: a request may still write to the dict
         except StoreUnavailable as error:
             self._used_at_us = used | self._used_at_us
             if isinstance(error, StoreReplaced):
@@ -67,7 +76,10 @@ class Registry:
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Up to date from now to the end; what was used is kept at the end, too. Raises StoreUnavailable at the start."""
+        """Keep keys and limits up to date. Raises StoreUnavailable at the start.
+
+        At the end, the uses of keys are stored.
+        """
         await asyncio.to_thread(self.refresh)
         stop = asyncio.Event()
         task = asyncio.create_task(self._follow(stop))
@@ -75,13 +87,14 @@ class Registry:
             yield
         finally:
             stop.set()
-            await task  # not cancelled: its thread would go on over connections that are being closed
+            await task  # not cancelled: its thread would go on using connections that are being closed
             await asyncio.to_thread(self.note_uses)
 
     async def _follow(self, stop: asyncio.Event) -> None:
-        """Refresh until told to stop, in threads of its own: those of readers may all be taken.
+        """Refresh until `stop` is set.
 
-        While the tables cannot be read the last keys and limits hold: what comes in must not depend on them. /readyz names it.
+        The default executor runs it, because all threads for readers may be busy. While the tables cannot be read, the last keys
+        and limits stay valid, so that ingest does not depend on the tables; /readyz reports the failure.
         """
         noted = time.monotonic()
         while not stop.is_set():
@@ -94,5 +107,5 @@ class Registry:
                     await asyncio.to_thread(self.note_uses)
             except StoreUnavailable:
                 pass
-            except Exception:  # whatever it is, a key that is revoked must stop once it is over
+            except Exception:  # go on: revoked keys must stop as soon as reading works again
                 log_of_registry.exception("keys and limits could not be read")

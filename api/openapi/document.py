@@ -1,4 +1,7 @@
-"""The OpenAPI document: from routes, settings and the table of operations. Pure; made once, when the application is."""
+"""The OpenAPI document, made of routes, settings and operations. Pure.
+
+It is made once, when the application is created.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -29,25 +32,25 @@ from api.schemas import Event, ProblemDetails, Refusal, WrappedEvent
 from streams import Settings
 
 DESCRIPTION = (
-    "Takes events and never loses or doubles one. Errors are problems (RFC 9457) with a stable `code`. "
-    "A path that is not here answers 404, a method that a path does not have 405 with `Allow`; "
+    "Takes events over HTTP and never loses or doubles an event. Errors are problems (RFC 9457) with a stable `code`. "
+    "An unknown path is answered 404, and a method that a path does not have 405 with `Allow`. "
     "`HEAD` is answered wherever `GET` is."
 )
 HEADERS: dict[str, tuple[str, Any]] = {
-    "Retry-After": ("Seconds after which sending the same again may help.", int),
-    "WWW-Authenticate": ("How to say who one is.", str),
-    "RateLimit-Limit": ("What may be sent in the time that is counted.", int),
+    "Retry-After": ("Seconds after which the same request may succeed.", int),
+    "WWW-Authenticate": ("How to authenticate.", str),
+    "RateLimit-Limit": ("The limit that was exceeded.", int),
     "RateLimit-Remaining": ("How much of it is left.", int),
-    "RateLimit-Reset": ("Seconds until it is whole again.", int),
+    "RateLimit-Reset": ("Seconds until it is available again.", int),
 }
 SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a token (JWT) of a service that is trusted."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or a token (JWT) of a trusted service."},
     "basic": {"type": "http", "scheme": "basic", "description": "A key as the user name."},
     "writeKey": {"type": "apiKey", "in": "header", "name": "X-Write-Key", "description": "A key."},
 }
 EVENTS = (
-    "An event has {max_event_bytes} bytes at most, a batch {max_request_events} events, a request {max_request_bytes} "
-    "bytes, unpacked."
+    "An event may have {max_event_bytes} bytes, a batch {max_request_events} events, and a request {max_request_bytes} bytes "
+    "after unpacking."
 )
 
 
@@ -57,9 +60,12 @@ async def openapi(request: Request) -> Response:
 
 
 def operations_of(routes: Sequence[Route]) -> Iterator[tuple[str, str]]:
-    """Every method and path that routes answer, as the document and README name them. HEAD is implied by GET."""
+    """Each method and path of the routes, as the documentation writes them.
+
+    HEAD is implied by GET.
+    """
     for route in routes:
-        if not route.include_in_schema:  # the same path with a slash
+        if not route.include_in_schema:  # a path that is documented without its last slash
             continue
         for method in sorted((route.methods or set()) - {"HEAD"}):
             yield method, re.sub(r":[a-z]+}", "}", route.path)
@@ -89,7 +95,7 @@ def _operation(operation: Operation, auth: str, limits: dict[str, Any], schemas:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary.format_map(limits),
-        "parameters": [_parameter(one, limits) for one in parameters],
+        "parameters": [_parameter(parameter, limits) for parameter in parameters],
         "responses": _responses(operation, auth, schemas),
     }
     if operation.takes_events:
@@ -102,7 +108,7 @@ def _operation(operation: Operation, auth: str, limits: dict[str, Any], schemas:
 def _parameter(parameter: Parameter, limits: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": parameter.name,
-        "in": parameter.place,
+        "in": parameter.location,
         "description": parameter.description.format_map(limits),
         "required": parameter.required,
         "schema": msgspec.json.schema(parameter.kind),
@@ -110,19 +116,26 @@ def _parameter(parameter: Parameter, limits: dict[str, Any]) -> dict[str, Any]:
 
 
 def _events(limits: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """What a request that appends has as its body. Its Content-Type matters for lines only."""
-    one = [_schema(Event, schemas), _schema(WrappedEvent, schemas)]
-    batch = {"type": "array", "items": {"anyOf": one}, "maxItems": limits["max_request_events"]}
-    lines = {"type": "string", "format": "ndjson", "description": "An event, or a wrapped one, a line; blank lines are skipped."}
+    """The body of a request that appends. Content-Type matters only for NDJSON."""
+    event = [_schema(Event, schemas), _schema(WrappedEvent, schemas)]
+    batch = {"type": "array", "items": {"anyOf": event}, "maxItems": limits["max_request_events"]}
+    lines = {
+        "type": "string",
+        "format": "ndjson",
+        "description": "An event, or a wrapped event, per line; blank lines are skipped.",
+    }
     return {
         "description": EVENTS.format_map(limits),
         "required": True,
-        "content": {JSON: {"schema": {"anyOf": [*one, batch]}}, NDJSON: {"schema": lines}},
+        "content": {JSON: {"schema": {"anyOf": [*event, batch]}}, NDJSON: {"schema": lines}},
     }
 
 
 def _responses(operation: Operation, auth: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    """The answers by their status; where a status has problems beside schemas of its own, both."""
+    """The answers by status.
+
+    A status may have both a schema of its own and problems.
+    """
     codes = codes_of(operation, auth)
     responses = {}
     for status in sorted({*operation.answers, *codes}):
@@ -138,16 +151,19 @@ def _responses(operation: Operation, auth: str, schemas: dict[str, Any]) -> dict
 
 def codes_of(operation: Operation, auth: str) -> dict[int, list[str]]:
     """The codes of an operation's problems, by status."""
-    found = [CODES_OF_ALL, operation.codes]
+    tables = [CODES_OF_ALL, operation.codes]
     if operation.act:
-        found += [CODES_OF_TENANTS, CODES_OF_MODE[auth]]
+        tables += [CODES_OF_TENANTS, CODES_OF_MODE[auth]]
     if operation.act == "read":
-        found.append(CODES_OF_READS)
-    return {status: [code for codes in found for code in codes.get(status, ())] for codes in found for status in codes}
+        tables.append(CODES_OF_READS)
+    return {status: [code for table in tables for code in table.get(status, ())] for table in tables for status in table}
 
 
 def _with_problem(answer: Answer | None, status: int, codes: list[str], *, is_foreign: bool) -> Answer:
-    """An answer, if there is one, that may also be a problem; to foreign clients, one in their words."""
+    """An answer that may also be a problem.
+
+    Foreign clients may get a refusal instead.
+    """
     meaning, headers = PROBLEMS[status]
     meaning = f"{answer.meaning if answer else meaning} Problems: {', '.join(codes)}."
     content = answer.content if answer else {JSON: (Refusal,)} if is_foreign else {}
@@ -160,12 +176,12 @@ def _header(name: str, required: bool) -> dict[str, Any]:
 
 
 def _either(types: Sequence[Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    made = [_schema(shape, schemas) for shape in types]
-    return made[0] if len(made) == 1 else {"anyOf": made}
+    choices = [_schema(type, schemas) for type in types]
+    return choices[0] if len(choices) == 1 else {"anyOf": choices}
 
 
-def _schema(shape: Any, schemas: dict[str, Any]) -> dict[str, Any]:
-    """A shape's schema; what it refers to goes among the schemas."""
-    [made], found = msgspec.json.schema_components([shape], ref_template="#/components/schemas/{name}")
-    schemas.update(found)
-    return made
+def _schema(type: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a type. Types that it refers to are added to `schemas`."""
+    [schema], components = msgspec.json.schema_components([type], ref_template="#/components/schemas/{name}")
+    schemas.update(components)
+    return schema

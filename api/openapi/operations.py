@@ -1,29 +1,51 @@
-"""Operations: what each route takes and gives, as data. A route of api.app.ROUTES has its entry in OPERATIONS, at the end."""
+"""Operations: the parameters, answers and problems of each route, as data.
+
+Each route of api.app.ROUTES has its entry in OPERATIONS.
+"""
 
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from api import schemas
 from api.formats import FOREIGN_ROUTES, ForeignRoute
 from api.query import PAGE_LIMIT_ROWS, PAGE_ROWS
+from api.schemas import (
+    Accepted,
+    Alive,
+    Conflict,
+    Duplicate,
+    EventsPage,
+    Hash,
+    Limited,
+    Moment,
+    Outcome,
+    Position,
+    Readiness,
+    Receipts,
+    Rejected,
+    SessionsPage,
+    SessionWithEvents,
+)
 from streams import TENANT_PATTERN
 
 JSON, PROBLEM, NDJSON = "application/json", "application/problem+json", "application/x-ndjson"
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """What a request names besides its body. `{settings}` in a description are filled in."""
+    """A parameter of a request. `{settings}` in its description are filled in."""
 
     name: str
-    place: Literal["query", "path", "header"] = "query"
+    location: Literal["query", "path", "header"] = "query"
     kind: Any
     description: str
     required: bool = False
 
 
 class Answer(Struct, frozen=True):
-    """An answer of one status: what it means, its schemas by media type, and its headers; True: never without."""
+    """An answer of a status: its meaning, schemas by media type, headers.
+
+    A header with True is always sent.
+    """
 
     meaning: str
     content: dict[str, tuple[Any, ...]]
@@ -31,8 +53,12 @@ class Answer(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """A route and method. `act` is what the admission is asked for, None where no tenant is named; `codes` are of its problems.
-    One of foreign clients names its tenant by its key, and its problems are refusals."""
+    """A route and method.
+
+    - `act` is what a tenant must be permitted to do; None if the operation concerns no tenant.
+    - `codes` are the codes of its problems, by status, beyond those of all operations.
+    - `is_foreign` means that foreign clients call it: a key names the tenant, and problems are answered as refusals.
+    """
 
     name: str
     summary: str
@@ -46,20 +72,20 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 # -- problems ------------------------------------------------------------------------------------------------------------
 
-# A status' meaning, and the headers that no problem of it is without.
+# The meaning of each status, and the headers that all its problems have.
 PROBLEMS: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("The request cannot be understood.", ()),
-    401: ("The credential is missing, or nobody's.", ("WWW-Authenticate",)),
-    403: ("Who sends the credential may not do this.", ()),
-    404: ("There is nothing of that name for this tenant.", ()),
-    408: ("The request did not come whole in time; the connection is closed.", ()),
-    410: ("The tenant was erased.", ()),
+    401: ("The credential is missing or invalid.", ("WWW-Authenticate",)),
+    403: ("The credential does not permit this.", ()),
+    404: ("The tenant has nothing with this name.", ()),
+    408: ("The request took too long to arrive; the connection is closed.", ()),
+    410: ("The tenant was deleted.", ()),
     413: ("The request is too large.", ()),
-    415: ("The body is encoded in a way that is not taken.", ()),
-    429: ("Too much is sent; nothing of it was written, the same may be sent again later.", ("Retry-After",)),
-    431: ("Headers and target are too large.", ()),
-    500: ("The server failed; its log says more.", ()),
-    503: ("Not now; the same may be sent again.", ("Retry-After",)),
+    415: ("The encoding of the body is not supported.", ()),
+    429: ("A limit was exceeded. Nothing was written; the same request may be sent again later.", ("Retry-After",)),
+    431: ("The headers and target are too large.", ()),
+    500: ("The server failed; its log has the details.", ()),
+    503: ("The server cannot answer now; the same request may be sent again.", ("Retry-After",)),
 }
 CODES_OF_ALL: dict[int, tuple[str, ...]] = {
     400: ("not-http", "upgrade-unsupported"),
@@ -93,57 +119,63 @@ CODES_OF_APPENDS: dict[int, tuple[str, ...]] = {
 
 TENANT = Parameter(
     name="X-Tenant-ID",
-    place="header",
+    location="header",
     kind=Annotated[str, Meta(pattern=f"^{TENANT_PATTERN}$", examples=["acme"])],
-    description="The tenant that the request speaks for.",
+    description="The tenant of the request.",
 )
 ENCODING = Parameter(
-    name="Content-Encoding", place="header", kind=Literal["gzip", "identity", ""], description="How the body is encoded."
+    name="Content-Encoding", location="header", kind=Literal["gzip", "identity", ""], description="The encoding of the body."
 )
 AFTER = Parameter(
     name="after",
     kind=Annotated[int, Meta(ge=0, le=2**53)],
-    description="Answer once the tables hold this position, {read_wait_timeout_seconds} s later at most.",
+    description="Wait until the tables have this position, for {read_wait_timeout_seconds} s at most.",
 )
 PAGE = (
     Parameter(
         name="limit",
         kind=Annotated[int, Meta(ge=1, le=PAGE_LIMIT_ROWS, extra_json_schema={"default": PAGE_ROWS})],
-        description="Rows of a page.",
+        description="Rows per page.",
     ),
     Parameter(
         name="cursor",
         kind=Annotated[str, Meta(extra_json_schema={"format": "cursor"})],
-        description="Where the page begins: `next` of the page before.",
+        description="Where the page begins: `next` of the previous page.",
     ),
 )
 FILTERS = (
-    Parameter(name="session_id", kind=str, description="Only of this session."),
-    Parameter(name="event_type", kind=str, description="Only of this type; sessions that hold such an event."),
-    Parameter(name="since", kind=schemas.Moment, description="From this event time on."),
-    Parameter(name="until", kind=schemas.Moment, description="Before this event time."),
+    Parameter(name="session_id", kind=str, description="Only events of this session, or only this session."),
+    Parameter(name="event_type", kind=str, description="Only events of this type, or sessions with such an event."),
+    Parameter(name="since", kind=Moment, description="From this event time on."),
+    Parameter(name="until", kind=Moment, description="Before this event time."),
 )
-OF_USER = Parameter(name="user_id", kind=str, description="Only of this user.")
+OF_USER = Parameter(name="user_id", kind=str, description="Only sessions of this user.")
 
 # -- the operations ------------------------------------------------------------------------------------------------------
 
 RATE = {"Retry-After": True, "RateLimit-Limit": False, "RateLimit-Remaining": False, "RateLimit-Reset": False}
-Batch = schemas.Receipts
 
 OPERATIONS: dict[str, Operation] = {
+    "GET /": Operation(
+        name="welcome",
+        summary="What this server is, and where to look next.",
+        answers={200: Answer("A page for browsers, text for others.", {"text/plain": (str,), "text/html": (str,)})},
+    ),
     "POST /api/events": Operation(
         name="postEvents",
-        summary="Append one event, or a batch of at most {max_request_events}; a receipt for each.",
+        summary="Append an event, or a batch of up to {max_request_events}. Each event gets a receipt.",
         act="append",
         parameters=(ENCODING,),
         takes_events=True,
         answers={
-            200: Answer("All were accepted before; there was nothing to write.", {JSON: (schemas.Duplicate, Batch)}),
-            202: Answer("Accepted, on disk; of a batch, some may be duplicates.", {JSON: (schemas.Accepted, Batch)}),
-            207: Answer("Some of the batch were accepted or are duplicates, others were not.", {JSON: (Batch,)}),
-            409: Answer("Another event has this name.", {JSON: (schemas.Conflict,)}),
-            422: Answer("The event cannot be stored; none of the batch can.", {JSON: (schemas.Rejected, Batch)}),
-            429: Answer("Too much is sent; the same may be sent again later.", {JSON: (schemas.Limited, Batch)}, RATE),
+            200: Answer("All events were accepted before; nothing was written.", {JSON: (Duplicate, Receipts)}),
+            202: Answer("The events are accepted and on disk. In a batch, some may be duplicates.", {JSON: (Accepted, Receipts)}),
+            207: Answer("Some events of the batch are accepted or duplicates, others are not.", {JSON: (Receipts,)}),
+            409: Answer("Another event has this identity.", {JSON: (Conflict,)}),
+            422: Answer("The event is invalid; in a batch, none was accepted.", {JSON: (Rejected, Receipts)}),
+            429: Answer(
+                "A limit of the tenant was exceeded; the same request may be sent again later.", {JSON: (Limited, Receipts)}, RATE
+            ),
         },
         codes=CODES_OF_APPENDS,
     ),
@@ -152,67 +184,69 @@ OPERATIONS: dict[str, Operation] = {
         summary="Events, newest first by event time, then position.",
         act="read",
         parameters=(*FILTERS, *PAGE, AFTER),
-        answers={200: Answer("A page of events.", {JSON: (schemas.EventsPage,)})},
+        answers={200: Answer("A page of events.", {JSON: (EventsPage,)})},
     ),
     "GET /api/receipts": Operation(
         name="findReceipt",
-        summary="What became of the event of a name, within the window.",
+        summary="The outcome of an event, by its hash, within the deduplication window.",
         act="read",
         parameters=(
-            Parameter(name="event_hash", kind=schemas.Hash, description="The event's name, from its receipt.", required=True),
+            Parameter(name="event_hash", kind=Hash, description="The event_hash in the event's receipt.", required=True),
             AFTER,
         ),
-        answers={200: Answer("What became of it.", {JSON: (schemas.Outcome,)})},
+        answers={200: Answer("The outcome of the event.", {JSON: (Outcome,)})},
         codes={404: ("receipt-unknown",), 500: ("log-refused",)},
     ),
     "GET /api/receipts/{position}": Operation(
         name="getReceipt",
-        summary="What became of the event at a position, for ever.",
+        summary="The outcome of the event at a position. It is kept permanently.",
         act="read",
         parameters=(
             Parameter(
-                name="position", place="path", kind=schemas.Position, description="The position, from its receipt.", required=True
+                name="position", location="path", kind=Position, description="The position in the event's receipt.", required=True
             ),
             AFTER,
         ),
-        answers={200: Answer("What became of it.", {JSON: (schemas.Outcome,)})},
+        answers={200: Answer("The outcome of the event.", {JSON: (Outcome,)})},
         codes={404: ("receipt-unknown",), 500: ("log-refused",)},
     ),
     "GET /api/sessions": Operation(
         name="getSessions",
-        summary="Sessions, the one with the newest event first.",
+        summary="Sessions; the session with the newest event is first.",
         act="read",
         parameters=(*FILTERS, OF_USER, *PAGE, AFTER),
-        answers={200: Answer("A page of sessions.", {JSON: (schemas.SessionsPage,)})},
+        answers={200: Answer("A page of sessions.", {JSON: (SessionsPage,)})},
     ),
     "GET /api/sessions/{session_id}": Operation(
         name="getSession",
-        summary="One session with a page of its events.",
+        summary="A session with a page of its events.",
         act="read",
         parameters=(
-            Parameter(name="session_id", place="path", kind=str, description="The session; it may hold slashes.", required=True),
+            Parameter(
+                name="session_id", location="path", kind=str, description="The session; it may contain slashes.", required=True
+            ),
             *PAGE,
             AFTER,
         ),
-        answers={200: Answer("The session.", {JSON: (schemas.SessionWithEvents,)})},
+        answers={200: Answer("The session.", {JSON: (SessionWithEvents,)})},
         codes={404: ("session-unknown",)},
     ),
     "GET /healthz": Operation(
         name="healthz",
-        summary="Whether the process lives.",
-        answers={200: Answer("It does.", {JSON: (schemas.Alive,)})},
+        summary="Whether the process runs.",
+        answers={200: Answer("It runs.", {JSON: (Alive,)})},
     ),
     "GET /readyz": Operation(
         name="readyz",
-        summary="Whether the process may be given events.",
+        summary="Whether the process is ready for events.",
         answers={
-            200: Answer("It may.", {JSON: (schemas.Readiness,)}),
-            503: Answer("It may not, for these reasons.", {JSON: (schemas.Readiness,)}, {"Retry-After": False}),
+            200: Answer("It is ready.", {JSON: (Readiness,)}),
+            503: Answer("It is not ready, for these reasons.", {JSON: (Readiness,)}, {"Retry-After": False}),
         },
     ),
     "GET /metrics": Operation(
         name="metrics",
-        summary="Figures of every tenant, of the server and of this process, for Prometheus. With AUTH=keys for METRICS_TOKEN.",
+        summary="Figures of all tenants, the server and this process, for Prometheus. With AUTH=keys it needs METRICS_TOKEN.",
         answers={200: Answer("Prometheus' text format.", {"text/plain": (str,)})},
         codes={
             400: ("credential-ambiguous",),
@@ -229,24 +263,24 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def _of_foreign(method: str, foreign: ForeignRoute) -> Operation:
-    """The operation of a path of foreign clients."""
-    places = [
-        Parameter(name=name, place="path", kind=kind, description="What is sent, or its key.", required=True)
-        for name, kind in foreign.parameters.items()
+def _foreign_operation(method: str, route: ForeignRoute) -> Operation:
+    """The operation of a foreign route."""
+    parameters = [
+        Parameter(name=name, location="path", kind=kind, description="The kind of call, or the key.", required=True)
+        for name, kind in route.parameters.items()
     ]
-    meaning = "Everything is in the log, or was; what is no event is set aside."
+    meaning = "All messages are in the log. Messages that are no valid events are kept as dead letters."
     return Operation(
-        name=f"{foreign.name}{method.capitalize()}",
-        summary=foreign.summary,
+        name=f"{route.name}{method.capitalize()}",
+        summary=route.summary,
         act="append",
         is_foreign=True,
-        parameters=tuple(places),
-        answers={foreign.success: Answer(meaning, dict.fromkeys(foreign.media_types, (Any,)) if foreign.success == 200 else {})},
+        parameters=tuple(parameters),
+        answers={route.success: Answer(meaning, dict.fromkeys(route.media_types, (Any,)) if route.success == 200 else {})},
         codes=CODES_OF_APPENDS | {400: ("not-understood", "not-gzip"), 429: ("too-many-new-tenants", "limited")},
     )
 
 
 OPERATIONS |= {
-    f"{method} {foreign.path}": _of_foreign(method, foreign) for foreign in FOREIGN_ROUTES for method in foreign.methods
+    f"{method} {route.path}": _foreign_operation(method, route) for route in FOREIGN_ROUTES for method in route.methods
 }

@@ -135,7 +135,7 @@ def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: byte
     believed = []
     for key in (SECRET, RSA.public_key()):
         verifier = tokens.TokenVerifier(load_settings({"AUTH": "keys", "JWT_SECRET": SECRET}))
-        verifier._fixed = ("HS256", SECRET) if key is SECRET else ("RS256", key)
+        verifier._fixed_key = ("HS256", SECRET) if key is SECRET else ("RS256", key)
         for first in (header, b'{"alg":"HS256"}'):
             with pytest.raises(Problem) as refused:
                 believed.append(asyncio.run(verifier.claims(by_hand_raw(first, payload))))
