@@ -112,7 +112,7 @@ def _parameters(operation: Operation) -> str:
     if not operation.parameters:
         return ""
     rows = [
-        f"| `{parameter.name}` | {parameter.place}{', required' if parameter.required else ''} | "
+        f"| `{parameter.name}` | {parameter.location}{', required' if parameter.required else ''} | "
         f"{cell(parameter.description.format_map(SETTINGS))} |"
         for parameter in operation.parameters
     ]
