@@ -127,7 +127,7 @@ async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str,
 async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: dict[str, str], status: int, code: str) -> None:
     await door.log.append("acme", events(3))
     await door.project()
-    routes = [route for route in api.ROUTES if route.path not in ("/healthz", "/metrics", "/openapi.json", "/readyz")]
+    routes = [route for route in api.ROUTES if route.path not in ("/", "/healthz", "/metrics", "/openapi.json", "/readyz")]
     assert len(routes) >= 6
 
     for route in routes:
