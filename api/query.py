@@ -29,21 +29,12 @@ _encode = msgspec.json.Encoder().encode
 
 async def get_events(request: Request) -> Response:
     """GET /api/events: a page of events, newest first by event time, then position."""
-    return await _page(
-        request, FILTERS, "events", _store(request).queries.events, lambda row: (row["timestamp_us"], row["position"])
-    )
+    return await _page(request, FILTERS, "events", _store(request).queries.events, _event_key)
 
 
 async def get_sessions(request: Request) -> Response:
     """GET /api/sessions: a page of sessions, by their newest event."""
-    allowed = FILTERS | {"user_id"}
-    return await _page(
-        request,
-        allowed,
-        "sessions",
-        _store(request).queries.sessions,
-        lambda row: (row["last_event_at_us"], row["first_position"]),
-    )
+    return await _page(request, FILTERS | {"user_id"}, "sessions", _store(request).queries.sessions, _session_key)
 
 
 async def get_session(request: Request) -> Response:
@@ -54,7 +45,7 @@ async def get_session(request: Request) -> Response:
     session, rows = await run_in_threadpool(_store(request).queries.session, tenant, filters, page_key, limit + 1)
     if session is None:
         raise Problem(404, "session-unknown", f"there is no session {session_id!r}")
-    page, cursor = _cut(rows, limit, lambda row: (row["timestamp_us"], row["position"]))
+    page, cursor = _cut(rows, limit, _event_key)
     return _json({**_public(session), "events": page, "next": cursor})
 
 
@@ -183,6 +174,14 @@ def _cut(
         time_us, position = page_key_of(rows[limit - 1])
         cursor = base64.urlsafe_b64encode(f"{time_us}.{position}".encode()).decode().rstrip("=")
     return [_public(row) for row in rows[:limit]], cursor
+
+
+def _event_key(row: dict[str, Any]) -> Place:
+    return row["timestamp_us"], row["position"]
+
+
+def _session_key(row: dict[str, Any]) -> Place:
+    return row["last_event_at_us"], row["first_position"]
 
 
 def _public(row: dict[str, Any]) -> dict[str, Any]:
