@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 async def get_events(request: Request) -> Response:
-    """GET /api/events: a page of events, newest first by event time, then position."""
+    """GET /api/events: a page of events, newest first."""
     return await _page(request, FILTERS, "events", _store(request).queries.events, _event_key)
 
 

@@ -52,7 +52,9 @@ class Admission:
         self._tokens = tokens
 
     async def admit(self, headers: list[tuple[bytes, bytes]], act: Act, credential: str | UnsetType | None = UNSET) -> str:
-        """The tenant that a request may append to or read. Raises Problem, LogUnavailable.
+        """The tenant of a request, if it is admitted.
+
+        `act` is what the request does to the tenant. Raises Problem, LogUnavailable.
 
         A foreign format passes the credential that it found in the request. With AUTH=open that is the name of a tenant, which
         counts if no X-Tenant-ID header is sent.

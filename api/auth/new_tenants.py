@@ -9,7 +9,7 @@ import time
 from api.http import Problem
 from streams import Log
 
-KNOWN_TENANTS = 65_536  # remembered; for a forgotten tenant the server is asked again whether it has a log
+KNOWN_TENANTS = 65_536  # in memory; for any other tenant the server is asked whether it has a log
 
 
 class NewTenants:

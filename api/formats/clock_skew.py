@@ -1,4 +1,4 @@
-"""Times as foreign clients send them, and how wrong their clocks are. Pure."""
+"""Times as foreign clients send them, and the skew of their clocks. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any

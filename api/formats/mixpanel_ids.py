@@ -1,4 +1,4 @@
-"""Ids in Mixpanel's messages: users, devices, and links between them. Pure.
+"""Ids in Mixpanel's messages: users, devices, links between them. Pure.
 
 Each function takes the ids that it reads out of the members, and returns them under the names that Penstock uses: user_id,
 anonymous_id (a device), previous_id (an earlier id of the same actor).

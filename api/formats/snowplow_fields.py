@@ -1,4 +1,4 @@
-"""The fields of Snowplow's messages: time, session, ids, encoded JSON. Pure.
+"""Fields of Snowplow's messages: time, session, ids, encoded JSON. Pure.
 
 The `take_` functions remove the fields that they read from the message.
 """

@@ -1,4 +1,4 @@
-"""HTTP: bodies, protocol limits, CORS, request ids, the access log, problems."""
+"""HTTP: bodies, protocol limits, CORS, request ids, access log, problems."""
 
 from api.http.body import BodyBudget, BodyReservation, headers_by_name, read_body, unpack
 from api.http.cors import Cors

@@ -171,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """End the answer; the answer to HEAD has no body to write the head with."""
+        """End the answer. An answer without a body is only written here."""
         self.transport.flush()
         super().on_response_complete()
 
@@ -216,7 +216,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(408, "request-too-slow", "the request took too long to arrive", limit=self.request_timeout_seconds)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Log nothing: a client that asks for another protocol is answered in HTTP/1.1."""
+        """Log nothing: a client that asks for another protocol gets HTTP/1.1."""
 
     def _has_body(self) -> bool:
         """Whether the request announces a body."""

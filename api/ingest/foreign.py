@@ -31,7 +31,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PostForeign:
-    """The endpoint of one path. Plain ASGI, for the reason that PostEvents gives."""
+    """The endpoint of a foreign route.
+
+    It is plain ASGI, for the reason that PostEvents gives.
+    """
 
     def __init__(self, route: ForeignRoute) -> None:
         self._route = route
@@ -68,7 +71,7 @@ def _content_headers(answer: Answer) -> HeaderList:
 
 
 async def _read_body(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int, reservation: BodyReservation) -> bytes:
-    """The body, unpacked if it is gzip, whatever Content-Encoding says."""
+    """The body, unpacked if it is gzip; Content-Encoding is ignored."""
     packed = await read_body(receive, headers | {b"content-encoding": b""}, limit_bytes, reservation)
     if not packed.startswith(GZIP_MAGIC):
         return packed
@@ -93,7 +96,10 @@ async def _readable(state: State, headers: HeaderList, read: Callable[[ForeignRe
 async def _append(
     state: State, headers: HeaderList, format: Format, request: ForeignRequest, opened: OpenedRequest
 ) -> tuple[Answer, HeaderList]:
-    """Append the messages of a request, and answer it. Raises Problem, and the errors of Log.append."""
+    """Append the messages of a request, and answer it.
+
+    Raises Problem, and the errors of Log.append.
+    """
     is_open = state.settings.auth == "open"
     credential = credential_of(headers) or opened.key or (opened.open_tenant if is_open else None)
     tenant = await state.admission.admit(headers, "append", credential)
@@ -130,7 +136,10 @@ def _event_or_dead_letter(format: Format, opened: OpenedRequest, limit_bytes: in
 
 
 def _dead_letter(format: Format, limit_bytes: int, key: bytes, message: bytes, reason: dead_letter.Reason, detail: str) -> Event:
-    """A dead letter for a message. A key in the message is masked: of keys, only the hash is ever stored."""
+    """A dead letter for a message.
+
+    A key in the message is masked: of keys, only the hash is ever stored.
+    """
     if key:
         message = message.replace(key, HIDDEN_KEY)
     return dead_letter.make(

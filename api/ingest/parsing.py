@@ -1,6 +1,6 @@
 """Parsing: a body becomes messages, a message an event or a rejection.
 
-A message never decides about its neighbours: the valid ones are accepted whatever the others are.
+A message never decides about its neighbours: an invalid message does not keep a valid one out.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ FAST_SPLIT_COMMAS = 500_000  # an array with more may have millions of items: sp
 T = TypeVar("T")
 
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-# The quantifiers are possessive, and an unfinished string extends to the end: each byte is looked at once, whatever is sent.
+# The quantifiers are possessive, and an unfinished string extends to the end: so each byte of any body is looked at once.
 _structure = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[\]{},]', re.DOTALL).finditer
 
 

@@ -1,4 +1,4 @@
-"""Receipts: what a client is told about each event that it sent. Pure."""
+"""Receipts: the answer to each event that a client sent. Pure."""
 
 import math
 from collections.abc import Sequence

@@ -116,7 +116,7 @@ def _parameter(parameter: Parameter, limits: dict[str, Any]) -> dict[str, Any]:
 
 
 def _events(limits: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    """The body of a request that appends. Content-Type matters only for NDJSON."""
+    """The body of an append. Its Content-Type matters only for NDJSON."""
     event = [_schema(Event, schemas), _schema(WrappedEvent, schemas)]
     batch = {"type": "array", "items": {"anyOf": event}, "maxItems": limits["max_request_events"]}
     lines = {
