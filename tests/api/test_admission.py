@@ -27,7 +27,7 @@ from tests.support.access import assert_refused, basic, kept
 from tests.support.clock import stopwatch
 from tests.support.commands import key_command
 from tests.support.events import body, events
-from tests.support.http import Api, Door, environment, opened, running, wait_until
+from tests.support.http import Api, App, environment, opened, running, wait_until
 from tests.support.proxy import until
 from tests.support.servers import Server
 
@@ -43,14 +43,14 @@ def add_keys(path: Path) -> None:
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
     add_keys(tmp_path / "penstock.db")
-    async with opened(server, tmp_path, AUTH="keys") as door:
-        yield door
+    async with opened(server, tmp_path, AUTH="keys") as app:
+        yield app
 
 
-async def post(door: Door, headers: Any) -> httpx.Response:
-    return await door.client.post("/api/events", content=body(), headers=headers)
+async def post(app: App, headers: Any) -> httpx.Response:
+    return await app.client.post("/api/events", content=body(), headers=headers)
 
 
 # -- who is it -----------------------------------------------------------------------------------------------------------
@@ -71,11 +71,11 @@ KEY = KEYS["acme write"]
     ],
     ids=range(7),
 )
-async def test_a_key_speaks_for_its_tenant_wherever_it_stands(door: Door, headers: dict[str, str]) -> None:
-    answer = await post(door, headers)
+async def test_a_key_speaks_for_its_tenant_wherever_it_stands(app: App, headers: dict[str, str]) -> None:
+    answer = await post(app, headers)
 
     assert answer.status_code == 202
-    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
+    assert [summary.tenant for summary in await app.log.summaries()] == ["acme"]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ async def test_a_key_speaks_for_its_tenant_wherever_it_stands(door: Door, header
     ],
     ids=range(22),
 )
-async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str, Any]], status: int, code: str) -> None:
+async def test_what_names_no_key_is_refused(app: App, headers: list[tuple[str, Any]], status: int, code: str) -> None:
     encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
 
-    assert_refused(await post(door, encoded), status, code)
-    assert await door.log.summaries() == []
+    assert_refused(await post(app, encoded), status, code)
+    assert await app.log.summaries() == []
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ async def test_what_names_no_key_is_refused(door: Door, headers: list[tuple[str,
     ],
     ids=range(5),
 )
-async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: dict[str, str], status: int, code: str) -> None:
-    await door.log.append("acme", events(3))
-    await door.project()
+async def test_no_route_that_speaks_for_a_tenant_is_open(app: App, headers: dict[str, str], status: int, code: str) -> None:
+    await app.log.append("acme", events(3))
+    await app.project()
     routes = [route for route in api.ROUTES if route.path not in ("/", "/healthz", "/metrics", "/openapi.json", "/readyz")]
     assert len(routes) >= 6
 
@@ -135,7 +135,7 @@ async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: di
         for name, value in {"{position}": "1", "{session_id:path}": "S0", "{call}": "track"}.items():
             path = path.replace(name, value)
         for method in (route.methods or set()) - {"HEAD"}:
-            answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
+            answer = await app.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
             if "{key}" in path and code == "credential-missing":  # there is one, although nobody's
                 assert (answer.status_code, answer.json()["error"]) == (401, "credential-unknown")
             elif isinstance(route.endpoint, PostForeign):
@@ -143,7 +143,7 @@ async def test_no_route_that_speaks_for_a_tenant_is_open(door: Door, headers: di
                 assert answer.json()["error"].endswith(code)
             else:
                 assert_refused(answer, status, code)
-    assert [summary.last for summary in await door.log.summaries()] == [3]
+    assert [summary.last for summary in await app.log.summaries()] == [3]
 
 
 # -- what may it do ------------------------------------------------------------------------------------------------------
@@ -164,16 +164,16 @@ ROUTES = {
 @pytest.mark.parametrize("tenant", ["acme", "globex"])
 @pytest.mark.parametrize(("act", "route"), [(act, route) for act, routes in ROUTES.items() for route in routes])
 async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
-    door: Door, act: str, route: str, tenant: str, role: str
+    app: App, act: str, route: str, tenant: str, role: str
 ) -> None:
-    [first, *_] = await door.log.append("acme", events(3))
-    await door.project()
+    [first, *_] = await app.log.append("acme", events(3))
+    await app.project()
     method, _, path = route.format(first.event_hash).partition(" ")
 
     headers = {"Authorization": f"Bearer {KEYS[f'{tenant} {role}']}"}
-    answer = await door.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
+    answer = await app.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
 
-    ends = {summary.tenant: summary.last for summary in await door.log.summaries()}
+    ends = {summary.tenant: summary.last for summary in await app.log.summaries()}
     if act not in ROLES[role]:
         assert_refused(answer, 403, "role-insufficient")
         assert ends == {"acme": 3}
@@ -240,9 +240,9 @@ def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
 async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "NOTE_USES_SECONDS", 0)
     add_keys(tmp_path / "penstock.db")
-    async with opened(server, tmp_path, AUTH="keys") as door:
-        await post(door, {"X-Write-Key": KEY})
-        await until(lambda: [key.role for key in door.store.api_keys.load() if key.last_used_at_us] == ["write"])
+    async with opened(server, tmp_path, AUTH="keys") as app:
+        await post(app, {"X-Write-Key": KEY})
+        await until(lambda: [key.role for key in app.store.api_keys.load() if key.last_used_at_us] == ["write"])
 
 
 def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
@@ -314,21 +314,21 @@ def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, c
         assert ring.find_key(KEY) is None
 
 
-async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(door: Door) -> None:
+async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(app: App) -> None:
     busy = [asyncio.create_task(run_in_threadpool(time.sleep, 3.5)) for _ in range(60)]
     await asyncio.sleep(0.1)
-    door.store.api_keys.revoke(KEY[:KEY_ID_LENGTH])
+    app.store.api_keys.revoke(KEY[:KEY_ID_LENGTH])
     await asyncio.sleep(2)
 
-    assert_refused(await post(door, {"X-Write-Key": KEY}), 401, "credential-unknown")
+    assert_refused(await post(app, {"X-Write-Key": KEY}), 401, "credential-unknown")
     await asyncio.gather(*busy)
 
 
 async def test_the_end_does_not_wait_for_somebody_who_writes(server: Server, tmp_path: Path) -> None:
     add_keys(tmp_path / "penstock.db")
     with SqliteStore(str(tmp_path / "penstock.db")) as writer:
-        async with opened(server, tmp_path, AUTH="keys") as door:
-            assert (await post(door, {"X-Write-Key": KEY})).status_code == 202
+        async with opened(server, tmp_path, AUTH="keys") as app:
+            assert (await post(app, {"X-Write-Key": KEY})).status_code == 202
             held = writer.transaction()
             held.__enter__()
             stack = ExitStack()
@@ -361,20 +361,20 @@ def test_it_is_started_for_everybody_when_that_is_meant_or_keys_are_needed(
 
 
 async def test_in_open_mode_the_header_alone_says_who_it_is(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path) as door:
-        answer = await post(door, {"X-Tenant-ID": "acme", "Authorization": "Bearer whatever"})
+    async with opened(server, tmp_path) as app:
+        answer = await post(app, {"X-Tenant-ID": "acme", "Authorization": "Bearer whatever"})
 
     assert answer.status_code == 202
 
 
 async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as door:
-        await door.log.append("known", events(1))
-        answers = [await post(door, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
-        begun = {summary.tenant for summary in await door.log.summaries()} - {"known"}
+    async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as app:
+        await app.log.append("known", events(1))
+        answers = [await post(app, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
+        begun = {summary.tenant for summary in await app.log.summaries()} - {"known"}
         [first, *_] = sorted(begun)
-        known = [await post(door, {"X-Tenant-ID": tenant}) for tenant in ("known", first, "known")]
-        reads = [await door.get("/api/events", tenant=f"nobody-{i}") for i in range(20)]
+        known = [await post(app, {"X-Tenant-ID": tenant}) for tenant in ("known", first, "known")]
+        reads = [await app.get("/api/events", tenant=f"nobody-{i}") for i in range(20)]
         refused = [answer for answer in answers if answer.status_code != 202]
 
         assert 5 <= len(begun) <= 8
@@ -384,10 +384,10 @@ async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server
             assert (answer.json()["limit"], answer.headers["retry-after"]) == (5, "1")
         assert [answer.status_code for answer in known] == [202, 200, 200]
         assert {answer.status_code for answer in reads} == {200}
-        assert {summary.tenant for summary in await door.log.summaries()} == begun | {"known"}
+        assert {summary.tenant for summary in await app.log.summaries()} == begun | {"known"}
 
         await asyncio.sleep(0.5)
-        assert (await post(door, {"X-Tenant-ID": "later"})).status_code == 202
+        assert (await post(app, {"X-Tenant-ID": "later"})).status_code == 202
 
 
 async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,5 +402,5 @@ async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: p
 
 async def test_with_keys_anybody_who_has_one_may_begin(server: Server, tmp_path: Path) -> None:
     secrets = [key_command(tmp_path, "create", f"tenant-{i}").stdout.strip() for i in range(3)]
-    async with opened(server, tmp_path, AUTH="keys", NEW_TENANTS_PER_SECOND=1) as door:
-        assert [(await post(door, {"X-Write-Key": secret})).status_code for secret in secrets] == [202] * 3
+    async with opened(server, tmp_path, AUTH="keys", NEW_TENANTS_PER_SECOND=1) as app:
+        assert [(await post(app, {"X-Write-Key": secret})).status_code for secret in secrets] == [202] * 3

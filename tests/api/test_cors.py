@@ -1,4 +1,4 @@
-"""A page of an origin that is set may speak to the door from a browser, and sees why it was refused; no other page may."""
+"""A page of an origin that is set may speak to the ingest endpoint from a browser, and sees why it was refused; no other page may."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from streams import keys_of
 from tests.support.events import body
-from tests.support.http import Api, Door, opened, running
+from tests.support.http import Api, App, opened, running
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -19,14 +19,14 @@ ASKED = "authorization, content-type, anonymousid, x-write-key"
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, CORS_ORIGINS=f"{SHOP}, http://localhost:3000") as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, CORS_ORIGINS=f"{SHOP}, http://localhost:3000") as app:
+        yield app
 
 
-async def preflight(door: Door, origin: str = SHOP, method: str = "POST") -> httpx.Response:
+async def preflight(app: App, origin: str = SHOP, method: str = "POST") -> httpx.Response:
     asked = {"Origin": origin, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": ASKED}
-    return await door.client.options("/api/events", headers=asked)
+    return await app.client.options("/api/events", headers=asked)
 
 
 def assert_may(answer: httpx.Response, origin: str = SHOP) -> None:
@@ -35,8 +35,8 @@ def assert_may(answer: httpx.Response, origin: str = SHOP) -> None:
     assert "Origin" in answer.headers["vary"]
 
 
-async def test_a_browser_that_asks_first_is_told_that_it_may(door: Door) -> None:
-    answer = await preflight(door)
+async def test_a_browser_that_asks_first_is_told_that_it_may(app: App) -> None:
+    answer = await preflight(app)
 
     assert (answer.status_code, answer.content) == (204, b"")
     assert_may(answer)
@@ -48,8 +48,8 @@ async def test_a_browser_that_asks_first_is_told_that_it_may(door: Door) -> None
 @pytest.mark.parametrize(
     ("origin", "method"), [(OTHER, "POST"), ("null", "POST"), (f"{SHOP}.evil.example", "POST"), (SHOP, "DELETE")]
 )
-async def test_a_browser_that_may_not_is_told_so(door: Door, origin: str, method: str) -> None:
-    answer = await preflight(door, origin, method)
+async def test_a_browser_that_may_not_is_told_so(app: App, origin: str, method: str) -> None:
+    answer = await preflight(app, origin, method)
 
     assert (answer.status_code, answer.json()["code"]) == (403, "origin-not-allowed")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -69,49 +69,49 @@ REQUESTS: dict[int, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("status", REQUESTS)
-async def test_every_answer_says_that_the_page_may_read_it(door: Door, status: int) -> None:
+async def test_every_answer_says_that_the_page_may_read_it(app: App, status: int) -> None:
     request = {"method": "POST", "url": "/api/events"} | REQUESTS[status]
     request["headers"] = {"Origin": SHOP, "X-Tenant-ID": "acme"} | request.get("headers", {})
 
-    answer = await door.client.request(**request)
+    answer = await app.client.request(**request)
 
     assert answer.status_code == status
     assert_may(answer)
     request["headers"]["Origin"] = OTHER
-    assert "access-control-allow-origin" not in (await door.client.request(**request)).headers
+    assert "access-control-allow-origin" not in (await app.client.request(**request)).headers
 
 
 @pytest.mark.parametrize("whose", ["the server's", "ours"])
 async def test_an_error_that_nobody_foresaw_says_so_too(
-    server: Server, door: Door, monkeypatch: pytest.MonkeyPatch, whose: str
+    server: Server, app: App, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
     server.client.set(keys_of("acme").log, "in the way")
     if whose == "ours":
         monkeypatch.setattr("api.ingest.native.parse_request", None)
 
-    answer = await door.post(body(), headers={"Origin": SHOP})
+    answer = await app.post(body(), headers={"Origin": SHOP})
 
     assert (answer.status_code, answer.json()["code"]) == (500, "log-refused" if whose == "the server's" else "internal-error")
     assert_may(answer)
 
 
-async def test_a_page_may_read_which_request_it_was(door: Door) -> None:
-    answer = await door.post(body(), headers={"Origin": SHOP})
+async def test_a_page_may_read_which_request_it_was(app: App) -> None:
+    answer = await app.post(body(), headers={"Origin": SHOP})
 
     assert answer.headers["x-request-id"]
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
 
 async def test_any_page_may_when_that_is_set(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, CORS_ORIGINS="*") as door:
-        assert_may(await preflight(door, OTHER), OTHER)
-        assert_may(await door.post(body(), headers={"Origin": OTHER}), OTHER)
+    async with opened(server, tmp_path, CORS_ORIGINS="*") as app:
+        assert_may(await preflight(app, OTHER), OTHER)
+        assert_may(await app.post(body(), headers={"Origin": OTHER}), OTHER)
 
 
 async def test_without_origins_no_page_may(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path) as door:
-        assert (await preflight(door)).status_code == 405
-        assert "access-control-allow-origin" not in (await door.post(body(), headers={"Origin": SHOP})).headers
+    async with opened(server, tmp_path) as app:
+        assert (await preflight(app)).status_code == 405
+        assert "access-control-allow-origin" not in (await app.post(body(), headers={"Origin": SHOP})).headers
 
 
 def test_every_answer_of_the_process_carries_the_security_headers(server: Server, tmp_path: Path) -> None:

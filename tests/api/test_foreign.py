@@ -1,4 +1,4 @@
-"""The door for foreign formats: neighbours of a bad message go in, it is set aside; keys stand where SDKs put them."""
+"""The ingest endpoint for foreign formats: neighbours of a bad message go in, it is set aside; keys stand where SDKs put them."""
 
 import base64
 import gzip
@@ -12,14 +12,14 @@ import pytest
 
 from api.formats import FOREIGN_ROUTES
 from tests.support.events import body
-from tests.support.http import Door, opened, running
+from tests.support.http import App, opened, running
 from tests.support.servers import Server
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def message(**more: Any) -> dict[str, Any]:
@@ -28,20 +28,20 @@ def message(**more: Any) -> dict[str, Any]:
     return {name: value for name, value in (given | more).items() if value is not None}
 
 
-async def sent(door: Door, *messages: Any, key: str = "acme", packed: bool = False, **more: Any) -> httpx.Response:
+async def sent(app: App, *messages: Any, key: str = "acme", packed: bool = False, **more: Any) -> httpx.Response:
     body = json.dumps({"batch": messages, "sentAt": "2026-01-01T10:00:01Z", "writeKey": key} | more).encode()
-    return await door.client.post("/v1/batch", content=gzip.compress(body) if packed else body)
+    return await app.client.post("/v1/batch", content=gzip.compress(body) if packed else body)
 
 
-def tables(door: Door, table: str) -> list[dict[str, Any]]:
-    return list(door.store.tables().rows(table, "acme"))
+def tables(app: App, table: str) -> list[dict[str, Any]]:
+    return list(app.store.tables().rows(table, "acme"))
 
 
-async def test_a_message_becomes_an_event(door: Door) -> None:
-    answer = await sent(door, message(properties={"plan": "pro"}, anonymousId="a1"))
-    await door.project()
+async def test_a_message_becomes_an_event(app: App) -> None:
+    answer = await sent(app, message(properties={"plan": "pro"}, anonymousId="a1"))
+    await app.project()
 
-    [row] = tables(door, "events")
+    [row] = tables(app, "events")
     assert (answer.status_code, answer.json()) == (200, {"success": True})
     assert (row["event_type"], row["event_id"], row["session_id"]) == ("Signed Up", "m1", "")
     assert row["timestamp"] == "2026-01-01T10:00:00Z"
@@ -54,16 +54,16 @@ async def test_a_message_becomes_an_event(door: Door) -> None:
     }
 
 
-async def test_a_bad_message_is_set_aside_and_its_neighbours_go_in(door: Door) -> None:
-    answer = await sent(door, message(), message(event=None, messageId="m2"), 7, message(messageId="m3"))
+async def test_a_bad_message_is_set_aside_and_its_neighbours_go_in(app: App) -> None:
+    answer = await sent(app, message(), message(event=None, messageId="m2"), 7, message(messageId="m3"))
     again = await sent(
-        door, message(), message(event=None, messageId="m2"), 7, message(messageId="m3"), sentAt="2026-01-01T11:00:00Z"
+        app, message(), message(event=None, messageId="m2"), 7, message(messageId="m3"), sentAt="2026-01-01T11:00:00Z"
     )
-    await door.project()
+    await app.project()
 
-    held = tables(door, "quarantine")
+    held = tables(app, "quarantine")
     assert (answer.status_code, again.status_code) == (200, 200)
-    assert [row["event_id"] for row in tables(door, "events")] == ["m1", "m3"]
+    assert [row["event_id"] for row in tables(app, "events")] == ["m1", "m3"]
     assert [(row["reason"], row["detail"]) for row in held] == [
         ("invalid", "event_type: is missing"),
         ("invalid", "must be a JSON object"),
@@ -71,21 +71,21 @@ async def test_a_bad_message_is_set_aside_and_its_neighbours_go_in(door: Door) -
     assert json.loads(held[0]["body"]) == message(event=None, messageId="m2")
 
 
-async def test_another_message_of_an_id_is_set_aside_as_a_conflict_once(door: Door) -> None:
-    await sent(door, message())
-    answers = [await sent(door, message(event="Other"), message(messageId="m2")) for _ in range(2)]
-    await door.project()
+async def test_another_message_of_an_id_is_set_aside_as_a_conflict_once(app: App) -> None:
+    await sent(app, message())
+    answers = [await sent(app, message(event="Other"), message(messageId="m2")) for _ in range(2)]
+    await app.project()
 
-    [held] = tables(door, "quarantine")
+    [held] = tables(app, "quarantine")
     assert [answer.status_code for answer in answers] == [200, 200]
     assert (held["reason"], held["detail"]) == ("conflict", "another event with this identity is at position 1")
-    assert [row["event_id"] for row in tables(door, "events")] == ["m1", "m2"]
+    assert [row["event_id"] for row in tables(app, "events")] == ["m1", "m2"]
 
 
-async def test_what_is_packed_is_known_by_its_bytes(door: Door) -> None:
-    answer = await sent(door, message(), packed=True)
+async def test_what_is_packed_is_known_by_its_bytes(app: App) -> None:
+    answer = await sent(app, message(), packed=True)
 
-    assert (answer.status_code, await door.project()) == (200, 1)
+    assert (answer.status_code, await app.project()) == (200, 1)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ async def test_what_is_packed_is_known_by_its_bytes(door: Door) -> None:
     [(b"{", 400, "tenant-missing"), (b"\x1f\x8bx", 400, "not-gzip"), (b'{"batch": []}', 400, "tenant-missing")],
     ids=str,
 )
-async def test_what_cannot_be_taken_is_answered_in_words_that_sdks_read(door: Door, body: bytes, status: int, error: str) -> None:
-    answer = await door.client.post("/v1/batch", content=body)
+async def test_what_cannot_be_taken_is_answered_in_words_that_sdks_read(app: App, body: bytes, status: int, error: str) -> None:
+    answer = await app.client.post("/v1/batch", content=body)
 
     told = answer.json()
     assert (answer.status_code, told["code"], told["error"], told["status"]) == (status, status, error, 0)
@@ -102,8 +102,8 @@ async def test_what_cannot_be_taken_is_answered_in_words_that_sdks_read(door: Do
 
 
 async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as door:
-        answer = await sent(door, message(), message(messageId="m2"))
+    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
+        answer = await sent(app, message(), message(messageId="m2"))
 
     assert (answer.status_code, answer.json()["error"]) == (429, "limited")
     assert int(answer.headers["retry-after"]) >= 1
@@ -119,26 +119,26 @@ async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Pat
     ],
     ids=str,
 )
-async def test_a_key_may_stand_where_sdks_put_it(door: Door, headers: dict[str, str]) -> None:
-    answer = await door.client.post("/v1/track", content=json.dumps(message()).encode(), headers=headers)
+async def test_a_key_may_stand_where_sdks_put_it(app: App, headers: dict[str, str]) -> None:
+    answer = await app.client.post("/v1/track", content=json.dumps(message()).encode(), headers=headers)
 
     assert answer.status_code == 200
-    assert (await door.log.summaries())[0].tenant == "acme"
+    assert (await app.log.summaries())[0].tenant == "acme"
 
 
-async def test_a_request_may_hold_so_many_messages(door: Door) -> None:
-    answer = await sent(door, *range(10_001))
+async def test_a_request_may_hold_so_many_messages(app: App) -> None:
+    answer = await sent(app, *range(10_001))
 
     assert (answer.status_code, answer.json()["error"]) == (413, "too-many-events")
     assert "(limit 10000, value 10001)" in answer.json()["detail"]
-    assert await door.project() == 0
+    assert await app.project() == 0
 
 
-async def test_what_waits_too_long_is_refused_with_the_limit_and_the_value(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_too_long_is_refused_with_the_limit_and_the_value(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.append.WAITING_LIMIT_BYTES", 100)
 
-    foreign = await sent(door, message())
-    native = await door.post(body())
+    foreign = await sent(app, message())
+    native = await app.post(body())
 
     assert (foreign.status_code, native.status_code) == (503, 503)
     assert "(limit 100, value " in foreign.json()["detail"]
@@ -146,17 +146,17 @@ async def test_what_waits_too_long_is_refused_with_the_limit_and_the_value(door:
     assert foreign.headers["retry-after"] == native.headers["retry-after"] == "1"
 
 
-async def test_a_call_that_there_is_not_is_said(door: Door) -> None:
-    answer = await door.client.post("/v1/tarck", content=b"{}", headers={"X-Tenant-ID": "acme"})
+async def test_a_call_that_there_is_not_is_said(app: App) -> None:
+    answer = await app.client.post("/v1/tarck", content=b"{}", headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
 
 
-async def test_a_message_without_a_time_happened_when_it_came(door: Door) -> None:
-    answers = [await sent(door, message(timestamp=None)) for _ in range(2)]
-    await door.project()
+async def test_a_message_without_a_time_happened_when_it_came(app: App) -> None:
+    answers = [await sent(app, message(timestamp=None)) for _ in range(2)]
+    await app.project()
 
-    [row] = tables(door, "events")
+    [row] = tables(app, "events")
     assert [answer.status_code for answer in answers] == [200, 200]
     assert row["timestamp"] == ""
     assert 0 <= row["received_at_us"] - row["timestamp_us"] < 1_000_000
@@ -174,11 +174,11 @@ PLACES = pytest.mark.parametrize(("method", "path"), PATHS, ids=str)
 
 @PLACES
 async def test_a_page_may_send_there_and_read_why_it_was_refused(server: Server, tmp_path: Path, method: str, path: str) -> None:
-    async with opened(server, tmp_path, CORS_ORIGINS=SHOP, MAX_REQUEST_BYTES=100_000, MAX_EVENT_BYTES=1_000) as door:
+    async with opened(server, tmp_path, CORS_ORIGINS=SHOP, MAX_REQUEST_BYTES=100_000, MAX_EVENT_BYTES=1_000) as app:
         asked = {"Origin": SHOP, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": ASKED}
-        preflight = await door.client.options(path, headers=asked)
-        keyless = await door.client.request(method, path, content=b"{}", headers={"Origin": SHOP})
-        too_large = await door.client.request(
+        preflight = await app.client.options(path, headers=asked)
+        keyless = await app.client.request(method, path, content=b"{}", headers={"Origin": SHOP})
+        too_large = await app.client.request(
             method, path, content=b"x" * 100_001, headers={"Origin": SHOP, "X-Write-Key": "acme"}
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.health import parse_info, unsafe
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import BINARIES, Server
 
 pytestmark = pytest.mark.anyio
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.anyio
 QUICK = {"APPEND_TIMEOUT_SECONDS": 0.3}
 
 
-async def failures(door: Door) -> dict[str, str]:
+async def failures(app: App) -> dict[str, str]:
     """What GET /readyz names: code and detail."""
-    answer = await door.client.get("/readyz")
+    answer = await app.client.get("/readyz")
     body = answer.json()
     found = {failure["code"]: failure["detail"] for failure in body["failures"]}
     assert answer.status_code == (503 if found else 200)
@@ -27,50 +27,50 @@ async def failures(door: Door) -> dict[str, str]:
 
 
 @pytest.fixture
-async def door(own_server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(own_server, tmp_path / "data", **QUICK) as door:
-        yield door
+async def app(own_server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(own_server, tmp_path / "data", **QUICK) as app:
+        yield app
 
 
 async def ready_with(server: Server, folder: Path, **settings: Any) -> dict[str, str]:
     """What is named with these settings."""
-    async with opened(server, folder, **QUICK, **settings) as door:
-        return await failures(door)
+    async with opened(server, folder, **QUICK, **settings) as app:
+        return await failures(app)
 
 
-async def test_a_process_that_answers_is_healthy_though_its_server_is_gone(own_server: Server, door: Door) -> None:
+async def test_a_process_that_answers_is_healthy_though_its_server_is_gone(own_server: Server, app: App) -> None:
     own_server.kill()
 
-    answer = await door.client.get("/healthz")
+    answer = await app.client.get("/healthz")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-async def test_a_server_that_keeps_what_it_is_given_is_ready(door: Door) -> None:
-    assert await failures(door) == {}
+async def test_a_server_that_keeps_what_it_is_given_is_ready(app: App) -> None:
+    assert await failures(app) == {}
 
 
-async def test_a_server_that_is_gone_is_named_and_ready_again_when_it_is_back(own_server: Server, door: Door) -> None:
+async def test_a_server_that_is_gone_is_named_and_ready_again_when_it_is_back(own_server: Server, app: App) -> None:
     own_server.kill()
-    tombstones = await failures(door)
+    tombstones = await failures(app)
     own_server.start()
 
     assert list(tombstones) == ["server-unreachable"]
     assert tombstones["server-unreachable"]
-    assert await failures(door) == {}
+    assert await failures(app) == {}
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 async def test_a_server_that_evicts_is_named_until_it_does_not(own_server: Server, tmp_path: Path, policy: str) -> None:
     own_server.client.config_set("maxmemory-policy", policy)
-    async with opened(own_server, tmp_path / "data", DURABILITY="none") as door:
-        found = await failures(door)
+    async with opened(own_server, tmp_path / "data", DURABILITY="none") as app:
+        found = await failures(app)
         own_server.client.config_set("maxmemory-policy", "noeviction")
 
         assert list(found) == ["server-evicts"]
         assert policy in found["server-evicts"]
         assert "noeviction" in found["server-evicts"]
-        assert await failures(door) == {}
+        assert await failures(app) == {}
 
 
 async def test_a_server_without_an_append_only_file_is_named_unless_that_is_meant(own_server: Server, tmp_path: Path) -> None:
@@ -106,30 +106,30 @@ async def test_a_server_that_syncs_less_than_durability_says_is_named(
         assert not named or (list(named) == ["server-not-durable"] and repr(fsync) in named["server-not-durable"])
 
 
-async def test_a_replica_is_named(own_server: Server, door: Door) -> None:
+async def test_a_replica_is_named(own_server: Server, app: App) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         own_server.client.replicaof("127.0.0.1", nobody.getsockname()[1])
 
-        assert list(await failures(door)) == ["server-read-only"]
+        assert list(await failures(app)) == ["server-read-only"]
 
 
-async def test_a_server_whose_memory_is_full_is_named(own_server: Server, door: Door) -> None:
+async def test_a_server_whose_memory_is_full_is_named(own_server: Server, app: App) -> None:
     own_server.client.config_set("maxmemory", "100kb")
 
-    found = await failures(door)
+    found = await failures(app)
 
     assert list(found) == ["server-memory-full"]
     assert "102400" in found["server-memory-full"]
 
 
-async def test_a_server_with_less_room_than_a_request_needs_is_not_ready(own_server: Server, door: Door) -> None:
+async def test_a_server_with_less_room_than_a_request_needs_is_not_ready(own_server: Server, app: App) -> None:
     used = own_server.client.info("memory")["used_memory"]
     own_server.client.config_set("maxmemory", used + 1_000_000)
-    assert list(await failures(door)) == ["server-memory-full"]
+    assert list(await failures(app)) == ["server-memory-full"]
 
     own_server.client.config_set("maxmemory", used + 20_000_000)
-    assert await failures(door) == {}
+    assert await failures(app) == {}
 
 
 @pytest.mark.parametrize("name", sorted(BINARIES))
@@ -162,22 +162,22 @@ async def test_too_little_free_disk_is_named_with_what_is_free_and_the_floor(own
 
 
 @pytest.mark.parametrize("looked_before", [False, True], ids=["at the first look", "after it was seen"])
-async def test_tables_whose_file_is_gone_are_named(door: Door, looked_before: bool) -> None:
+async def test_tables_whose_file_is_gone_are_named(app: App, looked_before: bool) -> None:
     if looked_before:
-        assert await failures(door) == {}
-    for path in Path(door.store.path).parent.glob("penstock.db*"):
+        assert await failures(app) == {}
+    for path in Path(app.store.path).parent.glob("penstock.db*"):
         path.unlink()
 
-    assert list(await failures(door)) == ["tables-unreachable"]
+    assert list(await failures(app)) == ["tables-unreachable"]
 
 
-async def test_tables_whose_file_is_damaged_are_named_and_reads_say_so(door: Door) -> None:
-    path = Path(door.store.path)
+async def test_tables_whose_file_is_damaged_are_named_and_reads_say_so(app: App) -> None:
+    path = Path(app.store.path)
     path.write_bytes((b"not a database" * 100).ljust(path.stat().st_size, b"\0"))
     Path(f"{path}-wal").write_bytes(b"")
 
-    found = await failures(door)
-    read = await door.get("/api/events")
+    found = await failures(app)
+    read = await app.get("/api/events")
 
     assert list(found) == ["tables-unreachable"]
     assert found["tables-unreachable"]
@@ -193,8 +193,8 @@ async def test_all_that_is_wrong_is_named_at_once(own_server: Server, tmp_path: 
     assert set(found) == {"server-evicts", "server-not-durable", "disk-low"}
 
 
-async def test_readiness_needs_no_tenant(door: Door) -> None:
-    assert [(await door.client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+async def test_readiness_needs_no_tenant(app: App) -> None:
+    assert [(await app.client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 def test_a_policy_that_nobody_can_tell_is_unsafe() -> None:

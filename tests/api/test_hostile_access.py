@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-import api as door
+import api as app
 from api.auth.credentials import KEY_ID_LENGTH, ROLES, new_key
 from projector.store.sqlite import SqliteStore
 from streams import event_identity, parse_event
@@ -114,7 +114,7 @@ def assert_not_let_in(answer: httpx.Response, status: int, code: str) -> None:
 
 
 def test_every_route_has_its_place_in_a_table() -> None:
-    routes = [route for route in door.ROUTES if route.include_in_schema]
+    routes = [route for route in app.ROUTES if route.include_in_schema]
     asked_for = {f"{method} {route.path}" for route in routes for method in (route.methods or ()) if method != "HEAD"}
 
     assert asked_for == set(ACTS) | set(SENT)
@@ -211,7 +211,7 @@ OTHER = f"Bearer {KEYS['globex', 'admin']}"
     ids=range(15),
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_headers_that_say_two_things_or_nothing_open_no_door(
+def test_headers_that_say_two_things_or_nothing_are_refused(
     api: Api, method: str, headers: list[tuple[str, str]], status: int, code: str
 ) -> None:
     answer = asked(api, method, "/api/events", *headers, content=body(n="new") if method == "POST" else None)

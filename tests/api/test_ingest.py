@@ -1,4 +1,4 @@
-"""The door gives a receipt for each event, accepts the good ones whatever the bad ones are, and lets nothing in that a table cannot hold."""
+"""The ingest endpoint gives a receipt for each event, accepts the good ones whatever the bad ones are, and lets nothing in that a table cannot hold."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from api.http.body import BodyBudget, BodyReservation, headers_by_name, read_bod
 from api.ingest.parsing import parse_all, parse_message
 from streams import Rejected
 from tests.support.events import body
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.json_values import UNHOLDABLE, array, deep, event_with, lines, wrapped
 from tests.support.servers import Server
 
@@ -38,9 +38,9 @@ new_tenants = (f"tenant-{i}" for i in itertools.count())
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def member(**members: Any) -> dict[str, Any]:
@@ -78,8 +78,8 @@ async def test_a_body_whose_sender_went_away_is_no_body() -> None:
 # -- what may be sent --------------------------------------------------------------------------------------------------
 
 
-async def test_the_original_contract_is_accepted_and_named_by_the_plain_concatenation(door: Door) -> None:
-    answer = await door.post(CONTRACT)
+async def test_the_original_contract_is_accepted_and_named_by_the_plain_concatenation(app: App) -> None:
+    answer = await app.post(CONTRACT)
 
     name = hashlib.md5(b"acmeS123page_view2026-01-01T10:00:00Z").hexdigest()
     assert answer.status_code == 202
@@ -89,23 +89,23 @@ async def test_the_original_contract_is_accepted_and_named_by_the_plain_concaten
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("padding", [b"", b"="])
 async def test_a_payload_may_be_standard_or_url_safe_padded_or_not(
-    door: Door, encode: Callable[[bytes], bytes], padding: bytes
+    app: App, encode: Callable[[bytes], bytes], padding: bytes
 ) -> None:
     raws = [body(letters="ÿ>?~" * 3 + "x" * length) for length in range(3)]
     texts = [encode(raw) if padding else encode(raw).rstrip(b"=") for raw in raws]
     assert any(set(text) & set(b"+/-_") for text in texts)
 
     answers = [
-        await door.post({"payload": text.decode()}, tenant=tenant) for text, tenant in zip(texts, new_tenants, strict=False)
+        await app.post({"payload": text.decode()}, tenant=tenant) for text, tenant in zip(texts, new_tenants, strict=False)
     ]
 
     assert [answer.status_code for answer in answers] == [202] * 3
 
 
-async def test_a_payload_and_its_plain_object_are_one_event(door: Door) -> None:
+async def test_a_payload_and_its_plain_object_are_one_event(app: App) -> None:
     raw = body(color="red", n=1)
 
-    first, second = await door.post(raw), await door.post(wrapped(raw))
+    first, second = await app.post(raw), await app.post(wrapped(raw))
 
     assert (first.status_code, second.status_code) == (202, 200)
     assert second.json() == {**first.json(), "status": "duplicate"}
@@ -113,32 +113,32 @@ async def test_a_payload_and_its_plain_object_are_one_event(door: Door) -> None:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("shape", ["array", "ndjson"])
-async def test_a_batch_may_mix_payloads_and_plain_objects_packed_or_not(door: Door, shape: str, packed: bool) -> None:
+async def test_a_batch_may_mix_payloads_and_plain_objects_packed_or_not(app: App, shape: str, packed: bool) -> None:
     raws = [body(session_id=f"S{i}") if i % 2 else json.dumps(wrapped(body(session_id=f"S{i}"))).encode() for i in range(6)]
     content = array(*raws) if shape == "array" else lines(*raws, b"", b"")
     headers = (NDJSON if shape == "ndjson" else {}) | (GZIP if packed else {})
 
-    answer = await door.post(gzip.compress(content) if packed else content, headers=headers)
+    answer = await app.post(gzip.compress(content) if packed else content, headers=headers)
 
     assert answer.status_code == 202
     assert [receipt["position"] for receipt in answer.json()["receipts"]] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("raw", [body(), json.dumps(wrapped(body())).encode()], ids=["plain", "payload"])
-async def test_one_event_may_be_packed(door: Door, raw: bytes) -> None:
-    answer = await door.post(gzip.compress(raw), headers=GZIP)
+async def test_one_event_may_be_packed(app: App, raw: bytes) -> None:
+    answer = await app.post(gzip.compress(raw), headers=GZIP)
 
     assert answer.status_code == 202
     assert answer.json()["position"] == 1
 
 
-async def test_what_was_sent_is_what_is_in_the_tables(door: Door) -> None:
+async def test_what_was_sent_is_what_is_in_the_tables(app: App) -> None:
     sent = {"text": "grüße ❤", "list": [1, 2.5, None, True], "object": {"a": {"b": "c"}}, "big": 2**63 - 1, "small": -(2**63)}
     sent |= {"properties": {"session_id": "not ours"}, "payload": "not base64", "position": 7, "": "no name"}
-    await door.post(body(event_id="e1", **sent))
-    await door.project()
+    await app.post(body(event_id="e1", **sent))
+    await app.project()
 
-    [row] = (await door.get("/api/events")).json()["events"]
+    [row] = (await app.get("/api/events")).json()["events"]
 
     assert row["properties"] == sent
     assert (row["session_id"], row["event_type"], row["timestamp"], row["event_id"]) == (
@@ -149,23 +149,23 @@ async def test_what_was_sent_is_what_is_in_the_tables(door: Door) -> None:
 # -- receipts and statuses ---------------------------------------------------------------------------------------------
 
 
-async def test_a_duplicate_is_answered_200_with_the_first_position(door: Door) -> None:
-    await door.post(array(body(session_id="A"), body(session_id="B")))
+async def test_a_duplicate_is_answered_200_with_the_first_position(app: App) -> None:
+    await app.post(array(body(session_id="A"), body(session_id="B")))
 
-    answer = await door.post(body(session_id="A"))
+    answer = await app.post(body(session_id="A"))
 
     assert answer.status_code == 200
     assert (answer.json()["status"], answer.json()["position"]) == ("duplicate", 1)
 
 
-async def test_the_same_name_with_other_content_is_a_conflict_and_writes_nothing(door: Door) -> None:
-    await door.post(body(n=1))
+async def test_the_same_name_with_other_content_is_a_conflict_and_writes_nothing(app: App) -> None:
+    await app.post(body(n=1))
 
-    answer = await door.post(body(n=2))
+    answer = await app.post(body(n=2))
 
     assert answer.status_code == 409
     assert (answer.json()["status"], answer.json()["position"]) == ("conflict", 1)
-    assert await door.log.last_position("acme") == 1
+    assert await app.log.last_position("acme") == 1
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,8 @@ async def test_the_same_name_with_other_content_is_a_conflict_and_writes_nothing
         ({"event_id": ""}, "event_id"),
     ],
 )
-async def test_a_rejected_event_is_answered_422_with_the_field_and_the_reason(
-    door: Door, sent: dict[str, Any], field: str
-) -> None:
-    answer = await door.post(body(**sent))
+async def test_a_rejected_event_is_answered_422_with_the_field_and_the_reason(app: App, sent: dict[str, Any], field: str) -> None:
+    answer = await app.post(body(**sent))
 
     receipt = answer.json()
     assert answer.status_code == 422
@@ -194,45 +192,45 @@ async def test_a_rejected_event_is_answered_422_with_the_field_and_the_reason(
 
 
 @pytest.mark.parametrize("missing", ["session_id", "event_type", "timestamp"])
-async def test_an_event_without_one_of_its_own_members_is_rejected_by_its_name(door: Door, missing: str) -> None:
+async def test_an_event_without_one_of_its_own_members_is_rejected_by_its_name(app: App, missing: str) -> None:
     value = member()
     del value[missing]
 
-    answer = await door.post(value)
+    answer = await app.post(value)
 
     assert (answer.status_code, answer.json()["field"], answer.json()["reason"]) == (422, missing, "is missing")
 
 
 @pytest.mark.parametrize("payload", [7, None, {}, "%%%", "a", "é", "eyJ9 eyJ9", base64.b64encode(b"no json").decode()])
-async def test_a_payload_that_is_no_base64_of_an_object_is_rejected(door: Door, payload: Any) -> None:
-    answer = await door.post({"payload": payload})
+async def test_a_payload_that_is_no_base64_of_an_object_is_rejected(app: App, payload: Any) -> None:
+    answer = await app.post({"payload": payload})
 
     assert (answer.status_code, answer.json()["status"]) == (422, "rejected")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"{", b"[", b"[1,", b"[]]", b'{"a":1}{"b":2}', b"\x00", b"\xef\xbb\xbf{}"])
-async def test_a_body_that_is_no_json_is_answered_400(door: Door, content: bytes) -> None:
-    assert_problem(await door.post(content), 400, "not-json")
+async def test_a_body_that_is_no_json_is_answered_400(app: App, content: bytes) -> None:
+    assert_problem(await app.post(content), 400, "not-json")
 
 
 @pytest.mark.parametrize("content", [b"null", b"7", b'"text"', b"true"])
-async def test_a_json_value_that_is_no_object_is_rejected(door: Door, content: bytes) -> None:
-    assert (await door.post(content)).status_code == 422
+async def test_a_json_value_that_is_no_object_is_rejected(app: App, content: bytes) -> None:
+    assert (await app.post(content)).status_code == 422
 
 
 @pytest.mark.parametrize(("content", "headers"), [(b"[]", {}), (b" [ ] ", {}), (b"", NDJSON), (b"\n\n", NDJSON)])
-async def test_an_empty_batch_is_answered_with_no_receipts(door: Door, content: bytes, headers: dict[str, str]) -> None:
-    answer = await door.post(content, headers=headers)
+async def test_an_empty_batch_is_answered_with_no_receipts(app: App, content: bytes, headers: dict[str, str]) -> None:
+    answer = await app.post(content, headers=headers)
 
     assert (answer.status_code, answer.json()) == (200, {"receipts": []})
 
 
-async def test_receipts_come_in_the_order_sent_over_many_script_calls(door: Door) -> None:
+async def test_receipts_come_in_the_order_sent_over_many_script_calls(app: App) -> None:
     sessions = [f"S{i}" for i in range(900)]
     odd = [body(session_id=session) for session in sessions[1::2]]
-    await door.post(array(*odd))
+    await app.post(array(*odd))
 
-    answer = await door.post(array(*(body(session_id=session) for session in sessions)))
+    answer = await app.post(array(*(body(session_id=session) for session in sessions)))
 
     names = [hashlib.md5(f"acme{session}page_view2026-01-01T10:00:00Z".encode()).hexdigest() for session in sessions]
     receipts = answer.json()["receipts"]
@@ -242,8 +240,8 @@ async def test_receipts_come_in_the_order_sent_over_many_script_calls(door: Door
     assert [receipt["position"] for receipt in receipts[::2]] == list(range(451, 901))
 
 
-async def test_an_event_that_stands_twice_in_a_batch_is_accepted_once(door: Door) -> None:
-    answer = await door.post(array(body(), body(), body(n=1)))
+async def test_an_event_that_stands_twice_in_a_batch_is_accepted_once(app: App) -> None:
+    answer = await app.post(array(body(), body(), body(n=1)))
 
     assert statuses(answer) == ["accepted", "duplicate", "conflict"]
     assert {receipt["position"] for receipt in answer.json()["receipts"]} == {1}
@@ -287,7 +285,7 @@ def sent_as(value: Any, as_payload: bool) -> bytes:
     packed=st.booleans(),
 )
 async def test_any_batch_of_garbage_and_good_events_gets_a_receipt_each_in_order(
-    door: Door, items: list[tuple[Any, bool]], shape: str, packed: bool
+    app: App, items: list[tuple[Any, bool]], shape: str, packed: bool
 ) -> None:
     if shape == "array":  # bytes that are no JSON would make the whole body none
         items = [item for item in items if not isinstance(item[0], bytes)]
@@ -295,7 +293,7 @@ async def test_any_batch_of_garbage_and_good_events_gets_a_receipt_each_in_order
     content = array(*raws) if shape == "array" else lines(*raws)
     headers = (NDJSON if shape == "ndjson" else {}) | (GZIP if packed else {})
 
-    answer = await door.post(gzip.compress(content) if packed else content, tenant=next(new_tenants), headers=headers)
+    answer = await app.post(gzip.compress(content) if packed else content, tenant=next(new_tenants), headers=headers)
 
     first: dict[str, tuple[int, int]] = {}
     expected: list[tuple[str, int | None]] = []
@@ -318,10 +316,10 @@ ONE_OF_EACH = {"accepted": body(session_id="new"), "duplicate": body(), "conflic
 @pytest.mark.parametrize(
     "present", [some for count in range(5) for some in itertools.combinations(ONE_OF_EACH, count)], ids="-".join
 )
-async def test_a_batchs_status_follows_from_which_receipts_it_holds(door: Door, present: tuple[str, ...]) -> None:
-    await door.post(body())
+async def test_a_batchs_status_follows_from_which_receipts_it_holds(app: App, present: tuple[str, ...]) -> None:
+    await app.post(body())
 
-    answer = await door.post(array(*(raw for status, raw in ONE_OF_EACH.items() if status in present)))
+    answer = await app.post(array(*(raw for status, raw in ONE_OF_EACH.items() if status in present)))
 
     assert set(statuses(answer)) == set(present)
     assert answer.status_code == sentence_of(list(present))
@@ -338,18 +336,18 @@ def of_size(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("as_payload", [False, True], ids=["plain", "payload"])
-async def test_an_event_may_have_64_kib_and_not_a_byte_more(door: Door, as_payload: bool) -> None:
+async def test_an_event_may_have_64_kib_and_not_a_byte_more(app: App, as_payload: bool) -> None:
     exceeds, fits = (wrapped(raw) if as_payload else raw for raw in (of_size(65_537), of_size(65_536)))
 
-    rejected, accepted = await door.post(exceeds), await door.post(fits)
+    rejected, accepted = await app.post(exceeds), await app.post(fits)
 
     assert accepted.status_code == 202
     assert rejected.status_code == 422
     assert (rejected.json()["limit"], rejected.json()["value"]) == (65_536, 65_537)
 
 
-async def test_a_too_large_event_leaves_the_rest_of_its_batch_alone(door: Door) -> None:
-    answer = await door.post(array(body(session_id="A"), of_size(200_000), body(session_id="B")))
+async def test_a_too_large_event_leaves_the_rest_of_its_batch_alone(app: App) -> None:
+    answer = await app.post(array(body(session_id="A"), of_size(200_000), body(session_id="B")))
 
     assert answer.status_code == 207
     assert statuses(answer) == ["accepted", "rejected", "accepted"]
@@ -357,12 +355,12 @@ async def test_a_too_large_event_leaves_the_rest_of_its_batch_alone(door: Door) 
 
 
 @pytest.mark.parametrize("headers", [{}, NDJSON], ids=["array", "ndjson"])
-async def test_a_request_may_hold_1000_events_and_not_one_more(door: Door, headers: dict[str, str]) -> None:
+async def test_a_request_may_hold_1000_events_and_not_one_more(app: App, headers: dict[str, str]) -> None:
     raws = [body(session_id=f"S{i}") for i in range(1_001)]
     join = lines if headers else array
 
-    refused = await door.post(join(*raws), headers=headers)
-    accepted = await door.post(join(*raws[:1_000]), headers=headers)
+    refused = await app.post(join(*raws), headers=headers)
+    accepted = await app.post(join(*raws[:1_000]), headers=headers)
 
     problem = assert_problem(refused, 413, "too-many-events")
     assert (problem["limit"], problem["value"]) == (1_000, 1_001)
@@ -371,22 +369,22 @@ async def test_a_request_may_hold_1000_events_and_not_one_more(door: Door, heade
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-async def test_a_request_may_hold_5_mib_unpacked_and_not_a_byte_more(door: Door, packed: bool) -> None:
+async def test_a_request_may_hold_5_mib_unpacked_and_not_a_byte_more(app: App, packed: bool) -> None:
     def content(size: int) -> bytes:
         raw = array(body()).ljust(size)
         return gzip.compress(raw, 1) if packed else raw
 
     headers = GZIP if packed else {}
 
-    refused = await door.post(content(5 * ONE_MIB + 1), headers=headers)
-    accepted = await door.post(content(5 * ONE_MIB), headers=headers)
+    refused = await app.post(content(5 * ONE_MIB + 1), headers=headers)
+    accepted = await app.post(content(5 * ONE_MIB), headers=headers)
 
     problem = assert_problem(refused, 413, "request-too-large")
     assert (problem["limit"], problem["value"]) == (5 * ONE_MIB, 5 * ONE_MIB + 1)
     assert accepted.status_code == 202
 
 
-async def test_a_body_without_a_declared_length_is_refused_once_it_passes_the_limit(door: Door) -> None:
+async def test_a_body_without_a_declared_length_is_refused_once_it_passes_the_limit(app: App) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -395,17 +393,17 @@ async def test_a_body_without_a_declared_length_is_refused_once_it_passes_the_li
             sent += ONE_MIB
             yield b" " * ONE_MIB
 
-    answer = await door.client.post("/api/events", content=endless(), headers={"X-Tenant-ID": "acme"})
+    answer = await app.client.post("/api/events", content=endless(), headers={"X-Tenant-ID": "acme"})
 
     assert_problem(answer, 413, "request-too-large")
     assert sent <= 7 * ONE_MIB
 
 
-async def test_a_gzip_bomb_is_refused_in_little_memory(door: Door) -> None:
+async def test_a_gzip_bomb_is_refused_in_little_memory(app: App) -> None:
     bomb = gzip.compress(bytes(200 * ONE_MIB), 1)
     tracemalloc.start()
 
-    answer = await door.post(bomb, headers=GZIP)
+    answer = await app.post(bomb, headers=GZIP)
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -414,38 +412,38 @@ async def test_a_gzip_bomb_is_refused_in_little_memory(door: Door) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 8, 20])
-async def test_a_gzip_body_that_is_cut_short_is_refused(door: Door, cut: int) -> None:
-    assert_problem(await door.post(gzip.compress(body())[:-cut], headers=GZIP), 400, "not-gzip")
+async def test_a_gzip_body_that_is_cut_short_is_refused(app: App, cut: int) -> None:
+    assert_problem(await app.post(gzip.compress(body())[:-cut], headers=GZIP), 400, "not-gzip")
 
 
-async def test_a_gzip_body_with_a_wrong_checksum_is_refused(door: Door) -> None:
+async def test_a_gzip_body_with_a_wrong_checksum_is_refused(app: App) -> None:
     packed = bytearray(gzip.compress(body()))
     packed[-6] ^= 1
 
-    assert_problem(await door.post(bytes(packed), headers=GZIP), 400, "not-gzip")
+    assert_problem(await app.post(bytes(packed), headers=GZIP), 400, "not-gzip")
 
 
 @pytest.mark.parametrize("content", [body(), b"", gzip.compress(body())[2:]], ids=["plain", "empty", "headless"])
-async def test_a_body_that_is_not_gzip_is_refused_when_it_says_so(door: Door, content: bytes) -> None:
-    assert_problem(await door.post(content, headers=GZIP), 400, "not-gzip")
+async def test_a_body_that_is_not_gzip_is_refused_when_it_says_so(app: App, content: bytes) -> None:
+    assert_problem(await app.post(content, headers=GZIP), 400, "not-gzip")
 
 
 @pytest.mark.parametrize("behind", [gzip.compress(body(n=2)), b"garbage", b"\0"], ids=["another", "garbage", "zero"])
-async def test_what_follows_a_gzip_member_is_refused(door: Door, behind: bytes) -> None:
-    assert_problem(await door.post(gzip.compress(body()) + behind, headers=GZIP), 415, "encoding-unsupported")
+async def test_what_follows_a_gzip_member_is_refused(app: App, behind: bytes) -> None:
+    assert_problem(await app.post(gzip.compress(body()) + behind, headers=GZIP), 415, "encoding-unsupported")
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate", "zstd", "identity, gzip", "gzip;q=1"])
-async def test_another_or_a_nested_encoding_is_refused(door: Door, encoding: str) -> None:
-    answer = await door.post(gzip.compress(gzip.compress(body())), headers={"Content-Encoding": encoding})
+async def test_another_or_a_nested_encoding_is_refused(app: App, encoding: str) -> None:
+    answer = await app.post(gzip.compress(gzip.compress(body())), headers={"Content-Encoding": encoding})
 
     assert_problem(answer, 415, "encoding-unsupported")
 
 
-async def test_an_encoding_that_is_nested_over_two_headers_is_refused(door: Door) -> None:
+async def test_an_encoding_that_is_nested_over_two_headers_is_refused(app: App) -> None:
     headers = [("X-Tenant-ID", "acme"), ("Content-Encoding", "gzip"), ("Content-Encoding", "gzip")]
 
-    answer = await door.client.post("/api/events", content=gzip.compress(gzip.compress(body())), headers=headers)
+    answer = await app.client.post("/api/events", content=gzip.compress(gzip.compress(body())), headers=headers)
 
     assert_problem(answer, 415, "encoding-unsupported")
 
@@ -454,25 +452,25 @@ async def test_an_encoding_that_is_nested_over_two_headers_is_refused(door: Door
 
 
 @pytest.mark.parametrize("name", UNHOLDABLE)
-async def test_what_a_table_cannot_hold_is_refused_in_every_form_and_the_log_stays_level(door: Door, name: str) -> None:
+async def test_what_a_table_cannot_hold_is_refused_in_every_form_and_the_log_stays_level(app: App, name: str) -> None:
     raw = UNHOLDABLE[name]
     good = body(session_id="good")
 
-    alone = await door.post(raw)
-    payload = await door.post(wrapped(raw))
-    in_lines = await door.post(lines(raw.replace(b"\n", b" "), good), headers=NDJSON)
-    in_array = await door.post(array(json.dumps(wrapped(raw)).encode(), good))
+    alone = await app.post(raw)
+    payload = await app.post(wrapped(raw))
+    in_lines = await app.post(lines(raw.replace(b"\n", b" "), good), headers=NDJSON)
+    in_array = await app.post(array(json.dumps(wrapped(raw)).encode(), good))
 
     assert alone.status_code in (400, 422)
     assert (payload.status_code, payload.json()["status"]) == (422, "rejected")
     assert (in_lines.status_code, statuses(in_lines)) == (207, ["rejected", "accepted"])
     assert (in_array.status_code, statuses(in_array)) == (207, ["rejected", "duplicate"])
-    assert await door.project() == 1
-    assert await door.lag() == 0
+    assert await app.project() == 1
+    assert await app.lag() == 0
 
 
-async def test_an_array_whose_one_event_is_nested_too_deep_still_accepts_the_others(door: Door) -> None:
-    answer = await door.post(array(body(session_id="A"), event_with(deep(5_000)), body(session_id="B")))
+async def test_an_array_whose_one_event_is_nested_too_deep_still_accepts_the_others(app: App) -> None:
+    answer = await app.post(array(body(session_id="A"), event_with(deep(5_000)), body(session_id="B")))
 
     assert statuses(answer) == ["accepted", "rejected", "accepted"]
 
@@ -486,10 +484,10 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-async def test_what_stands_behind_something_too_deep_is_looked_at_once(door: Door, what: str) -> None:
+async def test_what_stands_behind_something_too_deep_is_looked_at_once(app: App, what: str) -> None:
     started = time.thread_time()
 
-    answer = await door.post(b"[" + ENDLESS[what])
+    answer = await app.post(b"[" + ENDLESS[what])
 
     assert answer.status_code in (400, 413)
     assert time.thread_time() - started < 0.7
@@ -503,10 +501,10 @@ LARGE = {
 
 
 @pytest.mark.parametrize("what", LARGE)
-async def test_others_have_their_turn_while_a_large_batch_is_looked_at(door: Door, what: str) -> None:
+async def test_others_have_their_turn_while_a_large_batch_is_looked_at(app: App, what: str) -> None:
     waits = []
     for _ in range(3):  # a machine that is busy with something else may hold one of them up
-        posting = asyncio.create_task(door.post(LARGE[what]))
+        posting = asyncio.create_task(app.post(LARGE[what]))
         waits.append(0.0)
         while not posting.done():
             started = time.thread_time()  # what this thread works, not what other processes take of the machine
@@ -536,11 +534,11 @@ def test_thousands_of_headers_are_joined_at_once() -> None:
 @pytest.mark.parametrize(
     "value", ["1e308", "-1.5e-300", str(2**63 - 1), str(-(2**63)), deep(99), r'"\ud83d\ude00"', r'"\\u0000"']
 )
-async def test_what_is_just_within_the_bounds_gets_into_the_tables(door: Door, value: str) -> None:
-    answer = await door.post(event_with(value))
-    await door.project()
+async def test_what_is_just_within_the_bounds_gets_into_the_tables(app: App, value: str) -> None:
+    answer = await app.post(event_with(value))
+    await app.project()
 
-    [row] = (await door.get("/api/events")).json()["events"]
+    [row] = (await app.get("/api/events")).json()["events"]
     assert answer.status_code == 202
     assert row["properties"] == {"x": json.loads(value)}
 
@@ -570,33 +568,33 @@ async def test_what_is_just_within_the_bounds_gets_into_the_tables(door: Door, v
 )
 @pytest.mark.parametrize(("method", "path"), [("POST", "/api/events"), ("GET", "/api/events")])
 async def test_a_request_that_does_not_name_one_tenant_is_refused(
-    door: Door, method: str, path: str, headers: list[tuple[str, str | bytes]], code: str
+    app: App, method: str, path: str, headers: list[tuple[str, str | bytes]], code: str
 ) -> None:
     encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
 
-    answer = await door.client.request(method, path, headers=encoded, content=body() if method == "POST" else None)
+    answer = await app.client.request(method, path, headers=encoded, content=body() if method == "POST" else None)
 
     assert_problem(answer, 400, code)
-    assert await door.log.summaries() == []
+    assert await app.log.summaries() == []
 
 
-async def test_an_underscore_never_names_the_tenant(door: Door) -> None:
-    await door.client.post("/api/events", content=body(), headers=[("X_Tenant_ID", "other"), ("X-Tenant-ID", "acme")])
+async def test_an_underscore_never_names_the_tenant(app: App) -> None:
+    await app.client.post("/api/events", content=body(), headers=[("X_Tenant_ID", "other"), ("X-Tenant-ID", "acme")])
 
-    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
+    assert [summary.tenant for summary in await app.log.summaries()] == ["acme"]
 
 
 # -- what is no route --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_a_method_that_a_route_does_not_have_is_a_problem_that_names_those_it_has(door: Door, method: str) -> None:
-    answer = await door.client.request(method, "/api/events")
+async def test_a_method_that_a_route_does_not_have_is_a_problem_that_names_those_it_has(app: App, method: str) -> None:
+    answer = await app.client.request(method, "/api/events")
 
     assert_problem(answer, 405, "method-not-allowed")
     assert {"GET", "POST"} <= set(answer.headers["allow"].replace(" ", "").split(","))
 
 
 @pytest.mark.parametrize("path", ["/api", "/nowhere", "/API/EVENTS", "/api//events"])
-async def test_a_path_that_is_none_is_a_problem(door: Door, path: str) -> None:
-    assert_problem(await door.get(path), 404, "not-found")
+async def test_a_path_that_is_none_is_a_problem(app: App, path: str) -> None:
+    assert_problem(await app.get(path), 404, "not-found")

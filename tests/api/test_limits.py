@@ -19,7 +19,7 @@ from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
 from streams.limits import LIMIT_NAMES
 from tests.support.clock import stopwatch
 from tests.support.events import body, event, events
-from tests.support.http import Door, environment, opened
+from tests.support.http import App, environment, opened
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -247,23 +247,23 @@ def test_the_limits_names_are_in_the_order_of_the_script() -> None:
     assert LIMIT_NAMES == ("events_per_second", "bytes_per_second", "events_per_day")
 
 
-# -- at the door -----------------------------------------------------------------------------------------------------------
+# -- at the ingest endpoint -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, EVENTS_PER_DAY=3) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, EVENTS_PER_DAY=3) as app:
+        yield app
 
 
 def members(count: int, begin: int = 0) -> list[dict[str, Any]]:
     return [json.loads(body(event_id=f"e{number}")) for number in range(begin, begin + count)]
 
 
-async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(door: Door) -> None:
-    await door.post(members(3))
+async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(app: App) -> None:
+    await app.post(members(3))
 
-    answer = await door.post(members(1, begin=3)[0])
+    answer = await app.post(members(1, begin=3)[0])
 
     event_hash, _ = event_identity("acme", event(event_id="e3"))
     assert answer.status_code == 429
@@ -287,19 +287,19 @@ async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(
     ],
     ids=range(4),
 )
-async def test_of_a_batch_goes_in_what_fits(door: Door, sent: list[Any], status: int, receipts: list[str]) -> None:
-    answer = await door.post(sent)
+async def test_of_a_batch_goes_in_what_fits(app: App, sent: list[Any], status: int, receipts: list[str]) -> None:
+    answer = await app.post(sent)
 
     assert answer.status_code == status
     assert [receipt["status"] for receipt in answer.json()["receipts"]] == receipts
     assert ("retry-after" in answer.headers) == ("limited" in receipts)
 
 
-async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_help(door: Door) -> None:
-    await door.post(members(3))
+async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_help(app: App) -> None:
+    await app.post(members(3))
 
     bodies: list[Any] = [members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2)]
-    answers = [await door.post(sent) for sent in bodies]
+    answers = [await app.post(sent) for sent in bodies]
 
     assert [answer.status_code for answer in answers] == [429, 429, 422, 200]
 
@@ -310,14 +310,14 @@ async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(o
         run = [sys.executable, "-m", "api", "tenant", *arguments]
         return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=120)
 
-    async with opened(own_server, tmp_path, EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000) as door:
+    async with opened(own_server, tmp_path, EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000) as app:
         said = await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "2", "--events-per-second", "none")
         await asyncio.sleep(2)
-        acme, globex = await door.post(members(7)), await door.post(members(7), tenant="globex")
+        acme, globex = await app.post(members(7)), await app.post(members(7), tenant="globex")
         shown = await asyncio.to_thread(tenant, "show")
         await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "default", "--events-per-second", "default")
         await asyncio.sleep(2)
-        again = await door.post(members(7))
+        again = await app.post(members(7))
 
     assert said.returncode == 0, said.stderr
     assert [receipt["status"] for receipt in acme.json()["receipts"]].count("accepted") == 2

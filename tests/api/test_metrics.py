@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api import metrics
 from streams import control, keys_of
 from tests.support.events import body
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -20,10 +20,10 @@ TOKEN = "only for who operates this"
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Door]:
+async def app(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
     monkeypatch.setattr(metrics, "FRESH_SECONDS", 0.0)
-    async with opened(server, tmp_path, EVENTS_PER_DAY=4) as door:
-        yield door
+    async with opened(server, tmp_path, EVENTS_PER_DAY=4) as app:
+        yield app
 
 
 def values_of(answer: httpx.Response) -> dict[tuple[str, ...], float]:
@@ -37,31 +37,31 @@ def values_of(answer: httpx.Response) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_what_each_tenant_sent_is_told_by_outcome(door: Door) -> None:
+async def test_what_each_tenant_sent_is_told_by_outcome(app: App) -> None:
     for raw in (body(), body(), body(n=1), b"{}", b'{"session_id": 7}', *(body(event_id=f"e{number}") for number in range(5))):
-        await door.post(raw)
-    await door.post(body(), tenant="globex")
+        await app.post(raw)
+    await app.post(body(), tenant="globex")
 
-    values = values_of(await door.client.get("/metrics"))
+    values = values_of(await app.client.get("/metrics"))
 
     outcomes = ("accepted", "duplicate", "conflict", "rejected", "limited")
     assert [values["penstock_events_total", outcome, "acme"] for outcome in outcomes] == [4, 1, 1, 2, 2]
     assert [values["penstock_events_total", outcome, "globex"] for outcome in outcomes] == [1, 0, 0, 0, 0]
 
 
-async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server: Server, door: Door) -> None:
-    await door.post(body())
+async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server: Server, app: App) -> None:
+    await app.post(body())
     server.client.delete(*server.client.keys("*:dedup:*"))
-    await door.post(body())
-    before = values_of(await door.client.get("/metrics"))
+    await app.post(body())
+    before = values_of(await app.client.get("/metrics"))
     server.client.xadd(keys_of("acme").log, {"odd": "entry"}, id="3-0")
-    await door.post(body(), tenant="globex")
-    await door.project()
-    after = values_of(await door.client.get("/metrics"))
+    await app.post(body(), tenant="globex")
+    await app.project()
+    after = values_of(await app.client.get("/metrics"))
     server.client.delete(keys_of("globex").log)
-    await control.append(door.log.connection, "acme", control.Drop([3]))
-    await door.project()
-    lost = values_of(await door.client.get("/metrics"))
+    await control.append(app.log.connection, "acme", control.Drop([3]))
+    await app.project()
+    lost = values_of(await app.client.get("/metrics"))
 
     assert (before["penstock_lag_records", "acme"], after["penstock_lag_records", "acme"]) == (2, 0)
     assert before["penstock_lag_seconds", "acme"] > 0 == after["penstock_lag_seconds", "acme"]
@@ -72,10 +72,10 @@ async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server:
     assert (after["penstock_stuck", "globex"], lost["penstock_stuck", "globex"], lost["penstock_stuck", "acme"]) == (0, 1, 0)
 
 
-async def test_the_server_the_tables_and_the_process_are_told_of(server: Server, door: Door) -> None:
+async def test_the_server_the_tables_and_the_process_are_told_of(server: Server, app: App) -> None:
     server.client.config_set("maxmemory", 10**9)
     try:
-        values = values_of(await door.client.get("/metrics"))
+        values = values_of(await app.client.get("/metrics"))
     finally:
         server.client.config_set("maxmemory", 0)
 
@@ -87,21 +87,21 @@ async def test_the_server_the_tables_and_the_process_are_told_of(server: Server,
     assert values["process_resident_memory_bytes",] > 0
 
 
-async def test_who_asks_often_gets_the_same_page(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_asks_often_gets_the_same_page(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "FRESH_SECONDS", 60.0)
-    first = await door.client.get("/metrics")
-    await door.post(body())
+    first = await app.client.get("/metrics")
+    await app.post(body())
 
-    pages = await asyncio.gather(*(door.client.get("/metrics") for _ in range(20)))
+    pages = await asyncio.gather(*(app.client.get("/metrics") for _ in range(20)))
 
     assert {page.content for page in pages} == {first.content}
 
 
 async def test_without_the_server_there_is_no_page(own_server: Server, tmp_path: Path) -> None:
-    async with opened(own_server, tmp_path, APPEND_TIMEOUT_SECONDS=0.3) as door:
+    async with opened(own_server, tmp_path, APPEND_TIMEOUT_SECONDS=0.3) as app:
         own_server.kill()
 
-        answer = await door.client.get("/metrics")
+        answer = await app.client.get("/metrics")
 
     assert (answer.status_code, answer.json()["code"]) == (503, "log-unavailable")
 
@@ -121,8 +121,8 @@ async def test_without_the_server_there_is_no_page(own_server: Server, tmp_path:
 async def test_with_keys_the_page_is_for_whoever_has_its_token(
     server: Server, tmp_path: Path, token: str, authorization: str | None, status: int, code: str | None
 ) -> None:
-    async with opened(server, tmp_path, AUTH="keys", METRICS_TOKEN=token) as door:
-        answer = await door.client.get("/metrics", headers={"Authorization": authorization} if authorization else {})
+    async with opened(server, tmp_path, AUTH="keys", METRICS_TOKEN=token) as app:
+        answer = await app.client.get("/metrics", headers={"Authorization": authorization} if authorization else {})
 
     assert answer.status_code == status
     if code:

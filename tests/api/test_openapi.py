@@ -27,7 +27,7 @@ from projector.store.sqlite import SqliteStore
 from streams import control, event_identity, keys_of, load_settings, parse_event
 from tests.support.documentation import first_cells
 from tests.support.events import body
-from tests.support.http import ROOT, Api, Door, opened, running, wait_until
+from tests.support.http import ROOT, Api, App, opened, running, wait_until
 from tests.support.servers import Server
 
 EXAMPLES = 60  # of each operation, beside those that schemathesis makes for every limit in the document
@@ -144,18 +144,18 @@ def assert_documented(path: str, answer: httpx.Response) -> None:
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=0.1) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=0.1) as app:
+        yield app
 
 
 @pytest.mark.anyio
-async def test_every_receipt_that_the_door_gives_is_as_documented(door: Door) -> None:
+async def test_every_receipt_that_the_door_gives_is_as_documented(app: App) -> None:
     good, other, bad = json.loads(body()), json.loads(body(n=1)), {"session_id": "S1"}
     deep: Any = good | {"deep": json.loads("[" * 200 + "]" * 200)}
     sent: list[Any] = [good, good, other, bad, deep, good | {"x": "y" * 70_000}, b"{", b"", [good, other, bad], [bad], [good]]
 
-    answers = [await door.post(one) for one in sent]
+    answers = [await app.post(one) for one in sent]
 
     assert [answer.status_code for answer in answers] == [202, 200, 409, 422, 422, 422, 400, 400, 207, 422, 200]
     for answer in answers:
@@ -164,42 +164,42 @@ async def test_every_receipt_that_the_door_gives_is_as_documented(door: Door) ->
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", ["session_id", "event_type", "event_id"])
-async def test_a_name_may_be_as_long_as_the_document_says_and_no_longer(door: Door, name: str) -> None:
+async def test_a_name_may_be_as_long_as_the_document_says_and_no_longer(app: App, name: str) -> None:
     schema = document("open")["components"]["schemas"]["Event"]["properties"][name]
     longest = "x" * schema.get("anyOf", [schema])[0]["maxLength"]
 
-    assert (await door.post(body(**{name: longest}))).status_code == 202
-    assert (await door.post(body(**{name: longest + "x"}))).status_code == 422
+    assert (await app.post(body(**{name: longest}))).status_code == 202
+    assert (await app.post(body(**{name: longest + "x"}))).status_code == 422
 
 
 @pytest.mark.anyio
-async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(server: Server, door: Door) -> None:
+async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(server: Server, app: App) -> None:
     for members in (
         {"n": 1},
         {"event_id": "e"},
         {"session_id": "S1", "event_type": "2x"},
         {"session_id": "S12", "event_type": "x"},
     ):
-        name = (await door.post(body(**members))).json()["event_hash"]
+        name = (await app.post(body(**members))).json()["event_hash"]
     server.client.delete(*server.client.keys("*:dedup:*"))
     for members in ({"n": 2}, {"event_id": "e"}):
-        await door.post(body(**members))
+        await app.post(body(**members))
     server.client.xadd(keys_of("acme").log, {"event": "no json", "received_at_us": 1, "version": 1}, id="7-0")
-    await door.project()
+    await app.project()
     for members in ({"session_id": "S1", "event_type": "2x"}, {"session_id": "S12", "event_type": "x"}):
-        name = (await door.post(body(**members))).json()["event_hash"]
+        name = (await app.post(body(**members))).json()["event_hash"]
 
-    outcomes = [await door.get(f"/api/receipts/{position}") for position in range(1, 11)]
-    await control.append(door.log.connection, "acme", control.Drop([7]))
-    await door.project()
-    outcomes.append(await door.get("/api/receipts/7"))
-    found = await door.get("/api/receipts", event_hash=name)
+    outcomes = [await app.get(f"/api/receipts/{position}") for position in range(1, 11)]
+    await control.append(app.log.connection, "acme", control.Drop([7]))
+    await app.project()
+    outcomes.append(await app.get("/api/receipts/7"))
+    found = await app.get("/api/receipts", event_hash=name)
     pages = {
-        "/api/events": await door.get("/api/events", limit=2),
-        "/api/sessions": await door.get("/api/sessions"),
-        "/api/sessions/{session_id}": await door.get("/api/sessions/S1", limit=1),
-        "/readyz": await door.get("/readyz"),
-        "/healthz": await door.get("/healthz"),
+        "/api/events": await app.get("/api/events", limit=2),
+        "/api/sessions": await app.get("/api/sessions"),
+        "/api/sessions/{session_id}": await app.get("/api/sessions/S1", limit=1),
+        "/readyz": await app.get("/readyz"),
+        "/healthz": await app.get("/healthz"),
     }
 
     assert [answer.json().get("status") for answer in outcomes] == [
@@ -211,7 +211,7 @@ async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(serv
         assert_documented("/api/receipts/{position}", answer)
     for path, answer in {"/api/receipts": found, **pages}.items():
         assert_documented(path, answer)
-    for answer in (await door.get("/api/events", after=99), await door.get("/api/events", colour="red")):
+    for answer in (await app.get("/api/events", after=99), await app.get("/api/events", colour="red")):
         assert_documented("/api/events", answer)
 
 

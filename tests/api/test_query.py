@@ -14,7 +14,7 @@ from projector.store.sqlite.queries import events_query, sessions_query
 from streams import event_identity, keys_of, make_event
 from tests.support.clock import stopwatch
 from tests.support.events import body, event, events
-from tests.support.http import Door, opened, wait_until
+from tests.support.http import App, opened, wait_until
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -23,37 +23,37 @@ MOST_PAGES = 50
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=0.3) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=0.3) as app:
+        yield app
 
 
-async def sent(door: Door, *members: dict[str, Any], tenant: str = "acme") -> None:
+async def sent(app: App, *members: dict[str, Any], tenant: str = "acme") -> None:
     """Events in the log, and in the tables, at positions that follow each other."""
-    await door.log.append(tenant, [event(**one) for one in members])
-    await door.project()
+    await app.log.append(tenant, [event(**one) for one in members])
+    await app.project()
 
 
-async def positions(door: Door, **parameters: Any) -> list[int]:
+async def positions(app: App, **parameters: Any) -> list[int]:
     """The positions that GET /api/events shows, in its order."""
-    answer = await door.get("/api/events", **parameters)
+    answer = await app.get("/api/events", **parameters)
     assert answer.status_code == 200, answer.text
     return [row["position"] for row in answer.json()["events"]]
 
 
-async def session_ids(door: Door, **parameters: Any) -> list[str]:
+async def session_ids(app: App, **parameters: Any) -> list[str]:
     """The sessions that GET /api/sessions shows, in its order."""
-    answer = await door.get("/api/sessions", **parameters)
+    answer = await app.get("/api/sessions", **parameters)
     assert answer.status_code == 200, answer.text
     return [row["session_id"] for row in answer.json()["sessions"]]
 
 
-async def walked(door: Door, path: str, name: str, **parameters: Any) -> list[dict[str, Any]]:
+async def walked(app: App, path: str, name: str, **parameters: Any) -> list[dict[str, Any]]:
     """All rows behind a path, page after page."""
     rows: list[dict[str, Any]] = []
     cursor = None
     for _ in range(MOST_PAGES):
-        page = (await door.get(path, **parameters, **({"cursor": cursor} if cursor else {}))).json()
+        page = (await app.get(path, **parameters, **({"cursor": cursor} if cursor else {}))).json()
         rows += page[name]
         cursor = page["next"]
         if cursor is None:
@@ -77,21 +77,21 @@ MIXED = [
 # -- events and sessions -----------------------------------------------------------------------------------------------
 
 
-async def test_events_come_newest_first_by_event_time_then_position(door: Door) -> None:
-    await sent(door, *MIXED)
+async def test_events_come_newest_first_by_event_time_then_position(app: App) -> None:
+    await sent(app, *MIXED)
 
-    assert await positions(door) == [3, 5, 4, 1, 2]
+    assert await positions(app) == [3, 5, 4, 1, 2]
 
 
-async def test_equal_moments_in_different_offsets_are_equal(door: Door) -> None:
+async def test_equal_moments_in_different_offsets_are_equal(app: App) -> None:
     await sent(
-        door,
+        app,
         {"session_id": "A", "timestamp": "2026-01-01T10:00:00Z"},
         {"session_id": "B", "timestamp": "2026-01-01T12:00:00.000001+02:00"},
         {"session_id": "C", "timestamp": "2026-01-01T05:00:00-05:00"},
     )
 
-    rows = (await door.get("/api/events")).json()["events"]
+    rows = (await app.get("/api/events")).json()["events"]
 
     assert [row["position"] for row in rows] == [2, 3, 1]
     assert rows[0]["timestamp"] == "2026-01-01T12:00:00.000001+02:00"
@@ -115,16 +115,16 @@ async def test_equal_moments_in_different_offsets_are_equal(door: Door) -> None:
     ],
     ids=str,
 )
-async def test_filters_choose_events_and_are_combined(door: Door, parameters: dict[str, str], expected: list[int]) -> None:
-    await sent(door, *MIXED)
+async def test_filters_choose_events_and_are_combined(app: App, parameters: dict[str, str], expected: list[int]) -> None:
+    await sent(app, *MIXED)
 
-    assert await positions(door, **parameters) == expected
+    assert await positions(app, **parameters) == expected
 
 
-async def test_a_session_says_when_it_began_and_ended_and_with_what_by_event_time(door: Door) -> None:
-    await sent(door, *MIXED)
+async def test_a_session_says_when_it_began_and_ended_and_with_what_by_event_time(app: App) -> None:
+    await sent(app, *MIXED)
 
-    first, second = (await door.get("/api/sessions")).json()["sessions"]
+    first, second = (await app.get("/api/sessions")).json()["sessions"]
 
     assert (first["session_id"], second["session_id"]) == ("B", "A")
     assert {key: second[key] for key in second if key != "session_id"} == {
@@ -150,17 +150,17 @@ async def test_a_session_says_when_it_began_and_ended_and_with_what_by_event_tim
     ],
     ids=str,
 )
-async def test_filters_choose_sessions_and_are_combined(door: Door, parameters: dict[str, str], expected: list[str]) -> None:
-    await sent(door, *MIXED)
+async def test_filters_choose_sessions_and_are_combined(app: App, parameters: dict[str, str], expected: list[str]) -> None:
+    await sent(app, *MIXED)
 
-    assert await session_ids(door, **parameters) == expected
+    assert await session_ids(app, **parameters) == expected
 
 
-async def test_a_sessions_page_holds_the_session_and_its_events_page_by_page(door: Door) -> None:
-    await sent(door, *MIXED)
+async def test_a_sessions_page_holds_the_session_and_its_events_page_by_page(app: App) -> None:
+    await sent(app, *MIXED)
 
-    page = (await door.get("/api/sessions/A", limit=2)).json()
-    rest = (await door.get("/api/sessions/A", limit=2, cursor=page["next"])).json()
+    page = (await app.get("/api/sessions/A", limit=2)).json()
+    rest = (await app.get("/api/sessions/A", limit=2, cursor=page["next"])).json()
 
     assert (page["session_id"], page["event_count"]) == ("A", 3)
     assert [row["position"] for row in page["events"] + rest["events"]] == [5, 1, 2]
@@ -168,17 +168,17 @@ async def test_a_sessions_page_holds_the_session_and_its_events_page_by_page(doo
 
 
 @pytest.mark.parametrize("session_id", ["a/b", "a b", "?x=1", "..", "a%2Fb", "#", "ü❤", "+", "events"])
-async def test_a_session_is_found_whatever_its_name(door: Door, session_id: str) -> None:
-    await sent(door, {"session_id": session_id})
+async def test_a_session_is_found_whatever_its_name(app: App, session_id: str) -> None:
+    await sent(app, {"session_id": session_id})
     quoted = "".join(f"%{byte:02X}" for byte in session_id.encode())
 
-    answer = await door.client.get(f"/api/sessions/{quoted}", headers={"X-Tenant-ID": "acme"})
+    answer = await app.client.get(f"/api/sessions/{quoted}", headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json().get("session_id")) == (200, session_id)
 
 
-async def test_a_session_that_is_none_is_answered_404(door: Door) -> None:
-    answer = await door.get("/api/sessions/nobody")
+async def test_a_session_that_is_none_is_answered_404(app: App) -> None:
+    answer = await app.get("/api/sessions/nobody")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "session-unknown")
 
@@ -187,11 +187,11 @@ async def test_a_session_that_is_none_is_answered_404(door: Door) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-async def test_pages_hold_every_event_once_though_all_have_one_time(door: Door, limit: int) -> None:
-    await sent(door, *({"session_id": f"S{i}"} for i in range(14)))
+async def test_pages_hold_every_event_once_though_all_have_one_time(app: App, limit: int) -> None:
+    await sent(app, *({"session_id": f"S{i}"} for i in range(14)))
 
-    rows = await walked(door, "/api/events", "events", limit=limit)
-    sessions = await walked(door, "/api/sessions", "sessions", limit=limit)
+    rows = await walked(app, "/api/events", "events", limit=limit)
+    sessions = await walked(app, "/api/sessions", "sessions", limit=limit)
 
     assert [row["position"] for row in rows] == list(range(14, 0, -1))
     assert [row["session_id"] for row in sessions] == [f"S{i}" for i in range(13, -1, -1)]
@@ -200,19 +200,19 @@ async def test_pages_hold_every_event_once_though_all_have_one_time(door: Door, 
 @pytest.mark.parametrize(
     "filters", [{}, {"session_id": "S1"}, {"event_type": "page_view"}, {"since": "2026-01-01T00:00:00Z"}], ids=str
 )
-async def test_pages_are_complete_and_without_repeats_while_events_come_in(door: Door, filters: dict[str, str]) -> None:
+async def test_pages_are_complete_and_without_repeats_while_events_come_in(app: App, filters: dict[str, str]) -> None:
     before = [{"session_id": f"S{i % 2}", "timestamp": moment(i // 4), "n": i, "event_id": f"{i}"} for i in range(30)]
-    await sent(door, *before)
+    await sent(app, *before)
     shown: list[int] = []
     cursor: str | None = None
     for turn in range(MOST_PAGES):
-        page = (await door.get("/api/events", limit=4, **filters, **({"cursor": cursor} if cursor else {}))).json()
+        page = (await app.get("/api/events", limit=4, **filters, **({"cursor": cursor} if cursor else {}))).json()
         shown += [row["position"] for row in page["events"]]
         cursor = page["next"]
         if cursor is None:
             break
         times = [moment(59), page["events"][-1]["timestamp"]]  # newer than all, and exactly where the page ended
-        await sent(door, *({"session_id": "S1", "timestamp": at, "event_id": f"{turn} {at}"} for at in times))
+        await sent(app, *({"session_id": "S1", "timestamp": at, "event_id": f"{turn} {at}"} for at in times))
 
     wanted = [position for position in range(1, 31) if "session_id" not in filters or before[position - 1]["session_id"] == "S1"]
     assert cursor is None
@@ -220,19 +220,19 @@ async def test_pages_are_complete_and_without_repeats_while_events_come_in(door:
     assert sorted(position for position in shown if position <= 30) == wanted
 
 
-async def test_the_last_page_says_that_there_is_none_behind_it(door: Door) -> None:
-    await sent(door, *({"session_id": f"S{i}"} for i in range(4)))
+async def test_the_last_page_says_that_there_is_none_behind_it(app: App) -> None:
+    await sent(app, *({"session_id": f"S{i}"} for i in range(4)))
 
-    answer = await door.get("/api/events", limit=4)
+    answer = await app.get("/api/events", limit=4)
 
     assert (len(answer.json()["events"]), answer.json()["next"]) == (4, None)
 
 
-async def test_a_page_holds_100_rows_unless_asked_for_up_to_1000(door: Door) -> None:
-    await door.log.append("acme", events(1_001))
-    await door.project()
+async def test_a_page_holds_100_rows_unless_asked_for_up_to_1000(app: App) -> None:
+    await app.log.append("acme", events(1_001))
+    await app.project()
 
-    assert [len(await positions(door)), len(await positions(door, limit=1_000))] == [100, 1_000]
+    assert [len(await positions(app)), len(await positions(app, limit=1_000))] == [100, 1_000]
 
 
 # -- what may be asked -------------------------------------------------------------------------------------------------
@@ -252,11 +252,11 @@ READS = ["/api/events", "/api/sessions", "/api/sessions/S1"]
     ],
     ids=lambda value: value[:24],
 )  # fmt: skip
-async def test_a_parameter_that_is_wrong_or_unknown_is_answered_400_by_its_name(door: Door, parameter: str, value: str) -> None:
-    await sent(door, {})
+async def test_a_parameter_that_is_wrong_or_unknown_is_answered_400_by_its_name(app: App, parameter: str, value: str) -> None:
+    await sent(app, {})
 
     for path in READS:
-        answer = await door.get(path, **{parameter: value})
+        answer = await app.get(path, **{parameter: value})
 
         problem = answer.json()
         assert (answer.status_code, problem["code"]) == (400, "invalid-parameter"), problem
@@ -266,14 +266,14 @@ async def test_a_parameter_that_is_wrong_or_unknown_is_answered_400_by_its_name(
 
 @pytest.mark.parametrize("parameter", ["since", "until"])
 @pytest.mark.parametrize("value", ["", "now", "2026-01-01", "2026-01-01T10:00:00", "0001-01-01T00:00:00+23:59", "1"])
-async def test_a_moment_that_is_none_is_answered_400(door: Door, parameter: str, value: str) -> None:
-    answer = await door.get("/api/events", **{parameter: value})
+async def test_a_moment_that_is_none_is_answered_400(app: App, parameter: str, value: str) -> None:
+    answer = await app.get("/api/events", **{parameter: value})
 
     assert (answer.status_code, answer.json()["parameter"]) == (400, parameter)
 
 
-async def test_a_parameter_that_stands_twice_is_answered_400(door: Door) -> None:
-    answer = await door.client.get("/api/events?session_id=A&session_id=B", headers={"X-Tenant-ID": "acme"})
+async def test_a_parameter_that_stands_twice_is_answered_400(app: App) -> None:
+    answer = await app.client.get("/api/events?session_id=A&session_id=B", headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["parameter"]) == (400, "session_id")
 
@@ -283,13 +283,13 @@ async def test_a_parameter_that_stands_twice_is_answered_400(door: Door) -> None
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/sessions", "/api/sessions/S1", "/api/receipts/1"])
 async def test_a_read_after_a_position_waits_until_it_is_there(server: Server, tmp_path: Path, path: str) -> None:
-    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=10) as door:
-        position = (await door.post(body())).json()["position"]
+    async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=10) as app:
+        position = (await app.post(body())).json()["position"]
 
-        reading = asyncio.create_task(door.get(path, after=position))
+        reading = asyncio.create_task(app.get(path, after=position))
         await asyncio.wait([reading], timeout=0.1)
         waited = not reading.done()
-        await door.project()
+        await app.project()
         answer = await reading
 
         assert waited
@@ -298,11 +298,11 @@ async def test_a_read_after_a_position_waits_until_it_is_there(server: Server, t
         assert "S1" in answer.text or path.startswith("/api/receipts")
 
 
-async def test_a_read_after_a_position_that_does_not_come_is_answered_503_with_the_bound_and_the_checkpoint(door: Door) -> None:
-    await sent(door, {})
-    await door.post(body(session_id="not projected"))
+async def test_a_read_after_a_position_that_does_not_come_is_answered_503_with_the_bound_and_the_checkpoint(app: App) -> None:
+    await sent(app, {})
+    await app.post(body(session_id="not projected"))
     with stopwatch() as watch:
-        answer = await door.get("/api/events", after=2)
+        answer = await app.get("/api/events", after=2)
         seconds, wall_seconds = watch.seconds, watch.wall_seconds
 
     problem = answer.json()
@@ -314,40 +314,40 @@ async def test_a_read_after_a_position_that_does_not_come_is_answered_503_with_t
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_a_read_after_a_position_that_is_there_does_not_wait(door: Door, after: int) -> None:
-    await sent(door, {})
+async def test_a_read_after_a_position_that_is_there_does_not_wait(app: App, after: int) -> None:
+    await sent(app, {})
 
-    assert await positions(door, after=after) == [1]
+    assert await positions(app, after=after) == [1]
 
 
 # -- receipts ----------------------------------------------------------------------------------------------------------
 
 
-async def receipt(door: Door, position: int, **parameters: Any) -> dict[str, Any]:
+async def receipt(app: App, position: int, **parameters: Any) -> dict[str, Any]:
     """The receipt of a position, with the HTTP status."""
-    answer = await door.get(f"/api/receipts/{position}", **parameters)
+    answer = await app.get(f"/api/receipts/{position}", **parameters)
     return {"http": answer.status_code, **answer.json()}
 
 
-async def test_a_receipt_is_queued_and_then_projected(door: Door) -> None:
-    name = (await door.post(body())).json()["event_hash"]
+async def test_a_receipt_is_queued_and_then_projected(app: App) -> None:
+    name = (await app.post(body())).json()["event_hash"]
 
-    before = await receipt(door, 1)
-    await door.project()
-    after = await receipt(door, 1)
+    before = await receipt(app, 1)
+    await app.project()
+    after = await receipt(app, 1)
 
     assert before == {"http": 200, "status": "queued", "event_hash": name, "position": 1}
     assert after == {"http": 200, "status": "projected", "event_hash": name, "position": 1}
 
 
-async def test_a_late_duplicates_receipt_names_the_first_position(server: Server, door: Door) -> None:
+async def test_a_late_duplicates_receipt_names_the_first_position(server: Server, app: App) -> None:
     for _ in range(2):
         for members in ({"session_id": "A"}, {"event_id": "e1"}):
-            await door.post(body(**members))
+            await app.post(body(**members))
         server.client.delete(*server.client.keys("*:dedup:*"))
-    await door.project()
+    await app.project()
 
-    found = [await receipt(door, position) for position in (3, 4)]
+    found = [await receipt(app, position) for position in (3, 4)]
 
     assert [(one["status"], one["position"], one["first_position"]) for one in found] == [
         ("late_duplicate", 3, 1),
@@ -358,31 +358,31 @@ async def test_a_late_duplicates_receipt_names_the_first_position(server: Server
     ]
 
 
-async def test_a_late_event_with_other_content_is_quarantined_and_its_receipt_says_why(server: Server, door: Door) -> None:
-    await door.post(body(n=1))
+async def test_a_late_event_with_other_content_is_quarantined_and_its_receipt_says_why(server: Server, app: App) -> None:
+    await app.post(body(n=1))
     server.client.delete(*server.client.keys("*:dedup:*"))
-    await door.post(body(n=2))
-    await door.project()
+    await app.post(body(n=2))
+    await app.project()
 
-    found = await receipt(door, 2)
+    found = await receipt(app, 2)
 
     assert (found["http"], found["status"], found["reason"], found["position"]) == (200, "quarantined", "conflict", 2)
     assert found["detail"]
-    assert await positions(door) == [1]
+    assert await positions(app) == [1]
 
 
-async def test_what_the_door_would_not_accept_is_quarantined_and_its_receipt_says_why(server: Server, door: Door) -> None:
-    await door.post(body())
+async def test_what_the_door_would_not_accept_is_quarantined_and_its_receipt_says_why(server: Server, app: App) -> None:
+    await app.post(body())
     server.client.xadd(keys_of("acme").log, {"event": "no json", "received_at_us": 1, "version": 1}, id="2-0")
-    queued = await receipt(door, 2)
-    await door.post(body(session_id="behind it"))
-    await door.project()
+    queued = await receipt(app, 2)
+    await app.post(body(session_id="behind it"))
+    await app.project()
 
-    found = await receipt(door, 2)
+    found = await receipt(app, 2)
 
     assert (queued["http"], queued["status"]) == (200, "queued")
     assert (found["http"], found["status"], found["reason"]) == (200, "quarantined", "invalid")
-    assert await positions(door) == [3, 1]
+    assert await positions(app) == [3, 1]
 
 
 FAR = 2**63 - 1
@@ -390,32 +390,32 @@ NOWHERE = ["0", "2", f"{FAR}", f"{FAR + 1}", "1" * 30, "9" * 5_000, "-1", "+1", 
 
 
 @pytest.mark.parametrize("position", NOWHERE, ids=lambda text: text[:20])
-async def test_a_position_without_an_event_is_answered_404(door: Door, position: str) -> None:
-    await sent(door, {})
+async def test_a_position_without_an_event_is_answered_404(app: App, position: str) -> None:
+    await sent(app, {})
 
-    answer = await door.get(f"/api/receipts/{position}")
+    answer = await app.get(f"/api/receipts/{position}")
 
     assert (answer.status_code, answer.json()["status"]) == (404, 404)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_receipt_is_found_by_the_events_name(door: Door) -> None:
-    name = (await door.post(body())).json()["event_hash"]
+async def test_a_receipt_is_found_by_the_events_name(app: App) -> None:
+    name = (await app.post(body())).json()["event_hash"]
 
-    queued = (await door.get("/api/receipts", event_hash=name)).json()
-    await door.project()
-    projected = (await door.get("/api/receipts", event_hash=name)).json()
+    queued = (await app.get("/api/receipts", event_hash=name)).json()
+    await app.project()
+    projected = (await app.get("/api/receipts", event_hash=name)).json()
 
     assert queued == {"status": "queued", "event_hash": name, "position": 1}
     assert projected == {"status": "projected", "event_hash": name, "position": 1}
 
 
-async def test_two_events_of_one_hash_are_both_found_by_it(door: Door) -> None:
-    first = (await door.post(body(session_id="S1", event_type="2x"))).json()
-    second = (await door.post(body(session_id="S12", event_type="x"))).json()
-    await door.project()
+async def test_two_events_of_one_hash_are_both_found_by_it(app: App) -> None:
+    first = (await app.post(body(session_id="S1", event_type="2x"))).json()
+    second = (await app.post(body(session_id="S12", event_type="x"))).json()
+    await app.project()
 
-    found = (await door.get("/api/receipts", event_hash=first["event_hash"])).json()
+    found = (await app.get("/api/receipts", event_hash=first["event_hash"])).json()
 
     assert first["event_hash"] == second["event_hash"]
     assert (first["status"], second["status"]) == ("accepted", "accepted")
@@ -424,22 +424,22 @@ async def test_two_events_of_one_hash_are_both_found_by_it(door: Door) -> None:
 
 
 async def test_a_receipt_is_found_by_name_within_the_window_and_by_position_for_ever(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, DEDUP_WINDOW_SECONDS=1) as door:
-        name = (await door.post(body())).json()["event_hash"]
-        await door.project()
-        within = await door.get("/api/receipts", event_hash=name)
+    async with opened(server, tmp_path, DEDUP_WINDOW_SECONDS=1) as app:
+        name = (await app.post(body())).json()["event_hash"]
+        await app.project()
+        within = await app.get("/api/receipts", event_hash=name)
         await asyncio.to_thread(wait_until, lambda: not server.client.exists(keys_of("acme").dedup + name), "the window is over")
 
-        beyond = await door.get("/api/receipts", event_hash=name)
+        beyond = await app.get("/api/receipts", event_hash=name)
 
         assert within.status_code == 200
         assert (beyond.status_code, beyond.json()["code"]) == (404, "receipt-unknown")
-        assert (await receipt(door, 1))["status"] == "projected"
+        assert (await receipt(app, 1))["status"] == "projected"
 
 
 @pytest.mark.parametrize("value", ["", "x", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "é"])
-async def test_a_name_that_is_no_hash_is_answered_400(door: Door, value: str) -> None:
-    answer = await door.get("/api/receipts", event_hash=value)
+async def test_a_name_that_is_no_hash_is_answered_400(app: App, value: str) -> None:
+    answer = await app.get("/api/receipts", event_hash=value)
 
     assert (answer.status_code, answer.json()["parameter"]) == (400, "event_hash")
 
@@ -447,64 +447,64 @@ async def test_a_name_that_is_no_hash_is_answered_400(door: Door, value: str) ->
 # -- tenants -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_receipts(door: Door) -> None:
-    await sent(door, *({"session_id": "shared", "canary": "theirs", "event_id": f"{i}"} for i in range(5)), tenant="acme.other")
-    await sent(door, {"session_id": "secret", "canary": "theirs"}, tenant="acme.other")
-    await sent(door, {"session_id": "shared", "canary": "ours", "event_id": "0"}, tenant="acme")
+async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_receipts(app: App) -> None:
+    await sent(app, *({"session_id": "shared", "canary": "theirs", "event_id": f"{i}"} for i in range(5)), tenant="acme.other")
+    await sent(app, {"session_id": "secret", "canary": "theirs"}, tenant="acme.other")
+    await sent(app, {"session_id": "shared", "canary": "ours", "event_id": "0"}, tenant="acme")
     theirs = event_identity("acme.other", event(session_id="secret", canary="theirs"))[0]
 
-    rows = (await door.get("/api/events")).json()["events"]
-    session = (await door.get("/api/sessions/shared")).json()
+    rows = (await app.get("/api/events")).json()["events"]
+    session = (await app.get("/api/sessions/shared")).json()
     seen = [
-        (await door.get(path)).text
+        (await app.get(path)).text
         for path in ("/api/events", "/api/sessions", "/api/sessions/shared", "/api/events?session_id=shared", "/api/receipts/1")
     ]
 
     assert [(row["position"], row["properties"]) for row in rows] == [(1, {"canary": "ours"})]
     assert (session["event_count"], len(session["events"])) == (1, 1)
-    assert await session_ids(door) == ["shared"]
+    assert await session_ids(app) == ["shared"]
     assert not any("theirs" in text or "secret" in text for text in seen)
-    assert (await door.get("/api/sessions/secret")).status_code == 404
-    assert (await door.get("/api/receipts", event_hash=theirs)).status_code == 404
-    assert (await receipt(door, 2))["http"] == 404
-    assert (await receipt(door, 1, after=1))["http"] == 200
-    assert (await door.get("/api/events", after=2)).json()["value"] == 1
+    assert (await app.get("/api/sessions/secret")).status_code == 404
+    assert (await app.get("/api/receipts", event_hash=theirs)).status_code == 404
+    assert (await receipt(app, 2))["http"] == 404
+    assert (await receipt(app, 1, after=1))["http"] == 200
+    assert (await app.get("/api/events", after=2)).json()["value"] == 1
 
 
-async def test_a_tenants_cursor_leads_another_nowhere_but_to_its_own_rows(door: Door) -> None:
-    await sent(door, *({"event_id": f"{i}", "canary": "theirs"} for i in range(5)), tenant="other")
-    await sent(door, *({"event_id": f"{i}", "canary": "ours"} for i in range(2)))
-    cursor = (await door.get("/api/events", tenant="other", limit=2)).json()["next"]
+async def test_a_tenants_cursor_leads_another_nowhere_but_to_its_own_rows(app: App) -> None:
+    await sent(app, *({"event_id": f"{i}", "canary": "theirs"} for i in range(5)), tenant="other")
+    await sent(app, *({"event_id": f"{i}", "canary": "ours"} for i in range(2)))
+    cursor = (await app.get("/api/events", tenant="other", limit=2)).json()["next"]
 
-    rows = (await door.get("/api/events", cursor=cursor)).json()["events"]
+    rows = (await app.get("/api/events", cursor=cursor)).json()["events"]
 
     assert {row["properties"]["canary"] for row in rows} == {"ours"}
 
 
-async def test_a_tenant_that_never_sent_anything_sees_nothing(door: Door) -> None:
-    await sent(door, {}, tenant="other")
+async def test_a_tenant_that_never_sent_anything_sees_nothing(app: App) -> None:
+    await sent(app, {}, tenant="other")
 
-    assert (await positions(door), await session_ids(door)) == ([], [])
-    assert (await receipt(door, 1))["http"] == 404
+    assert (await positions(app), await session_ids(app)) == ([], [])
+    assert (await receipt(app, 1))["http"] == 404
 
 
 # -- events without a session ------------------------------------------------------------------------------------------
 
 
-async def test_events_that_came_without_a_session_are_shown_with_the_one_that_they_are_in(door: Door) -> None:
+async def test_events_that_came_without_a_session_are_shown_with_the_one_that_they_are_in(app: App) -> None:
     came = [("e1", 0, {"anonymous_id": "a"}), ("e2", 9, {"user_id": "u", "anonymous_id": "a"}), ("e3", 5, {"user_id": "null"})]
     identify = make_event(session_id="S1", event_type="identify", timestamp=moment(3), event_id="e4", properties=came[1][2])
     without = [
         make_event(session_id="", event_type="view", timestamp=moment(second), event_id=event_id, properties=properties)
         for event_id, second, properties in came
     ]
-    await door.log.append("acme", [*without, identify])
-    await door.project()
+    await app.log.append("acme", [*without, identify])
+    await app.project()
 
-    found = (await door.get("/api/sessions")).json()["sessions"]
+    found = (await app.get("/api/sessions")).json()["sessions"]
     [name] = {one["session_id"] for one in found} - {"S1"}
-    session = (await door.get(f"/api/sessions/{name}")).json()
-    rows = (await door.get("/api/events")).json()["events"]
+    session = (await app.get(f"/api/sessions/{name}")).json()
+    rows = (await app.get("/api/events")).json()["events"]
 
     assert name == f"~{rows[-1]['event_hash']}"
     assert [(one["user_id"], one["anonymous_id"], one["event_count"]) for one in found] == [("u", "a", 2), ("u", "a", 1)]
@@ -515,10 +515,10 @@ async def test_events_that_came_without_a_session_are_shown_with_the_one_that_th
         ("e1", "", name),
     ]
     assert [one["event_id"] for one in session["events"]] == ["e2", "e1"]
-    assert await positions(door, session_id=name) == [2, 1]
-    assert await session_ids(door, user_id="u") == [name, "S1"]
-    assert await session_ids(door, user_id="nobody") == []
-    assert (await door.get("/api/events", user_id="u")).status_code == 400
+    assert await positions(app, session_id=name) == [2, 1]
+    assert await session_ids(app, user_id="u") == [name, "S1"]
+    assert await session_ids(app, user_id="nobody") == []
+    assert (await app.get("/api/events", user_id="u")).status_code == 400
 
 
 # -- query plans -------------------------------------------------------------------------------------------------------
@@ -592,11 +592,11 @@ def fill(store: SqliteStore) -> None:
 @pytest.mark.parametrize(
     "filters", [Filters(), Filters(session_id="S0"), Filters(session_id="S0", event_type="page_view")], ids=str
 )
-async def test_a_page_reads_only_what_it_shows_however_much_there_is(door: Door, filters: Filters) -> None:
-    await door.log.append("acme", events(4_000, sessions=1))
-    await door.project()
+async def test_a_page_reads_only_what_it_shows_however_much_there_is(app: App, filters: Filters) -> None:
+    await app.log.append("acme", events(4_000, sessions=1))
+    await app.project()
 
-    assert steps_of(door.store, filters, limit=10) < 2_000
+    assert steps_of(app.store, filters, limit=10) < 2_000
 
 
 def steps_of(store: SqliteStore, filters: Filters, limit: int) -> int:

@@ -23,7 +23,7 @@ from tests.support.access import assert_refused
 from tests.support.clock import stopwatch
 from tests.support.commands import key_command
 from tests.support.events import body
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.proxy import until
 from tests.support.servers import Server
 from tests.support.tokens import PAYLOAD, PRIVATE, RSA, SECRET, Published, by_hand, claims, hs256, pem, published, signed
@@ -52,28 +52,28 @@ hostile = _values | st.dictionaries(
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as app:
+        yield app
 
 
-async def post(door: Door, token: str, **headers: str) -> httpx.Response:
-    return await door.client.post("/api/events", content=body(), headers={"Authorization": f"Bearer {token}"} | headers)
+async def post(app: App, token: str, **headers: str) -> httpx.Response:
+    return await app.client.post("/api/events", content=body(), headers={"Authorization": f"Bearer {token}"} | headers)
 
 
-async def assert_not_believed(door: Door, token: str) -> str:
-    answer = await post(door, token)
+async def assert_not_believed(app: App, token: str) -> str:
+    answer = await post(app, token)
     assert_refused(answer, 401, "token-invalid")
-    assert await door.log.summaries() == []
+    assert await app.log.summaries() == []
     return str(answer.json()["detail"])
 
 
-async def test_a_token_speaks_for_the_tenant_it_names(door: Door) -> None:
-    assert (await post(door, signed(claims()))).status_code == 202
-    assert (await post(door, signed(claims()), **{"X-Tenant-ID": "acme"})).status_code == 200
-    assert_refused(await post(door, signed(claims()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
-    assert_refused(await post(door, signed(claims(role="read"))), 403, "role-insufficient")
-    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
+async def test_a_token_speaks_for_the_tenant_it_names(app: App) -> None:
+    assert (await post(app, signed(claims()))).status_code == 202
+    assert (await post(app, signed(claims()), **{"X-Tenant-ID": "acme"})).status_code == 200
+    assert_refused(await post(app, signed(claims()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
+    assert_refused(await post(app, signed(claims(role="read"))), 403, "role-insufficient")
+    assert [summary.tenant for summary in await app.log.summaries()] == ["acme"]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ async def test_a_token_speaks_for_the_tenant_it_names(door: Door) -> None:
     ],
     ids=str,
 )
-async def test_a_token_that_does_not_say_what_it_must_is_refused(door: Door, changes: dict[str, Any]) -> None:
+async def test_a_token_that_does_not_say_what_it_must_is_refused(app: App, changes: dict[str, Any]) -> None:
     token = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims(**changes)).encode(), hs256(SECRET.encode()))
 
-    await assert_not_believed(door, token)
+    await assert_not_believed(app, token)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ async def test_a_token_that_does_not_say_what_it_must_is_refused(door: Door, cha
     ],
     ids=range(14),
 )
-async def test_a_token_that_is_forged_or_none_is_refused(door: Door, token: str) -> None:
-    await assert_not_believed(door, token)
+async def test_a_token_that_is_forged_or_none_is_refused(app: App, token: str) -> None:
+    await assert_not_believed(app, token)
 
 
 @given(
@@ -144,15 +144,15 @@ def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: byte
 
 
 @pytest.mark.parametrize("part", ["header", "payload"])
-async def test_a_token_nested_deep_is_refused(door: Door, part: str) -> None:
+async def test_a_token_nested_deep_is_refused(app: App, part: str) -> None:
     deep = b"[" * 2_900
     token = by_hand_raw(deep, PAYLOAD) if part == "header" else by_hand_raw(b'{"alg":"HS256"}', deep)
 
-    await assert_not_believed(door, token)
+    await assert_not_believed(app, token)
 
 
-async def test_a_token_of_a_megabyte_is_refused_before_it_is_read(door: Door) -> None:
-    answer = await post(door, signed(claims(filler="x" * 1_000_000)))
+async def test_a_token_of_a_megabyte_is_refused_before_it_is_read(app: App) -> None:
+    answer = await post(app, signed(claims(filler="x" * 1_000_000)))
 
     assert_refused(answer, 401, "credential-invalid")
 
@@ -162,42 +162,42 @@ async def test_the_keys_type_says_the_algorithm_and_the_token_does_not(server: S
     path = tmp_path / "key.pem"
     path.write_bytes(pem(PRIVATE[algorithm]))
     public = path.read_bytes()
-    async with opened(server, tmp_path, AUTH="keys", JWT_PUBLIC_KEY_FILE=path) as door:
-        await assert_not_believed(door, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public)))
-        await assert_not_believed(door, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public.strip())))
+    async with opened(server, tmp_path, AUTH="keys", JWT_PUBLIC_KEY_FILE=path) as app:
+        await assert_not_believed(app, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public)))
+        await assert_not_believed(app, by_hand({"alg": "HS256"}, PAYLOAD, hs256(public.strip())))
         for other, key in PRIVATE.items():
             if other != algorithm:
-                await assert_not_believed(door, signed(claims(), key, other))
+                await assert_not_believed(app, signed(claims(), key, other))
         if algorithm == "RS256":
-            await assert_not_believed(door, signed(claims(), RSA, "PS256"))
-            await assert_not_believed(door, signed(claims(), RSA, "RS512"))
+            await assert_not_believed(app, signed(claims(), RSA, "PS256"))
+            await assert_not_believed(app, signed(claims(), RSA, "RS512"))
 
-        assert (await post(door, signed(claims(), PRIVATE[algorithm], algorithm))).status_code == 202
+        assert (await post(app, signed(claims(), PRIVATE[algorithm], algorithm))).status_code == 202
 
 
 async def test_audience_issuer_leeway_and_the_claims_names_are_as_set(server: Server, tmp_path: Path) -> None:
     settings = {"JWT_AUDIENCE": "penstock", "JWT_ISSUER": "https://id", "JWT_TENANT_CLAIM": "org", "JWT_ROLE_CLAIM": "may"}
     given = claims(tenant=None, role=None, org="acme", may="write", aud="penstock", iss="https://id")
-    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET, JWT_LEEWAY_SECONDS=30, **settings) as door:
+    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET, JWT_LEEWAY_SECONDS=30, **settings) as app:
         for wrong in ({"aud": "other"}, {"iss": "https://other"}, {"org": "-"}, {"exp": int(time.time()) - 40}):
-            await assert_not_believed(door, signed(given | wrong))
+            await assert_not_believed(app, signed(given | wrong))
         for missing in ("aud", "iss", "org", "may"):
-            await assert_not_believed(door, signed({name: value for name, value in given.items() if name != missing}))
+            await assert_not_believed(app, signed({name: value for name, value in given.items() if name != missing}))
 
-        assert (await post(door, signed(given | {"exp": int(time.time()) - 20}))).status_code == 202
-        assert (await post(door, signed(given | {"aud": ["other", "penstock"]}))).status_code == 200
+        assert (await post(app, signed(given | {"exp": int(time.time()) - 20}))).status_code == 202
+        assert (await post(app, signed(given | {"aud": ["other", "penstock"]}))).status_code == 200
 
 
 async def test_keys_go_on_beside_tokens(server: Server, tmp_path: Path) -> None:
     key = key_command(tmp_path, "create", "globex").stdout.strip()
-    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as door:
-        assert (await post(door, key)).status_code == 202
-        assert (await post(door, signed(claims()))).status_code == 202
+    async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as app:
+        assert (await post(app, key)).status_code == 202
+        assert (await post(app, signed(claims()))).status_code == 202
 
 
 async def test_without_a_key_for_tokens_none_is_taken(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, AUTH="keys") as door:
-        assert "no tokens" in await assert_not_believed(door, signed(claims()))
+    async with opened(server, tmp_path, AUTH="keys") as app:
+        assert "no tokens" in await assert_not_believed(app, signed(claims()))
 
 
 # -- keys behind a URL ---------------------------------------------------------------------------------------------------
@@ -210,9 +210,9 @@ def jwks() -> Iterator[Published]:
 
 
 @pytest.fixture
-async def fetching(server: Server, tmp_path: Path, jwks: Published) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, AUTH="keys", JWT_JWKS_URL=jwks.url) as door:
-        yield door
+async def fetching(server: Server, tmp_path: Path, jwks: Published) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, AUTH="keys", JWT_JWKS_URL=jwks.url) as app:
+        yield app
 
 
 def of_set(algorithm: str, key_id: str | None) -> str:
@@ -220,7 +220,7 @@ def of_set(algorithm: str, key_id: str | None) -> str:
 
 
 async def test_keys_are_fetched_once_and_again_for_one_that_is_unknown(
-    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+    jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jwks.publish(("RS256", "one"), ("EdDSA", "two"))
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
@@ -235,7 +235,7 @@ async def test_keys_are_fetched_once_and_again_for_one_that_is_unknown(
     assert jwks.asked == 3
 
 
-async def test_unknown_ids_do_not_make_us_ask_again_and_again(jwks: Published, fetching: Door) -> None:
+async def test_unknown_ids_do_not_make_us_ask_again_and_again(jwks: Published, fetching: App) -> None:
     jwks.publish(("RS256", "one"), ("EdDSA", "two"))
     for number in range(50):
         assert_refused(await post(fetching, of_set("RS256", f"unknown-{number}")), 401, "token-invalid")
@@ -247,7 +247,7 @@ async def test_unknown_ids_do_not_make_us_ask_again_and_again(jwks: Published, f
 
 @pytest.mark.parametrize("broken", ["status", "empty"])
 async def test_the_last_keys_hold_while_the_url_does_not_answer(
-    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch, broken: str
+    jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     jwks.publish(("RS256", "one"))
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
@@ -263,9 +263,7 @@ async def test_the_last_keys_hold_while_the_url_does_not_answer(
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
 
 
-async def test_nobody_with_a_known_key_waits_for_the_url(
-    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nobody_with_a_known_key_waits_for_the_url(jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch) -> None:
     jwks.publish(("RS256", "one"))
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
     monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
@@ -278,7 +276,7 @@ async def test_nobody_with_a_known_key_waits_for_the_url(
 
 
 async def test_one_that_waits_for_the_url_does_not_wait_long(
-    jwks: Published, fetching: Door, monkeypatch: pytest.MonkeyPatch
+    jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "FETCH_SECONDS", 0.3)
     jwks.publish(("RS256", "one"))
@@ -294,7 +292,7 @@ async def test_one_that_waits_for_the_url_does_not_wait_long(
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
 
 
-async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(jwks: Published, fetching: Door) -> None:
+async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(jwks: Published, fetching: App) -> None:
     jwks.status = 500
 
     answer = await post(fetching, of_set("RS256", "one"))
@@ -303,7 +301,7 @@ async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(j
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: Door) -> None:
+async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: App) -> None:
     jwks.publish(("RS256", "one"))
     odd: list[Any] = [7, {}, {"kty": "oct"}, {"kty": "RSA", "kid": "x"}, {"kty": ["RSA"], "alg": []}]
     jwks.keys = [*odd, {**jwks.keys[0], "kid": ["x"]}, {**jwks.keys[0], "kid": "enc", "use": "enc"}, *jwks.keys]
@@ -313,13 +311,13 @@ async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: Door
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"7", b'{"keys": 7}', b'{"keys": {}}'], ids=range(6))
-async def test_a_url_that_answers_anything_else_is_as_one_that_does_not(jwks: Published, fetching: Door, content: bytes) -> None:
+async def test_a_url_that_answers_anything_else_is_as_one_that_does_not(jwks: Published, fetching: App, content: bytes) -> None:
     jwks.content = content
 
     assert_refused(await post(fetching, of_set("RS256", "one")), 503, "token-keys-unavailable")
 
 
-async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: Door) -> None:
+async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: App) -> None:
     secret = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
     jwks.keys = [{"kty": "oct", "k": secret, "kid": "one"}]
 

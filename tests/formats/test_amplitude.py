@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import Server
 
 MOMENT_MS = 1_767_261_600_123  # 2026-01-01T10:00:00.123Z
@@ -16,9 +16,9 @@ ENDS = ("/2/httpapi", "/batch")
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def event(**more: Any) -> dict[str, Any]:
@@ -27,21 +27,21 @@ def event(**more: Any) -> dict[str, Any]:
     return {name: value for name, value in (given | more).items() if value is not None}
 
 
-async def sent(door: Door, *events: Any, path: str = "/2/httpapi", **more: Any) -> httpx.Response:
-    return await door.client.post(path, content=json.dumps({"api_key": "acme", "events": events} | more).encode())
+async def sent(app: App, *events: Any, path: str = "/2/httpapi", **more: Any) -> httpx.Response:
+    return await app.client.post(path, content=json.dumps({"api_key": "acme", "events": events} | more).encode())
 
 
-async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
-    await door.project()
-    return list(door.store.tables().rows(table, "acme"))
+async def rows(app: App, table: str = "events") -> list[dict[str, Any]]:
+    await app.project()
+    return list(app.store.tables().rows(table, "acme"))
 
 
 @pytest.mark.parametrize("path", ENDS)
-async def test_an_upload_becomes_events(door: Door, path: str) -> None:
+async def test_an_upload_becomes_events(app: App, path: str) -> None:
     one = event(session_id=MOMENT_MS - 5, event_properties={"plan": "pro"}, event_id=4)
-    answer = await sent(door, one, event(insert_id="i2", session_id=-1), path=path)
+    answer = await sent(app, one, event(insert_id="i2", session_id=-1), path=path)
 
-    row, other = await rows(door)
+    row, other = await rows(app)
     told = answer.json()
     assert (answer.status_code, told["code"], told["events_ingested"]) == (200, 200, 2)
     assert told["payload_size_bytes"] == len(answer.request.content)
@@ -57,16 +57,16 @@ async def test_an_upload_becomes_events(door: Door, path: str) -> None:
     assert (other["event_id"], other["session_id"]) == ("2:i2:d1", "")
 
 
-async def test_no_two_pairs_of_ids_are_one_name(door: Door) -> None:
+async def test_no_two_pairs_of_ids_are_one_name(app: App) -> None:
     pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b"), ("a", None), ("a:b", None), ("a" * 200, "b" * 200), ("a" * 200, "b" * 199)]
     for _ in range(2):
-        await sent(door, *(event(insert_id=insert_id, device_id=device_id) for insert_id, device_id in pairs))
+        await sent(app, *(event(insert_id=insert_id, device_id=device_id) for insert_id, device_id in pairs))
 
-    assert len({row["event_id"] for row in await rows(door)}) == len(await rows(door)) == len(pairs)
-    assert await rows(door, "quarantine") == []
+    assert len({row["event_id"] for row in await rows(app)}) == len(await rows(app)) == len(pairs)
+    assert await rows(app, "quarantine") == []
 
 
-async def test_an_event_without_an_id_is_named_by_what_it_says(door: Door) -> None:
+async def test_an_event_without_an_id_is_named_by_what_it_says(app: App) -> None:
     one = event(insert_id=None)
     differing: dict[str, Any] = {
         "user_id": "u2",
@@ -78,43 +78,43 @@ async def test_an_event_without_an_id_is_named_by_what_it_says(door: Door) -> No
     }
     others = [event(insert_id=None, **{name: value}) for name, value in differing.items()]
     for _ in range(2):
-        await sent(door, one, *others)
+        await sent(app, one, *others)
 
-    assert len(await rows(door)) == 1 + len(others)
+    assert len(await rows(app)) == 1 + len(others)
 
 
-async def test_a_clock_is_corrected_by_when_a_browser_says_it_sent(door: Door) -> None:
-    await sent(door, event(), client_upload_time="2026-01-01T10:00:01.123Z")
+async def test_a_clock_is_corrected_by_when_a_browser_says_it_sent(app: App) -> None:
+    await sent(app, event(), client_upload_time="2026-01-01T10:00:01.123Z")
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert row["timestamp"] == "2026-01-01T10:00:00.123000Z"
     assert 0 <= row["received_at_us"] - 1_000_000 - row["timestamp_us"] < 1_000_000
 
 
-async def test_an_event_without_a_time_happened_when_it_came(door: Door) -> None:
-    await sent(door, event(time=None))
+async def test_an_event_without_a_time_happened_when_it_came(app: App) -> None:
+    await sent(app, event(time=None))
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert row["timestamp"] == ""
     assert 0 <= row["received_at_us"] - row["timestamp_us"] < 1_000_000
 
 
-async def test_an_identify_event_names_user_and_device(door: Door) -> None:
-    await sent(door, event(event_type="$identify", user_properties={"$set": {"name": "Ada"}}))
+async def test_an_identify_event_names_user_and_device(app: App) -> None:
+    await sent(app, event(event_type="$identify", user_properties={"$set": {"name": "Ada"}}))
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     found = json.loads(row["properties"])
     assert row["event_type"] == "$identify"
     assert found == {"user_id": "u1", "anonymous_id": "d1", "user_properties": {"$set": {"name": "Ada"}}}
 
 
-async def test_a_bad_event_is_set_aside_and_its_neighbours_go_in(door: Door) -> None:
+async def test_a_bad_event_is_set_aside_and_its_neighbours_go_in(app: App) -> None:
     bad = [7, event(insert_id="b1", event_type=None), event(insert_id="b2", time="noon"), event(insert_id="b3", user_id=[1])]
-    answers = [await sent(door, *bad, event(), event(insert_id="b4", time=10**17)) for _ in range(2)]
+    answers = [await sent(app, *bad, event(), event(insert_id="b4", time=10**17)) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert [row["event_id"] for row in await rows(door)] == ["2:i1:d1"]
-    assert [row["detail"] for row in await rows(door, "quarantine")] == [
+    assert [row["event_id"] for row in await rows(app)] == ["2:i1:d1"]
+    assert [row["detail"] for row in await rows(app, "quarantine")] == [
         "must be a JSON object",
         "event_type: is missing",
         "time: must be milliseconds since 1970, a whole number",
@@ -127,8 +127,8 @@ async def test_a_bad_event_is_set_aside_and_its_neighbours_go_in(door: Door) -> 
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"events": {}}', b"\xff"], ids=str)
-async def test_what_cannot_be_read_is_not_sent_again(door: Door, body: bytes) -> None:
-    answer = await door.client.post("/2/httpapi", content=body, headers={"X-Tenant-ID": "acme"})
+async def test_what_cannot_be_read_is_not_sent_again(app: App, body: bytes) -> None:
+    answer = await app.client.post("/2/httpapi", content=body, headers={"X-Tenant-ID": "acme"})
 
     told = answer.json()
     assert (answer.status_code, told["code"], told["error"]) == (400, 400, "not-understood")
@@ -138,8 +138,8 @@ async def test_what_cannot_be_read_is_not_sent_again(door: Door, body: bytes) ->
 @pytest.mark.parametrize("path", ENDS)
 @pytest.mark.parametrize("key", [None, "ps_w_nobody's", ""], ids=str)
 async def test_a_wrong_key_is_called_one(server: Server, tmp_path: Path, path: str, key: str | None) -> None:
-    async with opened(server, tmp_path, AUTH="keys") as door:
-        answer = await sent(door, event(), path=path, api_key=key)
+    async with opened(server, tmp_path, AUTH="keys") as app:
+        answer = await sent(app, event(), path=path, api_key=key)
 
     told = answer.json()
     assert (answer.status_code, told["code"], told["missing_field"]) == (400, 400, "api_key")
@@ -147,8 +147,8 @@ async def test_a_wrong_key_is_called_one(server: Server, tmp_path: Path, path: s
 
 
 async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as door:
-        answer = await sent(door, event(), event(insert_id="i2"))
+    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
+        answer = await sent(app, event(), event(insert_id="i2"))
 
     told = answer.json()
     assert (answer.status_code, told["code"], told["error"]) == (429, 429, "limited")

@@ -1,4 +1,4 @@
-"""CloudEvents, through the door: its three modes, what names an event, and what becomes of attributes and data."""
+"""CloudEvents, through the ingest endpoint: its three modes, what names an event, and what becomes of attributes and data."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from api.formats.cloudevents import event_of
 from api.formats.format import OpenedRequest
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import Server
 
 PATH = "/api/v1/events"
@@ -21,9 +21,9 @@ BATCH, ONE = "application/cloudevents-batch+json", "application/cloudevents+json
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def event(**more: Any) -> dict[str, Any]:
@@ -31,22 +31,22 @@ def event(**more: Any) -> dict[str, Any]:
     return {name: value for name, value in (known | more).items() if value is not None}
 
 
-async def post(door: Door, content: Any, **headers: Any) -> httpx.Response:
+async def post(app: App, content: Any, **headers: Any) -> httpx.Response:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     named: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await door.client.post(PATH, content=body, headers={"Authorization": "Bearer acme"} | named)
+    return await app.client.post(PATH, content=body, headers={"Authorization": "Bearer acme"} | named)
 
 
-async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
-    await door.project()
-    found = [dict(row) for row in door.store.tables().rows(table, "acme")]
+async def rows(app: App, table: str = "events") -> list[dict[str, Any]]:
+    await app.project()
+    found = [dict(row) for row in app.store.tables().rows(table, "acme")]
     return [row | {"properties": json.loads(row["properties"])} if "properties" in row else row for row in found]
 
 
-async def test_a_structured_event_becomes_an_event(door: Door) -> None:
-    answer = await post(door, event(subject="u1", data={"total": 7}, region="eu"), content_type=ONE)
+async def test_a_structured_event_becomes_an_event(app: App) -> None:
+    answer = await post(app, event(subject="u1", data={"total": 7}, region="eu"), content_type=ONE)
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert (answer.status_code, answer.content) == (204, b"")
     assert "content-length" not in answer.headers and "content-type" not in answer.headers
     assert (row["event_type"], row["event_id"], row["session_id"]) == ("order.placed", "/shop 1", "u1")
@@ -54,14 +54,14 @@ async def test_a_structured_event_becomes_an_event(door: Door) -> None:
     assert row["properties"] == {"specversion": "1.0", "id": "1", "source": "/shop", "region": "eu", "data": {"total": 7}}
 
 
-async def test_events_of_a_batch_are_in_the_tables_once_and_a_bad_one_is_set_aside(door: Door) -> None:
+async def test_events_of_a_batch_are_in_the_tables_once_and_a_bad_one_is_set_aside(app: App) -> None:
     batch = [event(), event(id="2"), event(id=None), event(), 7]
     for _ in range(2):
-        answer = await post(door, batch, content_type=BATCH)
+        answer = await post(app, batch, content_type=BATCH)
         assert answer.status_code == 204
 
-    assert [row["event_id"] for row in await rows(door)] == ["/shop 1", "/shop 2"]
-    assert [row["detail"] for row in await rows(door, "quarantine")] == ["id: is missing", "must be a JSON object"]
+    assert [row["event_id"] for row in await rows(app)] == ["/shop 1", "/shop 2"]
+    assert [row["detail"] for row in await rows(app, "quarantine")] == ["id: is missing", "must be a JSON object"]
 
 
 BINARY = {
@@ -88,24 +88,24 @@ DATA: list[tuple[str, bytes, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "body", "data"), DATA, ids=str)
-async def test_a_binary_event_holds_its_body_by_its_type(door: Door, kind: str, body: bytes, data: dict[str, Any]) -> None:
-    answer = await post(door, body, **BINARY, **({"content_type": kind} if kind else {}))
+async def test_a_binary_event_holds_its_body_by_its_type(app: App, kind: str, body: bytes, data: dict[str, Any]) -> None:
+    answer = await post(app, body, **BINARY, **({"content_type": kind} if kind else {}))
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert answer.status_code == 204
     assert (row["event_id"], row["event_type"], row["timestamp"]) == ("/shop 1", "order.placed", "2026-01-01T10:00:00Z")
     attributes = {"specversion": "1.0", "id": "1", "source": "/shop"} | ({"datacontenttype": kind} if kind else {})
     assert row["properties"] == attributes | data
 
 
-async def test_a_binary_event_is_the_one_that_was_structured(door: Door) -> None:
+async def test_a_binary_event_is_the_one_that_was_structured(app: App) -> None:
     structured = event(subject="Euro € 😀", datacontenttype="application/json", data={"total": 7})
-    await post(door, structured, content_type=ONE)
-    await post(door, b'{"total": 7}', **BINARY, ce_subject="Euro%20%E2%82%AC%20%F0%9F%98%80", content_type="application/json")
+    await post(app, structured, content_type=ONE)
+    await post(app, b'{"total": 7}', **BINARY, ce_subject="Euro%20%E2%82%AC%20%F0%9F%98%80", content_type="application/json")
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert row["session_id"] == "Euro € 😀"
-    assert await rows(door, "quarantine") == []
+    assert await rows(app, "quarantine") == []
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ async def test_a_binary_event_is_the_one_that_was_structured(door: Door) -> None
         ("ü".encode(), "ü"),
     ],
 )
-async def test_a_header_is_decoded_once(door: Door, sent: str | bytes, meant: str) -> None:
-    assert (await post(door, b"", **BINARY, ce_subject=sent)).status_code == 204
-    assert [row["session_id"] for row in await rows(door)] == [meant]
+async def test_a_header_is_decoded_once(app: App, sent: str | bytes, meant: str) -> None:
+    assert (await post(app, b"", **BINARY, ce_subject=sent)).status_code == 204
+    assert [row["session_id"] for row in await rows(app)] == [meant]
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ async def test_a_header_is_decoded_once(door: Door, sent: str | bytes, meant: st
     ],
     ids=str,
 )
-async def test_what_is_no_cloudevent_is_refused(door: Door, content: bytes, headers: dict[str, str]) -> None:
-    answer = await post(door, content, **headers)
+async def test_what_is_no_cloudevent_is_refused(app: App, content: bytes, headers: dict[str, str]) -> None:
+    answer = await post(app, content, **headers)
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
-    assert await rows(door, "quarantine") == []
+    assert await rows(app, "quarantine") == []
 
 
 @pytest.mark.parametrize(
@@ -154,20 +154,20 @@ async def test_what_is_no_cloudevent_is_refused(door: Door, content: bytes, head
     ids=str,
 )
 async def test_a_session_is_an_extension_or_the_subject(
-    door: Door, more: dict[str, Any], session: str, left: dict[str, str]
+    app: App, more: dict[str, Any], session: str, left: dict[str, str]
 ) -> None:
-    await post(door, event(**more))
+    await post(app, event(**more))
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert row["session_id"] == session
     assert row["properties"] == {"specversion": "1.0", "id": "1", "source": "/shop"} | left
 
 
-async def test_an_event_without_a_time_happened_when_it_came_the_first_time(door: Door) -> None:
+async def test_an_event_without_a_time_happened_when_it_came_the_first_time(app: App) -> None:
     for _ in range(2):
-        assert (await post(door, event(time=None))).status_code == 204
+        assert (await post(app, event(time=None))).status_code == 204
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert row["timestamp"] == ""
     assert 0 <= row["received_at_us"] - row["timestamp_us"] < 1_000_000
 
@@ -189,19 +189,19 @@ async def test_an_event_without_a_time_happened_when_it_came_the_first_time(door
     ],
     ids=str,
 )
-async def test_what_is_no_event_is_set_aside(door: Door, bad: dict[str, Any], detail: str) -> None:
-    answer = await post(door, event(**bad))
+async def test_what_is_no_event_is_set_aside(app: App, bad: dict[str, Any], detail: str) -> None:
+    answer = await post(app, event(**bad))
 
-    [held] = await rows(door, "quarantine")
+    [held] = await rows(app, "quarantine")
     assert answer.status_code == 204
     assert held["detail"].startswith(detail)
 
 
-async def test_bytes_stay_bytes(door: Door) -> None:
+async def test_bytes_stay_bytes(app: App) -> None:
     text = base64.b64encode(bytes(range(256))).decode()
-    await post(door, event(data_base64=text))
+    await post(app, event(data_base64=text))
 
-    assert [row["properties"]["data_base64"] for row in await rows(door)] == [text]
+    assert [row["properties"]["data_base64"] for row in await rows(app)] == [text]
 
 
 def name(source: str, id: str) -> str:

@@ -19,14 +19,14 @@ from api.formats.mixpanel import EVENTS, PROFILES
 from projector import ApiKey
 from projector.store.sqlite import SqliteStore
 from streams import Event, Rejected, keys_of
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import Server
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def message(**properties: Any) -> dict[str, Any]:
@@ -52,8 +52,8 @@ def properties_of(event: Event) -> dict[str, Any]:
     return dict(json.loads(event.properties))
 
 
-def rows(door: Door) -> list[dict[str, Any]]:
-    return list(door.store.tables().rows("events", "acme"))
+def rows(app: App) -> list[dict[str, Any]]:
+    return list(app.store.tables().rows("events", "acme"))
 
 
 def packed(value: Any) -> str:
@@ -84,11 +84,11 @@ def test_the_example_has_what_makes_base64_hard() -> None:
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-async def test_a_message_is_found_in_every_wrapping(door: Door, wrapping: str) -> None:
-    answer = await door.client.request(**{"method": "POST", "url": "/track"} | WRAPPINGS[wrapping])
-    await door.project()
+async def test_a_message_is_found_in_every_wrapping(app: App, wrapping: str) -> None:
+    answer = await app.client.request(**{"method": "POST", "url": "/track"} | WRAPPINGS[wrapping])
+    await app.project()
 
-    [row] = rows(door)
+    [row] = rows(app)
     assert answer.status_code == 200
     assert (row["event_type"], row["event_id"], row["session_id"]) == ("Signed Up", "i1", "")
     assert json.loads(row["properties"]) == {
@@ -113,28 +113,26 @@ async def test_a_message_is_found_in_every_wrapping(door: Door, wrapping: str) -
     ],
     ids=str,
 )
-async def test_the_answer_is_the_one_that_is_waited_for(
-    door: Door, request_: dict[str, Any], body: bytes, media_type: str
-) -> None:
-    answer = await door.client.request(**{"method": "POST", "url": "/track"} | request_)
+async def test_the_answer_is_the_one_that_is_waited_for(app: App, request_: dict[str, Any], body: bytes, media_type: str) -> None:
+    answer = await app.client.request(**{"method": "POST", "url": "/track"} | request_)
 
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, body, media_type)
 
 
-async def test_an_import_may_be_lines_and_of_a_secret(door: Door) -> None:
+async def test_an_import_may_be_lines_and_of_a_secret(app: App) -> None:
     lines = "\n".join(json.dumps(message(token=None, **{"$insert_id": name})) for name in ("i1", "i2"))
-    answer = await door.client.post("/import?strict=1", content=lines + "\n{\n", auth=("acme", ""))
-    await door.project()
+    answer = await app.client.post("/import?strict=1", content=lines + "\n{\n", auth=("acme", ""))
+    await app.project()
 
     assert answer.json() == {"code": 200, "num_records_imported": 3, "status": "OK"}
-    assert [row["event_id"] for row in rows(door)] == ["i1", "i2"]
-    assert len(list(door.store.tables().rows("quarantine", "acme"))) == 1
+    assert [row["event_id"] for row in rows(app)] == ["i1", "i2"]
+    assert len(list(app.store.tables().rows("quarantine", "acme"))) == 1
 
 
 @pytest.mark.parametrize("body", ["", "data=", "data=%7B", "data=!", "data=%ff", "[1", "&".join("abcdefgh" * 100)], ids=str)
-async def test_what_holds_no_messages_is_said(door: Door, body: str) -> None:
-    answer = await door.client.post("/track", content=body, headers={"X-Tenant-ID": "acme"})
-    await door.project()
+async def test_what_holds_no_messages_is_said(app: App, body: str) -> None:
+    answer = await app.client.post("/track", content=body, headers={"X-Tenant-ID": "acme"})
+    await app.project()
 
     make = body == "data=%7B"  # a message, although a bad one
     assert answer.status_code == (200 if make else 400)
@@ -142,21 +140,21 @@ async def test_what_holds_no_messages_is_said(door: Door, body: str) -> None:
     assert make or answer.json()["status"] == 0
 
 
-async def test_a_batch_is_of_one_token(door: Door) -> None:
+async def test_a_batch_is_of_one_token(app: App) -> None:
     async def sent(*messages: dict[str, Any]) -> httpx.Response:
-        return await door.client.post("/track", content=json.dumps(messages))
+        return await app.client.post("/track", content=json.dumps(messages))
 
     mixed = await sent(message(), message(token="other"))
     one = await sent(message(token=None), message(**{"$insert_id": "i2"}))
 
     assert (mixed.status_code, mixed.json()["error"]) == (400, "not-understood")
     assert one.status_code == 200
-    assert [(summary.tenant, summary.last) for summary in await door.log.summaries()] == [("acme", 2)]
+    assert [(summary.tenant, summary.last) for summary in await app.log.summaries()] == [("acme", 2)]
 
 
 async def test_who_sends_too_much_is_told_so_as_the_sdks_understand(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as door:
-        answer = await door.client.post("/track", content=json.dumps([message(), message(**{"$insert_id": "i2"})]))
+    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
+        answer = await app.client.post("/track", content=json.dumps([message(), message(**{"$insert_id": "i2"})]))
 
     assert (answer.status_code, answer.json()["error"], answer.json()["status"]) == (503, "limited", 0)
     assert int(answer.headers["retry-after"]) >= 1
@@ -284,18 +282,18 @@ def test_a_profile_without_an_operation_is_rejected() -> None:
         profile(plan="pro")
 
 
-async def test_profiles_of_users_and_groups_have_doors(door: Door) -> None:
+async def test_profiles_of_users_and_groups_have_doors(app: App) -> None:
     group = {"$token": "acme", "$time": 1, "$group_key": "company", "$group_id": "c1", "$set": {"plan": "pro"}}
     user = {"$token": "acme", "$time": 1, "$distinct_id": "u1", "$add": {"logins": 1}}
 
     answers = [
-        await door.client.post("/engage/", data={"data": json.dumps([user]), "verbose": "1"}),
-        await door.client.get(f"/groups?data={packed(group)}"),
+        await app.client.post("/engage/", data={"data": json.dumps([user]), "verbose": "1"}),
+        await app.client.get(f"/groups?data={packed(group)}"),
     ]
-    await door.project()
+    await app.project()
 
     assert [answer.text for answer in answers] == ['{"status":1,"error":null}', "1"]
-    assert [(row["event_type"], json.loads(row["properties"])) for row in rows(door)] == [
+    assert [(row["event_type"], json.loads(row["properties"])) for row in rows(app)] == [
         ("$add", {"user_id": "u1", "$add": {"logins": 1}}),
         ("$set", {"$group_key": "company", "$group_id": "c1", "$set": {"plan": "pro"}}),
     ]
@@ -305,12 +303,12 @@ async def test_a_token_is_stored_nowhere(server: Server, tmp_path: Path) -> None
     key = new_key("write")
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
         store.api_keys.add(ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "write", "", 1))
-    async with opened(server, tmp_path, AUTH="keys") as door:
+    async with opened(server, tmp_path, AUTH="keys") as app:
         good, bad = message(token=key), {"event": 7, "properties": {"token": key}}
-        answer = await door.client.post("/track", content=json.dumps([good, bad]))
-        await door.project()
+        answer = await app.client.post("/track", content=json.dumps([good, bad]))
+        await app.project()
 
-        kept = json.dumps([*door.store.tables().rows("quarantine", "acme"), *rows(door)], default=str)
+        kept = json.dumps([*app.store.tables().rows("quarantine", "acme"), *rows(app)], default=str)
         logged = str(server.client.xrange(keys_of("acme").log))
 
     assert answer.status_code == 200

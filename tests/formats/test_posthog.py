@@ -12,16 +12,16 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import Server
 
 OFFSET_MS = 90_000
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def event(**more: Any) -> dict[str, Any]:
@@ -36,28 +36,28 @@ def of_browser(**properties: Any) -> dict[str, Any]:
     return {"event": "$pageview", "uuid": "i1", "properties": given | properties, "offset": OFFSET_MS}
 
 
-async def sent(door: Door, body: Any, path: str = "/batch/", **query: Any) -> httpx.Response:
+async def sent(app: App, body: Any, path: str = "/batch/", **query: Any) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await door.client.post(path, content=content, params=query or None)
+    return await app.client.post(path, content=content, params=query or None)
 
 
-async def rows(door: Door, table: str = "events") -> list[dict[str, Any]]:
-    await door.project()
-    return list(door.store.tables().rows(table, "acme"))
+async def rows(app: App, table: str = "events") -> list[dict[str, Any]]:
+    await app.project()
+    return list(app.store.tables().rows(table, "acme"))
 
 
-async def properties_of(door: Door, one: dict[str, Any]) -> Any:
+async def properties_of(app: App, one: dict[str, Any]) -> Any:
     """What stands in the table when this is sent."""
-    assert (await sent(door, {"api_key": "acme", "batch": [one]})).status_code == 200
-    [row] = await rows(door)
+    assert (await sent(app, {"api_key": "acme", "batch": [one]})).status_code == 200
+    [row] = await rows(app)
     return json.loads(row["properties"])
 
 
-async def test_a_batch_becomes_events(door: Door) -> None:
+async def test_a_batch_becomes_events(app: App) -> None:
     one = event(properties={"plan": "pro", "$session_id": "s1"}, **{"$set": {"name": "Ada"}})
-    answer = await sent(door, {"api_key": "acme", "sent_at": "2026-01-01T10:00:01Z", "batch": [one, event(uuid="i2")]})
+    answer = await sent(app, {"api_key": "acme", "sent_at": "2026-01-01T10:00:01Z", "batch": [one, event(uuid="i2")]})
 
-    row, other = await rows(door)
+    row, other = await rows(app)
     assert (answer.status_code, answer.content) == (200, b'{"status":1}')
     assert (row["event_type"], row["event_id"], row["session_id"]) == ("signed up", "i1", "s1")
     assert (other["event_id"], other["session_id"]) == ("i2", "")
@@ -71,7 +71,7 @@ async def test_a_batch_becomes_events(door: Door) -> None:
 
 
 @pytest.mark.parametrize("path", ["/batch", "/batch/", "/e", "/e/", "/capture", "/capture/", "/i/v0/e", "/i/v0/e/"])
-async def test_each_path_takes_each_shape(door: Door, path: str) -> None:
+async def test_each_path_takes_each_shape(app: App, path: str) -> None:
     schemas: list[Any] = [
         {"api_key": "acme", "batch": [event(uuid="i1")]},
         [of_browser() | {"uuid": "i2"}],
@@ -81,10 +81,10 @@ async def test_each_path_takes_each_shape(door: Door, path: str) -> None:
     ]
 
     for shape in schemas:
-        assert (await sent(door, shape, path)).content == b'{"status":1}'
+        assert (await sent(app, shape, path)).content == b'{"status":1}'
 
-    assert [row["event_id"] for row in await rows(door)] == ["i1", "i2", "i3", "i4", "i5"]
-    assert all("token" not in row["properties"] and "api_key" not in row["properties"] for row in await rows(door))
+    assert [row["event_id"] for row in await rows(app)] == ["i1", "i2", "i3", "i4", "i5"]
+    assert all("token" not in row["properties"] and "api_key" not in row["properties"] for row in await rows(app))
 
 
 def wrapped() -> dict[str, bytes]:
@@ -103,10 +103,10 @@ def wrapped() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", wrapped())
-async def test_a_body_is_taken_as_what_it_is(door: Door, kind: str) -> None:
-    answer = await sent(door, wrapped()[kind], "/e/", compression="whatever", ip="1", ver="1.2.3")
+async def test_a_body_is_taken_as_what_it_is(app: App, kind: str) -> None:
+    answer = await sent(app, wrapped()[kind], "/e/", compression="whatever", ip="1", ver="1.2.3")
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert answer.status_code == 200
     assert json.loads(row["properties"])["properties"]["title"] == "n>?~~~é"
 
@@ -114,68 +114,68 @@ async def test_a_body_is_taken_as_what_it_is(door: Door, kind: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"data=", b"data=%", b"\xff", b"data=e30=&" + b"a=b&" * 200, b'{"batch": 7}', b"[", b"[" * 5000]
 )
-async def test_what_cannot_be_read_is_refused_for_good(door: Door, body: bytes) -> None:
-    answer = await door.client.post("/e/", content=body, headers={"X-Tenant-ID": "acme"})
+async def test_what_cannot_be_read_is_refused_for_good(app: App, body: bytes) -> None:
+    answer = await app.client.post("/e/", content=body, headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
 
 
-async def test_a_bad_event_is_set_aside_and_the_key_of_the_next_is_found(door: Door) -> None:
+async def test_a_bad_event_is_set_aside_and_the_key_of_the_next_is_found(app: App) -> None:
     bad: list[Any] = [7, {"properties": 7}, of_browser() | {"event": None, "uuid": "i2"}]
-    answers = [await sent(door, [*bad, of_browser()], "/e/") for _ in range(2)]
+    answers = [await sent(app, [*bad, of_browser()], "/e/") for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert [row["event_id"] for row in await rows(door)] == ["i1"]
-    assert [row["detail"] for row in await rows(door, "quarantine")] == [
+    assert [row["event_id"] for row in await rows(app)] == ["i1"]
+    assert [row["detail"] for row in await rows(app, "quarantine")] == [
         "must be a JSON object",
         "properties: must be a JSON object",
         "event_type: is missing",
     ]
 
 
-async def test_one_bad_event_that_is_sent_again_is_set_aside_once(door: Door) -> None:
+async def test_one_bad_event_that_is_sent_again_is_set_aside_once(app: App) -> None:
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T10:00:02Z"):
-        await sent(door, event(event=None) | {"api_key": "acme", "sent_at": sent_at}, "/capture/")
+        await sent(app, event(event=None) | {"api_key": "acme", "sent_at": sent_at}, "/capture/")
 
-    assert len(await rows(door, "quarantine")) == 1
+    assert len(await rows(app, "quarantine")) == 1
 
 
 # -- when ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_of_a_browser_happened_its_offset_before_it_came(door: Door) -> None:
-    answers = [await sent(door, [of_browser()], "/e/") for _ in range(2)]  # what is sent again has the same offset
+async def test_an_event_of_a_browser_happened_its_offset_before_it_came(app: App) -> None:
+    answers = [await sent(app, [of_browser()], "/e/") for _ in range(2)]  # what is sent again has the same offset
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     assert [answer.status_code for answer in answers] == [200, 200]
     assert row["timestamp"] == ""
     assert 0 <= row["received_at_us"] - OFFSET_MS * 1_000 - row["timestamp_us"] < 1_000_000
-    assert await rows(door, "quarantine") == []
+    assert await rows(app, "quarantine") == []
 
 
-async def test_a_clock_is_corrected_by_what_the_query_says_of_its_sending(door: Door) -> None:
+async def test_a_clock_is_corrected_by_what_the_query_says_of_its_sending(app: App) -> None:
     behind = int(time.time() * 1_000) - 3_600_000
-    await sent(door, [event(properties={"token": "acme"})], "/e/", _=behind)
+    await sent(app, [event(properties={"token": "acme"})], "/e/", _=behind)
 
-    [row] = await rows(door)
+    [row] = await rows(app)
     corrected_by = row["timestamp_us"] - 1_767_261_600_000_000
     assert abs(corrected_by - 3_600_000_000) < 5_000_000
 
 
-async def test_a_clock_that_is_said_to_be_right_is_believed(door: Door) -> None:
+async def test_a_clock_that_is_said_to_be_right_is_believed(app: App) -> None:
     one = event(properties={"$ignore_sent_at": True})
-    await sent(door, {"api_key": "acme", "sent_at": "2020-01-01T00:00:00Z", "batch": [one]})
+    await sent(app, {"api_key": "acme", "sent_at": "2020-01-01T00:00:00Z", "batch": [one]})
 
-    assert [row["timestamp_us"] for row in await rows(door)] == [1_767_261_600_000_000]
+    assert [row["timestamp_us"] for row in await rows(app)] == [1_767_261_600_000_000]
 
 
-async def test_an_event_without_an_id_is_named_by_what_it_says(door: Door) -> None:
+async def test_an_event_without_an_id_is_named_by_what_it_says(app: App) -> None:
     one = event(uuid=None)
     others = [event(uuid=None, distinct_id="u2"), event(uuid=None, event="left"), event(uuid=None, properties={"a": 1})]
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T10:00:02Z"):
-        await sent(door, {"api_key": "acme", "sent_at": sent_at, "batch": [one, *others]})
+        await sent(app, {"api_key": "acme", "sent_at": sent_at, "batch": [one, *others]})
 
-    assert len({row["event_id"] for row in await rows(door)}) == len(await rows(door)) == 4
+    assert len({row["event_id"] for row in await rows(app)}) == len(await rows(app)) == 4
 
 
 # -- who -----------------------------------------------------------------------------------------------------------------
@@ -192,27 +192,27 @@ async def test_an_event_without_an_id_is_named_by_what_it_says(door: Door) -> No
     ],
     ids=str,
 )
-async def test_who_is_identified_is_a_user(door: Door, said: dict[str, Any], actor: dict[str, str]) -> None:
-    found = await properties_of(door, event(properties=said))
+async def test_who_is_identified_is_a_user(app: App, said: dict[str, Any], actor: dict[str, str]) -> None:
+    found = await properties_of(app, event(properties=said))
 
     assert found == {"properties": said, **actor}
 
 
 @pytest.mark.parametrize("distinct_id", ["", "$posthog_cookieless", None], ids=str)
-async def test_who_has_no_id_is_nobody(door: Door, distinct_id: Any) -> None:
-    assert await properties_of(door, event(distinct_id=distinct_id)) == {"properties": {}}
+async def test_who_has_no_id_is_nobody(app: App, distinct_id: Any) -> None:
+    assert await properties_of(app, event(distinct_id=distinct_id)) == {"properties": {}}
 
 
-async def test_a_group_is_nobody(door: Door) -> None:
+async def test_a_group_is_nobody(app: App) -> None:
     said = {"$group_type": "company", "$group_key": "c1", "$group_set": {}}
 
-    assert await properties_of(door, event(event="$groupidentify", distinct_id="$company_c1", properties=said)) == {
+    assert await properties_of(app, event(event="$groupidentify", distinct_id="$company_c1", properties=said)) == {
         "properties": said
     }
 
 
-async def test_an_id_may_be_a_number(door: Door) -> None:
-    assert await properties_of(door, event(distinct_id=7)) == {"user_id": "7", "properties": {}}
+async def test_an_id_may_be_a_number(app: App) -> None:
+    assert await properties_of(app, event(distinct_id=7)) == {"user_id": "7", "properties": {}}
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ async def test_an_id_may_be_a_number(door: Door) -> None:
         ("$create_alias", {"alias": "u1"}, {}),
     ],
 )
-async def test_linking_events_name_both(door: Door, name: str, said: dict[str, Any], linked: dict[str, str]) -> None:
-    found = await properties_of(door, event(event=name, properties=said))
+async def test_linking_events_name_both(app: App, name: str, said: dict[str, Any], linked: dict[str, str]) -> None:
+    found = await properties_of(app, event(event=name, properties=said))
 
     assert found == {"user_id": "u1", "properties": said, **linked}
 
@@ -235,8 +235,8 @@ async def test_linking_events_name_both(door: Door, name: str, said: dict[str, A
 
 
 async def test_what_is_limited_is_told_in_a_way_that_browsers_send_again(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as door:
-        answer = await sent(door, {"api_key": "acme", "batch": [event(), event(uuid="i2")]})
+    async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
+        answer = await sent(app, {"api_key": "acme", "batch": [event(), event(uuid="i2")]})
 
     assert (answer.status_code, answer.json()["error"]) == (503, "limited")
     assert int(answer.headers["retry-after"]) >= 1

@@ -1,4 +1,4 @@
-"""Segment's format, through the door: where SDKs put ids, traits, times, keys, and how they send."""
+"""Segment's format, through the ingest endpoint: where SDKs put ids, traits, times, keys, and how they send."""
 
 import base64
 import json
@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.http import Door, opened
+from tests.support.http import App, opened
 from tests.support.servers import Server
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
 def message(**more: Any) -> dict[str, Any]:
@@ -24,15 +24,15 @@ def message(**more: Any) -> dict[str, Any]:
     return given | more
 
 
-async def post(door: Door, content: Any, path: str = "/v1/track", **headers: str) -> httpx.Response:
-    return await door.client.post(path, content=json.dumps(content).encode(), headers=headers or {"X-Write-Key": "acme"})
+async def post(app: App, content: Any, path: str = "/v1/track", **headers: str) -> httpx.Response:
+    return await app.client.post(path, content=json.dumps(content).encode(), headers=headers or {"X-Write-Key": "acme"})
 
 
-async def row_of(door: Door, content: Any, path: str = "/v1/track") -> dict[str, Any]:
+async def row_of(app: App, content: Any, path: str = "/v1/track") -> dict[str, Any]:
     """The row that a message alone becomes, its properties as values."""
-    answer = await post(door, content, path)
-    await door.project()
-    [row] = door.store.tables().rows("events", "acme")
+    answer = await post(app, content, path)
+    await app.project()
+    [row] = app.store.tables().rows("events", "acme")
     assert answer.status_code == 200
     return dict(row) | {"properties": json.loads(row["properties"])}
 
@@ -41,8 +41,8 @@ CALLS = ["track", "identify", "page", "screen", "group", "alias"]
 
 
 @pytest.mark.parametrize("path", [*CALLS, *(call[0] for call in CALLS)])
-async def test_a_path_says_the_kind_of_a_message_that_does_not(door: Door, path: str) -> None:
-    row = await row_of(door, message(type=None, writeKey="other", sentAt="2026-01-01T10:00:01Z"), f"/v1/{path}/")
+async def test_a_path_says_the_kind_of_a_message_that_does_not(app: App, path: str) -> None:
+    row = await row_of(app, message(type=None, writeKey="other", sentAt="2026-01-01T10:00:01Z"), f"/v1/{path}/")
 
     kind = next(call for call in CALLS if call[0] == path[0])
     assert row["event_type"] == ("Signed Up" if kind == "track" else kind)
@@ -60,8 +60,8 @@ async def test_a_path_says_the_kind_of_a_message_that_does_not(door: Door, path:
     ],
     ids=str,
 )
-async def test_who_it_is_about_may_be_missing_or_a_number(door: Door, given: dict[str, Any], known: dict[str, str]) -> None:
-    row = await row_of(door, message(**given))
+async def test_who_it_is_about_may_be_missing_or_a_number(app: App, given: dict[str, Any], known: dict[str, str]) -> None:
+    row = await row_of(app, message(**given))
 
     assert row["properties"] == {"type": "track"} | known
 
@@ -76,16 +76,16 @@ async def test_who_it_is_about_may_be_missing_or_a_number(door: Door, given: dic
     ],
     ids=str,
 )
-async def test_traits_may_stand_in_the_context(door: Door, given: dict[str, Any]) -> None:
-    row = await row_of(door, message(type="identify", event=None, **given))
+async def test_traits_may_stand_in_the_context(app: App, given: dict[str, Any]) -> None:
+    row = await row_of(app, message(type="identify", event=None, **given))
 
     assert row["properties"]["traits"] == {"plan": "pro"}
     assert "traits" not in row["properties"].get("context", {})
 
 
 @pytest.mark.parametrize(("given", "session"), [(1_700_000_000_123, "1700000000123"), ("S1", "S1"), (None, ""), ({}, "")])
-async def test_a_session_is_the_one_that_rudderstack_counts(door: Door, given: Any, session: str) -> None:
-    row = await row_of(door, message(context={"sessionId": given, "ip": "::1"}))
+async def test_a_session_is_the_one_that_rudderstack_counts(app: App, given: Any, session: str) -> None:
+    row = await row_of(app, message(context={"sessionId": given, "ip": "::1"}))
 
     assert row["session_id"] == session
     assert row["properties"]["context"]["ip"] == "::1"
@@ -98,19 +98,19 @@ async def test_a_session_is_the_one_that_rudderstack_counts(door: Door, given: A
         ({"originalTimestamp": "2026-01-01T09:00:00Z", "timestamp": None}, "2026-01-01T09:00:00Z"),
     ],
 )
-async def test_a_time_may_be_the_original_one(door: Door, given: dict[str, Any], timestamp: str) -> None:
-    row = await row_of(door, message(**given))
+async def test_a_time_may_be_the_original_one(app: App, given: dict[str, Any], timestamp: str) -> None:
+    row = await row_of(app, message(**given))
 
     assert row["timestamp"] == timestamp
     assert row["properties"] == {"type": "track", "user_id": "u1"}
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8"])
-async def test_a_body_is_what_it_is_whatever_its_type_says(door: Door, kind: str) -> None:
+async def test_a_body_is_what_it_is_whatever_its_type_says(app: App, kind: str) -> None:
     headers = {"Content-Type": kind, "Authorization": "Basic " + base64.b64encode(b"acme:").decode()}
-    answer = await post(door, {"batch": [message()]}, "/v1/b", **headers)
+    answer = await post(app, {"batch": [message()]}, "/v1/b", **headers)
 
-    assert (answer.status_code, answer.json(), await door.project()) == (200, {"success": True}, 1)
+    assert (answer.status_code, answer.json(), await app.project()) == (200, {"success": True}, 1)
 
 
 @pytest.mark.parametrize(
@@ -124,28 +124,28 @@ async def test_a_body_is_what_it_is_whatever_its_type_says(door: Door, kind: str
     ],
     ids=str,
 )
-async def test_a_key_stands_where_it_stands(door: Door, path: str, content: Any, headers: dict[str, str]) -> None:
-    answer = await door.client.post(path, content=json.dumps(content).encode(), headers=headers)
+async def test_a_key_stands_where_it_stands(app: App, path: str, content: Any, headers: dict[str, str]) -> None:
+    answer = await app.client.post(path, content=json.dumps(content).encode(), headers=headers)
 
     assert answer.status_code == 200
-    assert [summary.tenant for summary in await door.log.summaries()] == ["acme"]
+    assert [summary.tenant for summary in await app.log.summaries()] == ["acme"]
 
 
 @pytest.mark.parametrize("path", ["/api/s/track", "/api/s/s2s/track", "/api/s/track/"])
-async def test_jitsu_gets_the_answer_that_it_knows(door: Door, path: str) -> None:
-    answer = await post(door, message(), path)
+async def test_jitsu_gets_the_answer_that_it_knows(app: App, path: str) -> None:
+    answer = await post(app, message(), path)
 
-    assert (answer.status_code, answer.json(), await door.project()) == (200, {"ok": True}, 1)
+    assert (answer.status_code, answer.json(), await app.project()) == (200, {"ok": True}, 1)
 
 
-async def test_an_id_may_be_a_number_and_a_message_without_one_is_named_by_its_content(door: Door) -> None:
+async def test_an_id_may_be_a_number_and_a_message_without_one_is_named_by_its_content(app: App) -> None:
     named = [message(messageId=7), message(messageId=None), message(messageId=""), message(messageId=None, userId="u2")]
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T11:00:00Z"):
-        answer = await post(door, {"batch": named, "sentAt": sent_at}, "/v1/batch")
+        answer = await post(app, {"batch": named, "sentAt": sent_at}, "/v1/batch")
         assert answer.status_code == 200
-    await door.project()
+    await app.project()
 
-    ids = [row["event_id"] for row in door.store.tables().rows("events", "acme")]
+    ids = [row["event_id"] for row in app.store.tables().rows("events", "acme")]
     assert ids[0] == "7"
     assert len(ids) == 3  # the two without an id say the same
     assert all(name.startswith("content:") for name in ids[1:])
@@ -166,12 +166,12 @@ async def test_an_id_may_be_a_number_and_a_message_without_one_is_named_by_its_c
     ],
     ids=str,
 )
-async def test_what_is_no_event_is_set_aside_once_however_often_it_is_sent(door: Door, bad: dict[str, Any], detail: str) -> None:
+async def test_what_is_no_event_is_set_aside_once_however_often_it_is_sent(app: App, bad: dict[str, Any], detail: str) -> None:
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T11:00:00Z"):
-        answer = await post(door, message(**bad) | {"sentAt": sent_at})
+        answer = await post(app, message(**bad) | {"sentAt": sent_at})
         assert answer.status_code == 200
-    await door.project()
+    await app.project()
 
-    [held] = door.store.tables().rows("quarantine", "acme")
+    [held] = app.store.tables().rows("quarantine", "acme")
     assert held["reason"] == "invalid"
     assert held["detail"].startswith(detail)

@@ -17,7 +17,7 @@ from api.formats.snowplow import BATCH, PIXEL
 from api.http.access_log import masked_path
 from api.http.request_ids import RequestIds
 from streams import Event, Rejected
-from tests.support.http import Door, opened, wait_until
+from tests.support.http import App, opened, wait_until
 from tests.support.sdks import Stack
 from tests.support.servers import Server
 
@@ -35,9 +35,9 @@ RECEIVED_US = (TEN + 60_000) * 1_000
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path, CORS_ORIGINS="*") as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path, CORS_ORIGINS="*") as app:
+        yield app
 
 
 def message(**more: Any) -> dict[str, Any]:
@@ -59,56 +59,56 @@ def packed(schema: str, data: Any, *, padded: bool = True) -> str:
     return text if padded else text.rstrip("=")
 
 
-async def sent(door: Door, *messages: Any, path: str = TP2, **request: Any) -> httpx.Response:
-    return await door.client.post(path, content=json.dumps({"schema": PAYLOAD, "data": messages}), **request)
+async def sent(app: App, *messages: Any, path: str = TP2, **request: Any) -> httpx.Response:
+    return await app.client.post(path, content=json.dumps({"schema": PAYLOAD, "data": messages}), **request)
 
 
-def rows(door: Door, tenant: str = "acme", table: str = "events") -> list[dict[str, Any]]:
-    return list(door.store.tables().rows(table, tenant))
+def rows(app: App, tenant: str = "acme", table: str = "events") -> list[dict[str, Any]]:
+    return list(app.store.tables().rows(table, tenant))
 
 
-# -- the door ----------------------------------------------------------------------------------------------------------
+# -- the ingest endpoint ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_goes_in_and_is_answered_as_by_a_collector(door: Door) -> None:
-    answer = await sent(door, message(), message(eid="e2", e="pp"), path=TP2 + "/")
-    await door.project()
+async def test_a_batch_goes_in_and_is_answered_as_by_a_collector(app: App) -> None:
+    answer = await sent(app, message(), message(eid="e2", e="pp"), path=TP2 + "/")
+    await app.project()
 
     assert (answer.status_code, answer.text) == (200, "ok")
-    assert [(row["event_id"], row["event_type"]) for row in rows(door)] == [("e1", "page_view"), ("e2", "page_ping")]
+    assert [(row["event_id"], row["event_type"]) for row in rows(app)] == [("e1", "page_view"), ("e2", "page_ping")]
 
 
-async def test_a_pixel_is_an_event(door: Door) -> None:
-    answer = await door.client.get("/i?" + urlencode(message(page="Tea & cake")))
-    await door.project()
+async def test_a_pixel_is_an_event(app: App) -> None:
+    answer = await app.client.get("/i?" + urlencode(message(page="Tea & cake")))
+    await app.project()
 
-    [row] = rows(door)
+    [row] = rows(app)
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, PIXEL, "image/gif")
     assert (row["event_id"], json.loads(row["properties"])["page"]) == ("e1", "Tea & cake")
 
 
 @pytest.mark.parametrize("path", ["/acme" + TP2, "/acme/i"])
-async def test_a_key_before_the_path_says_whose_it_is(door: Door, path: str) -> None:
+async def test_a_key_before_the_path_says_whose_it_is(app: App, path: str) -> None:
     given = message(aid="the-shop")
-    answer = await (door.client.get(path, params=given) if path.endswith("/i") else sent(door, given, path=path))
-    await door.project()
+    answer = await (app.client.get(path, params=given) if path.endswith("/i") else sent(app, given, path=path))
+    await app.project()
 
-    [row] = rows(door)
+    [row] = rows(app)
     assert answer.status_code == 200
     assert json.loads(row["properties"])["aid"] == "the-shop"
 
 
-async def test_events_of_several_applications_need_to_be_told_whose_they_are(door: Door) -> None:
+async def test_events_of_several_applications_need_to_be_told_whose_they_are(app: App) -> None:
     several = message(), message(eid="e2", aid="other")
 
-    assert (await sent(door, *several)).json()["error"] == "tenant-missing"
-    assert (await sent(door, *several, headers={"X-Tenant-ID": "acme"})).status_code == 200
-    assert [(summary.tenant, summary.last) for summary in await door.log.summaries()] == [("acme", 2)]
+    assert (await sent(app, *several)).json()["error"] == "tenant-missing"
+    assert (await sent(app, *several, headers={"X-Tenant-ID": "acme"})).status_code == 200
+    assert [(summary.tenant, summary.last) for summary in await app.log.summaries()] == [("acme", 2)]
 
 
 async def test_an_application_opens_nothing_where_keys_are_needed(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path, AUTH="keys") as door:
-        answers = [await sent(door, message()), await sent(door, message(), path="/acme" + TP2)]
+    async with opened(server, tmp_path, AUTH="keys") as app:
+        answers = [await sent(app, message()), await sent(app, message(), path="/acme" + TP2)]
 
     assert [(answer.status_code, answer.json()["error"]) for answer in answers] == [
         (401, "credential-missing"),
@@ -116,29 +116,29 @@ async def test_an_application_opens_nothing_where_keys_are_needed(server: Server
     ]
 
 
-async def test_a_resend_is_the_same_whatever_it_says_of_its_sending(door: Door) -> None:
+async def test_a_resend_is_the_same_whatever_it_says_of_its_sending(app: App) -> None:
     for stm in (TEN, TEN + 90_000):
         given = message(), message(eid=None), message(eid="bad", e=None), message(url="/other")
-        await sent(door, *(one | {"stm": str(stm)} for one in given))
-    await door.project()
+        await sent(app, *(one | {"stm": str(stm)} for one in given))
+    await app.project()
 
-    assert [(row["event_id"] or "")[:8] for row in rows(door)] == ["e1", "content:"]
-    assert [row["reason"] for row in rows(door, table="quarantine")] == ["invalid", "conflict"]
+    assert [(row["event_id"] or "")[:8] for row in rows(app)] == ["e1", "content:"]
+    assert [row["reason"] for row in rows(app, table="quarantine")] == ["invalid", "conflict"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"data": 7}', b'{"data": [1'], ids=str)
-async def test_what_is_no_payload_is_said(door: Door, body: bytes) -> None:
-    answer = await door.client.post(TP2, content=body, headers={"X-Tenant-ID": "acme"})
+async def test_what_is_no_payload_is_said(app: App, body: bytes) -> None:
+    answer = await app.client.post(TP2, content=body, headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
 
 
 @pytest.mark.parametrize("path", [TP2, "/acme" + TP2])
-async def test_a_page_may_send_with_credentials_from_anywhere(door: Door, path: str) -> None:
+async def test_a_page_may_send_with_credentials_from_anywhere(app: App, path: str) -> None:
     origin = {"Origin": "https://shop.example"}
     asks = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, sp-anonymous"}
 
-    for answer in (await door.client.options(path, headers=asks), await sent(door, message(), path=path, headers=origin)):
+    for answer in (await app.client.options(path, headers=asks), await sent(app, message(), path=path, headers=origin)):
         assert answer.headers["access-control-allow-origin"] == "https://shop.example"
         assert answer.headers["access-control-allow-credentials"] == "true"
 

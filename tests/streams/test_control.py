@@ -19,7 +19,7 @@ from streams.erasure import tenant_deletion
 from streams.errors import LogFull
 from streams.keys import ready_key
 from tests.support.events import event, events
-from tests.support.http import Door, opened, process_of
+from tests.support.http import App, opened, process_of
 from tests.support.logs import spoiled
 from tests.support.proxy import until
 from tests.support.servers import Server
@@ -193,21 +193,21 @@ async def test_a_ledger_that_does_not_add_up_is_named(server: Server, log: Log, 
 
 
 @pytest.fixture
-async def door(server: Server, tmp_path: Path) -> AsyncIterator[Door]:
-    async with opened(server, tmp_path) as door:
-        yield door
+async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
+    async with opened(server, tmp_path) as app:
+        yield app
 
 
-async def test_a_receipt_says_that_a_record_was_dropped_and_none_is_of_a_note(server: Server, door: Door) -> None:
-    await spoiled(server, door.log)
+async def test_a_receipt_says_that_a_record_was_dropped_and_none_is_of_a_note(server: Server, app: App) -> None:
+    await spoiled(server, app.log)
     server.client.delete(*server.client.keys("*:dedup:acme:*"))
-    await door.log.append("acme", [event(event_id="a", n=1)])
-    await door.project()
-    await control.append(door.log.connection, "acme", control.Drop([6, 9]))
-    queued = await door.get("/api/receipts/11")
-    await door.project()
+    await app.log.append("acme", [event(event_id="a", n=1)])
+    await app.project()
+    await control.append(app.log.connection, "acme", control.Drop([6, 9]))
+    queued = await app.get("/api/receipts/11")
+    await app.project()
 
-    found = {at: await door.get(f"/api/receipts/{at}") for at in (5, 6, 7, 9, 10, 11)}
+    found = {at: await app.get(f"/api/receipts/{at}") for at in (5, 6, 7, 9, 10, 11)}
 
     assert queued.status_code == found.pop(11).status_code == 404
     assert {at: answer.json()["status"] for at, answer in found.items()} == {

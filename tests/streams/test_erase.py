@@ -506,16 +506,16 @@ def test_what_is_named_is_compared_as_text_or_as_json(member: str, value: str, m
 
 
 async def test_a_receipt_says_that_an_event_was_erased(server: Server, tmp_path: Path) -> None:
-    async with opened(server, tmp_path) as door:
-        await door.post([{"session_id": "S1", "event_type": "a", "timestamp": "2026-01-01T10:00:00Z", "user_id": "ann"}])
-        await door.project()
+    async with opened(server, tmp_path) as app:
+        await app.post([{"session_id": "S1", "event_type": "a", "timestamp": "2026-01-01T10:00:00Z", "user_id": "ann"}])
+        await app.project()
         assert forget(server, tmp_path).returncode == 0
-        waiting = await door.get("/api/receipts/1")
-        await door.project()
+        waiting = await app.get("/api/receipts/1")
+        await app.project()
 
-        told = await door.get("/api/receipts/1")
+        told = await app.get("/api/receipts/1")
 
         assert waiting.json()["status"] == "projected"
         assert told.json() == {"status": "erased", "event_hash": None, "position": 1}
-        assert (await door.get("/api/receipts/2")).status_code == 404
-        assert (await door.get("/api/sessions/S1")).status_code == 404
+        assert (await app.get("/api/receipts/2")).status_code == 404
+        assert (await app.get("/api/sessions/S1")).status_code == 404

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 TENANT = "acme"
 
 
-class Door:
+class App:
     """The application in this process; `project` does what a projector does."""
 
     def __init__(self, client: httpx.AsyncClient, log: Log, store: SqliteStore, worker: Worker) -> None:
@@ -53,7 +53,7 @@ class Door:
 
 
 @asynccontextmanager
-async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator[Door]:
+async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator[App]:
     """The application on a server, with tables in a folder and settings by their names."""
     many = {"NEW_TENANTS_PER_SECOND": "100000"}  # each test, and each example of a property, has tenants of its own
     own = {"REDIS_URL": server.url, "DATA_DIR": str(folder)}
@@ -62,7 +62,7 @@ async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         with SqliteStore(app.state.store.path, cache_mib=8) as store:
             worker = Worker(app.state.log, store, lease_owner="test:1", lease_seconds=0.5)
-            yield Door(client, app.state.log, store, worker)
+            yield App(client, app.state.log, store, worker)
 
 
 class Api:
