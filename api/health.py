@@ -81,7 +81,7 @@ class Safety:
         settings = {"maxmemory-policy": information.get("maxmemory_policy", "")}
         settings["appendonly"] = "yes" if information.get("aof_enabled") == "1" else "no"
         for name in ("maxmemory-policy", "appendonly", "appendfsync"):
-            [reply] = await self._log.connection.calls([("CONFIG", "GET", name)])
+            [reply] = await self._log.connection.pipeline([("CONFIG", "GET", name)])
             if isinstance(reply, list) and len(reply) == 2:
                 settings[name] = reply[1].decode()
         return settings

@@ -60,7 +60,7 @@ class Metrics:
                 tenants = await status(self._log, self._store, with_sessions=False)
                 server = parse_info(await self._log.connection.call("INFO"))
                 wal_bytes = self._store.wal_bytes if isinstance(self._store, FileStore) else 0
-                figures = Figures(tenants, server, wal_bytes, self._log.waiting_bytes)
+                figures = Figures(tenants, server, wal_bytes, self._log.appender.waiting_bytes)
                 self._page = await asyncio.to_thread(page_of, figures)
                 self._made_at = time.monotonic()
             return self._page

@@ -69,7 +69,7 @@ async def find_receipt(request: Request) -> Response:
     if len(event_hash) != 32 or set(event_hash) - set("0123456789abcdef"):
         detail = "event_hash must be 32 hexadecimal digits"
         raise Problem(400, "invalid-parameter", detail, parameter="event_hash", value=event_hash)
-    positions = await _log(request).named(tenant, event_hash)
+    positions = await _log(request).positions_of(tenant, event_hash)
     receipts = [receipt for position in positions if (receipt := await _outcome(request, tenant, position))]
     if not receipts:
         raise Problem(404, "receipt-unknown", "no event with this hash was accepted within the deduplication window")

@@ -23,17 +23,17 @@ LIMIT_SECONDS = 300.0
 
 
 class Recorder(Connection):
-    """A wire that keeps what it shall send and answers with an error."""
+    """A connection that keeps what it would send, and answers with an error."""
 
     def __init__(self) -> None:
         super().__init__("unix:///nowhere")
         self.packed: list[bytes] = []
 
-    async def run(
+    async def script_pipeline(
         self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, budget_seconds: float | None = None
     ) -> list[Any]:
         """Keep the calls of a script."""
-        self.packed += [hiredis.pack_command(tuple(script(name).call(keys, arguments))) for keys, arguments in calls]
+        self.packed += [hiredis.pack_command(tuple(script(name).command(keys, arguments))) for keys, arguments in calls]
         return [ResponseError("kept, not sent") for _ in calls]
 
 

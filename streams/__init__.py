@@ -4,7 +4,6 @@ from streams import control, dead_letter
 from streams.append import Receipt
 from streams.connection import Connection
 from streams.consumer import Consumer, Delivery, Lease, ReadRequest, Release
-from streams.erasure import tenant_deletion
 from streams.errors import (
     ArchiveUnavailable,
     BadTenant,
@@ -93,5 +92,4 @@ __all__ = [
     "parse_body",
     "parse_event",
     "sync",
-    "tenant_deletion",
 ]

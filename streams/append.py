@@ -1,18 +1,23 @@
-"""Append: events of many callers go to the end of their tenants' streams together, each once, one fsync for all."""
+"""Append: events of many callers go to the end of their tenants' logs together, each once.
+
+Group commit: appends that wait while a flush is on its way go out with the next flush, so one fsync serves many callers.
+"""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from redis.exceptions import ResponseError
 
-from streams.connection import Connection, Reply
-from streams.errors import LogBusy, LogFull, LogRefused, LogUnavailable, TenantDeleted
+from streams.batches import batches
+from streams.connection import Connection, Reply, error_of
+from streams.errors import LogBusy, LogUnavailable
 from streams.event import Event, content_digest, event_identity
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
-from streams.limits import LIMIT_NAMES, Limits
+from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
+from streams.throttle import Throttle
 
 OUTCOMES = {1: "accepted", 2: "duplicate", 3: "conflict", 4: "limited"}
 LIMITED = 4
@@ -20,15 +25,17 @@ CALL_LIMIT_EVENTS = 500
 CALL_LIMIT_BYTES = 256 * 1024
 FLUSH_LIMIT_BYTES = 4 * 1024 * 1024
 WAITING_LIMIT_BYTES = 64 * 1024 * 1024
-TENANT_WAITING_LIMIT_BYTES = WAITING_LIMIT_BYTES // 4  # so that one who floods leaves room for the others
+TENANT_WAITING_LIMIT_BYTES = WAITING_LIMIT_BYTES // 4  # so that a tenant's flood leaves room for the others
 ENTRY_OVERHEAD_BYTES = 200
-PUT_OFF_SECONDS, PUT_OFF_APPENDS = 0.0125, 16
-ALONE_SECONDS = 0.05  # so long what is put off waits for a flush of others to go with
+DRAIN_PAUSE_SECONDS = 0.0125
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """The answer to one event: accepted, duplicate or conflict, with the position of the first event of its name; or limited,
-    by which limit, and after how many seconds it would fit."""
+    """The answer to one event.
+
+    `status` is "accepted", "duplicate" or "conflict", with the position of the first event of that identity; or "limited", with
+    the name of the limit and the seconds after which the event would fit.
+    """
 
     status: str
     event_hash: str
@@ -38,11 +45,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Append(msgspec.Struct):
-    """A caller's events of one script call, and where its receipts go."""
+    """The events of a caller that one script call takes, and the future of their receipts."""
 
     tenant: str
     events: Sequence[Event]
-    names: list[tuple[str, str]]
+    identities: list[tuple[str, str]]
     limits: Limits
     rejected: int
     size_bytes: int
@@ -50,154 +57,126 @@ class _Append(msgspec.Struct):
     receipts: asyncio.Future[list[Receipt]]
 
 
-class _PutOff(msgspec.Struct):
-    """Appends of a tenant that was over its limit, and when some of them may go on."""
-
-    due: float
-    alone: asyncio.TimerHandle
-    appends: list[_Append] = []
-
-
 class Appender:
-    """Group commit: what waits while a flush is on its way goes out with the next, one script call a tenant; when more waits
-    than goes out at once, the tenants take turns. A tenant that was over its limit is put off for a moment and goes with the
-    flushes of others, so that they share them, each of which is on disk before the next, with little of its flood."""
+    """Appends for all tenants of one process.
+
+    A flush is a pipeline with one script call a tenant. When more waits than a flush takes, the tenants take turns. A tenant
+    that was over its limit is throttled.
+    """
 
     def __init__(self, connection: Connection, *, dedup_window_seconds: float) -> None:
+        self.waiting_bytes = 0  # of events that wait in this process
         self._connection = connection
         self._window_ms = int(dedup_window_seconds * 1000)
         self._waiting: dict[str, list[_Append]] = {}
-        self._waiting_of: dict[str, int] = {}
-        self._put_off: dict[str, _PutOff] = {}
-        self.waiting_bytes = 0
+        self._waiting_of: dict[str, int] = {}  # bytes, with those that are throttled
+        self._throttle: Throttle[_Append] = Throttle(self._enqueue)
         self._flushing: asyncio.Task[None] | None = None
 
     async def drain(self) -> None:
-        """Until nothing waits any more."""
-        while self._flushing is not None or self._put_off:
-            await (asyncio.wait([self._flushing]) if self._flushing is not None else asyncio.sleep(PUT_OFF_SECONDS))
+        """Wait until no append waits."""
+        while self._flushing is not None or not self._throttle.is_idle:
+            await (asyncio.wait([self._flushing]) if self._flushing is not None else asyncio.sleep(DRAIN_PAUSE_SECONDS))
 
-    async def append(self, tenant: str, events: Sequence[Event], *, limits: Limits, rejected: int) -> list[Receipt]:
-        """See Log.append."""
+    async def append(
+        self, tenant: str, events: Sequence[Event], *, limits: Limits = NO_LIMITS, rejected: int = 0
+    ) -> list[Receipt]:
+        """Put events at the end of a tenant's log, each once; return a receipt for each, in order.
+
+        An event that its limits do not let in is not appended. `rejected` more events, which cannot be appended, are counted.
+
+        Raises LogUnavailable (some events may have been written: to append them again is safe), LogFull, LogRefused, LogBusy,
+        TenantDeleted, BadTenant.
+        """
         keys_of(tenant)
-        self._refuse_flood(tenant, _size(events))
-        parts = _parts(events)
-        calls = [self._enqueue(tenant, part, limits, rejected if part is parts[0] else 0) for part in parts]
-        self._begin_flush()
-        if len(calls) == 1:
-            return await calls[0]
-        results = await asyncio.gather(*calls, return_exceptions=True)
+        body_bytes = sum([len(event.body) for event in events])
+        self._refuse_flood(tenant, body_bytes + ENTRY_OVERHEAD_BYTES * len(events))
+        if len(events) < 2 or (len(events) <= CALL_LIMIT_EVENTS and body_bytes <= CALL_LIMIT_BYTES):
+            return await self._begin(tenant, events, body_bytes, limits, rejected)
+        parts = batches(events, max_items=CALL_LIMIT_EVENTS, max_bytes=CALL_LIMIT_BYTES, size_of=lambda event: len(event.body))
+        calls: list[asyncio.Future[list[Receipt]]] = []
+        for part in parts:
+            calls.append(self._begin(tenant, part, sum([len(event.body) for event in part]), limits, 0 if calls else rejected))
         receipts: list[Receipt] = []
-        for result in results:
+        for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
             receipts += result
         return receipts
 
-    def _refuse_flood(self, tenant: str, size: int) -> None:
-        """Raises LogBusy when so many bytes more are too many."""
-        if self.waiting_bytes + size > WAITING_LIMIT_BYTES:
-            raise LogBusy(WAITING_LIMIT_BYTES, self.waiting_bytes + size)
-        mine = self._waiting_of.get(tenant, 0)
-        if mine and mine + size > TENANT_WAITING_LIMIT_BYTES:
-            raise LogBusy(TENANT_WAITING_LIMIT_BYTES, mine + size)
+    def _refuse_flood(self, tenant: str, size_bytes: int) -> None:
+        """Raises LogBusy when that many bytes more are too many."""
+        if self.waiting_bytes + size_bytes > WAITING_LIMIT_BYTES:
+            raise LogBusy(WAITING_LIMIT_BYTES, self.waiting_bytes + size_bytes)
+        of_tenant = self._waiting_of.get(tenant, 0)
+        if of_tenant and of_tenant + size_bytes > TENANT_WAITING_LIMIT_BYTES:
+            raise LogBusy(TENANT_WAITING_LIMIT_BYTES, of_tenant + size_bytes)
 
-    def _enqueue(self, tenant: str, events: Sequence[Event], limits: Limits, rejected: int) -> asyncio.Future[list[Receipt]]:
-        size = _size(events)
+    def _begin(
+        self, tenant: str, events: Sequence[Event], body_bytes: int, limits: Limits, rejected: int
+    ) -> asyncio.Future[list[Receipt]]:
+        """Let the events of one script call wait for a flush; return the future of their receipts."""
         loop = asyncio.get_running_loop()
-        receipts: asyncio.Future[list[Receipt]] = loop.create_future()
-        self.waiting_bytes += size
-        self._waiting_of[tenant] = self._waiting_of.get(tenant, 0) + size
-        names = [event_identity(tenant, event) for event in events]
+        size_bytes = body_bytes + ENTRY_OVERHEAD_BYTES * len(events)
+        self.waiting_bytes += size_bytes
+        self._waiting_of[tenant] = self._waiting_of.get(tenant, 0) + size_bytes
+        identities = [event_identity(tenant, event) for event in events]
         deadline = loop.time() + self._connection.budget_seconds
-        append = _Append(tenant, events, names, limits, rejected, size, deadline, receipts)
-        put_off = self._put_off.get(tenant)
-        (self._waiting.setdefault(tenant, []) if put_off is None else put_off.appends).append(append)
-        return receipts
+        append = _Append(tenant, events, identities, limits, rejected, size_bytes, deadline, loop.create_future())
+        if not self._throttle.hold(tenant, append, limits.events_per_second):
+            self._enqueue(tenant, [append])
+        return append.receipts
 
-    def _begin_flush(self) -> None:
-        if self._flushing is None and self._waiting:
+    def _enqueue(self, tenant: str, appends: list[_Append]) -> None:
+        """Let appends go out with the next flush, and begin it unless another is on its way."""
+        self._waiting.setdefault(tenant, []).extend(appends)
+        if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
 
-    def _put_off_for_a_moment(self, tenant: str) -> None:
-        if tenant not in self._put_off:
-            loop = asyncio.get_running_loop()
-            alone = loop.call_later(ALONE_SECONDS, self._go_alone, tenant)
-            self._put_off[tenant] = _PutOff(loop.time() + PUT_OFF_SECONDS, alone)
-
-    def _go_alone(self, tenant: str) -> None:
-        """No flush of others took it along: it goes by itself."""
-        put_off = self._put_off[tenant]
-        put_off.alone = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._go_alone, tenant)
-        self._let_some_go_on(tenant, put_off)
-        self._begin_flush()
-
-    def _let_some_go_on(self, tenant: str, put_off: "_PutOff") -> None:
-        """Let some of what was put off go on, twice as many as may be accepted meanwhile, when it is time."""
-        now = asyncio.get_running_loop().time()
-        if put_off.due > now:
-            return
-        if not put_off.appends:
-            put_off.alone.cancel()
-            del self._put_off[tenant]
-            return
-        rate = put_off.appends[0].limits.events_per_second
-        seconds = now - put_off.due + PUT_OFF_SECONDS
-        count = max(PUT_OFF_APPENDS, math.ceil(2 * rate * seconds)) if rate else len(put_off.appends)
-        self._waiting.setdefault(tenant, []).extend(put_off.appends[:count])
-        put_off.appends, put_off.due = put_off.appends[count:], now + PUT_OFF_SECONDS
-
     async def _flush(self) -> None:
+        """Send what waits, until nothing waits."""
         try:
             while self._waiting:
-                await self._send([call for call in map(self._in_time, self._next()) if call])
+                self._throttle.release_due()
+                calls = self._next_calls()
+                if not calls:
+                    continue
+                first_deadline = min(append.deadline for call in calls for append in call)
+                try:
+                    replies = await self._connection.script_pipeline(
+                        "append",
+                        [self._script_call(call) for call in calls],
+                        budget_seconds=first_deadline - asyncio.get_running_loop().time(),
+                    )
+                except Exception as error:
+                    for call in calls:
+                        _fail(call, error)
+                    continue
+                for call, reply in zip(calls, replies, strict=True):
+                    if _answer(call, reply):
+                        self._throttle.delay(call[0].tenant)
         finally:
             self._flushing = None
 
-    def _next(self) -> list[list[_Append]]:
-        """The script calls that go out together: what waits, up to a bound, a call of each tenant in turn."""
-        for tenant, put_off in list(self._put_off.items()):
-            self._let_some_go_on(tenant, put_off)
+    def _next_calls(self) -> list[list[_Append]]:
+        """The appends that go out together, a list for each script call, one for each tenant in turn."""
         calls: list[list[_Append]] = []
-        size = 0
-        while self._waiting and size < FLUSH_LIMIT_BYTES:
+        flush_bytes = 0
+        while self._waiting and flush_bytes < FLUSH_LIMIT_BYTES:
             tenant = next(iter(self._waiting))
             waiting = self._waiting.pop(tenant)
             count = _count_of_call(waiting)
-            calls.append(waiting[:count])
-            taken = sum([append.size_bytes for append in calls[-1]])
-            size += taken
-            self._waiting_of[tenant] -= taken  # which counts what was put off, too
+            call_bytes = sum([append.size_bytes for append in waiting[:count]])
+            flush_bytes += call_bytes
+            self._waiting_of[tenant] -= call_bytes
             if not self._waiting_of[tenant]:
                 del self._waiting_of[tenant]
             if count < len(waiting):
                 self._waiting[tenant] = waiting[count:]
-        self.waiting_bytes -= size
+            if call := _in_time(waiting[:count]):
+                calls.append(call)
+        self.waiting_bytes -= flush_bytes
         return calls
-
-    def _in_time(self, appends: list[_Append]) -> list[_Append]:
-        """Those whose callers still wait; one whose time is up was surely not sent."""
-        now = asyncio.get_running_loop().time()
-        for append in appends:
-            if append.deadline <= now and not append.receipts.done():
-                append.receipts.set_exception(LogUnavailable("the server did not answer those before in time"))
-        return [append for append in appends if not append.receipts.done()]
-
-    async def _send(self, calls: list[list[_Append]]) -> None:
-        if not calls:
-            return
-        budget_seconds = min(append.deadline for call in calls for append in call) - asyncio.get_running_loop().time()
-        try:
-            replies = await self._connection.run(
-                "append", [self._script_call(call) for call in calls], budget_seconds=budget_seconds
-            )
-        except Exception as error:
-            for call in calls:
-                _fail(call, error)
-            return
-        for call, reply in zip(calls, replies, strict=True):
-            if _answer(call, reply):
-                self._put_off_for_a_moment(call[0].tenant)
 
     def _script_call(self, call: list[_Append]) -> tuple[list[str], list[Any]]:
         """The keys and arguments of append.lua for appends of one tenant."""
@@ -218,55 +197,44 @@ class Appender:
             limits.events_per_day,
         ]
         for append in call:
-            for event, (event_hash, hash_parts) in zip(append.events, append.names, strict=True):
+            for event, (event_hash, hash_parts) in zip(append.events, append.identities, strict=True):
                 names.append(keys.dedup + event_hash)
                 arguments += (content_digest(event), hash_parts, event.body)
         return names, arguments
 
 
-def _size(events: Sequence[Event]) -> int:
-    """What events take here and in the server, about."""
-    return sum([len(event.body) for event in events]) + ENTRY_OVERHEAD_BYTES * len(events)
-
-
-def _parts(events: Sequence[Event]) -> list[Sequence[Event]]:
-    """Events in parts that one script call may take; one without any when there are none, so that refusals are counted."""
-    if len(events) <= 1:
-        return [events]
-    parts: list[Sequence[Event]] = []
-    start = size = 0
-    for i, event in enumerate(events):
-        size += len(event.body)
-        if i > start and (i - start == CALL_LIMIT_EVENTS or size > CALL_LIMIT_BYTES):
-            parts.append(events[start:i])
-            start, size = i, len(event.body)
-    parts.append(events[start:])
-    return parts
-
-
 def _count_of_call(waiting: Sequence[_Append]) -> int:
     """How many appends of a tenant, from the first, one script call may take."""
-    events = size = 0
+    events = size_bytes = 0
     for count, append in enumerate(waiting):
         events += len(append.events)
-        size += append.size_bytes
-        if count and (events > CALL_LIMIT_EVENTS or size > CALL_LIMIT_BYTES):
+        size_bytes += append.size_bytes
+        if count and (events > CALL_LIMIT_EVENTS or size_bytes > CALL_LIMIT_BYTES):
             return count
     return len(waiting)
 
 
+def _in_time(appends: list[_Append]) -> list[_Append]:
+    """The appends whose callers still wait. An append past its deadline fails: it was surely not sent."""
+    now = asyncio.get_running_loop().time()
+    for append in appends:
+        if append.deadline <= now and not append.receipts.done():
+            append.receipts.set_exception(LogUnavailable("the server did not answer the appends before in time"))
+    return [append for append in appends if not append.receipts.done()]
+
+
 def _answer(call: list[_Append], reply: Reply) -> bool:
-    """Give each append of a script call its receipts, or the error that the call met; whether some were limited."""
-    if isinstance(reply, Exception):
-        _fail(call, refusal_of(reply))
+    """Give the appends of a script call their receipts, or its error. Returns whether an event was limited."""
+    if isinstance(reply, ResponseError):
+        _fail(call, error_of(reply))
         return False
-    wait_seconds = reply[-1] / 1000
+    wait_ms = reply[-1]
     outcomes = iter(reply)
     for append in call:
-        receipts = [_receipt(next(outcomes), next(outcomes), name[0], wait_seconds) for name in append.names]
+        receipts = [_receipt(next(outcomes), next(outcomes), name[0], wait_ms / 1000) for name in append.identities]
         if not append.receipts.done():
             append.receipts.set_result(receipts)
-    return bool(reply[-1])  # when what was limited would fit
+    return bool(wait_ms)
 
 
 def _receipt(outcome: int, place: Any, event_hash: str, wait_seconds: float) -> Receipt:
@@ -279,15 +247,3 @@ def _fail(call: list[_Append], error: Exception) -> None:
     for append in call:
         if not append.receipts.done():
             append.receipts.set_exception(error)
-
-
-def refusal_of(reply: Exception) -> Exception:
-    """The error of a script call; older servers hide OOM in a plain error, so the text decides."""
-    text = str(reply)
-    if "DELETED" in text:
-        return TenantDeleted()
-    if "OOM" in text or "maxmemory" in text:
-        return LogFull()
-    if "MISCONF" in text or "READONLY" in text or "NOREPLICAS" in text:
-        return LogUnavailable(text)
-    return LogRefused(text)

@@ -1,7 +1,7 @@
 """The connection to the server: commands in, replies out, nothing sent twice.
 
-redis-py repeats commands that timed out, decodes what we want raw and hides all but the first error of a pipeline;
-here a reply is the server's own, an error reply is a value, and what may have been sent is never sent again.
+redis-py repeats commands that timed out, decodes what we want raw, and hides all but the first error of a pipeline. Here a reply
+is the server's own, and a command that may have been sent is never sent again.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from streams.errors import LogUnavailable
+from streams.errors import LogFull, LogRefused, LogUnavailable, PenstockError, TenantDeleted
 
 Command = Sequence[Any]
+ScriptCall = tuple[Sequence[str], Sequence[Any]]  # keys and arguments
 Reply = Any
 CONNECT_PAUSE_SECONDS = 0.02
 READ_BYTES = 256 * 1024
@@ -28,30 +29,29 @@ READ_BYTES = 256 * 1024
 
 @cache
 def script(name: str) -> "Script":
-    """The script of that name beside this file, with what all scripts share before it."""
-    here = resources.files("streams.scripts")
-    return Script(here.joinpath("shared.lua").read_text() + here.joinpath(f"{name}.lua").read_text())
+    """The script of that name in streams/scripts, after the functions that all scripts share."""
+    folder = resources.files("streams.scripts")
+    return Script(folder.joinpath("shared.lua").read_text() + folder.joinpath(f"{name}.lua").read_text())
 
 
 class Script:
-    """A Lua script; called by its hash, and by its text where the server does not know it."""
+    """A Lua script. It is called by its hash, and by its text where the server does not know it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    def call(self, keys: Sequence[str], arguments: Sequence[Any]) -> Command:
+    def command(self, keys: Sequence[str], arguments: Sequence[Any]) -> Command:
         """The command that runs the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
 class Connection:
-    """Pipelines of raw commands over a pool of connections. Every call has a time budget in seconds."""
+    """Commands and scripts over a pool of connections. Every call has a time budget in seconds."""
 
     def __init__(self, url: str, *, budget_seconds: float = 2.0) -> None:
         self.url = url
         self.budget_seconds = budget_seconds
-        self._scripts: dict[str, Script] = {}
         self._pool = _pool(url, budget_seconds)
         self._connect_error = ""
 
@@ -61,29 +61,44 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.disconnect()
 
+    # -- an error reply is raised --------------------------------------------------------------------------------------
+
     async def call(self, *command: Any) -> Reply:
-        """One command's reply. Raises its error reply, or LogUnavailable."""
-        [reply] = await self.calls([command])
-        if isinstance(reply, ResponseError):
-            raise reply
+        """The reply to one command. Raises LogFull, LogUnavailable."""
+        [reply] = await self.call_each([command])
         return reply
 
-    async def run(
-        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, budget_seconds: float | None = None
+    async def call_each(self, commands: Sequence[Command]) -> list[Reply]:
+        """The replies to commands, in order. Raises the first error of them: LogFull, LogUnavailable."""
+        return _checked(await self.pipeline(commands), LogUnavailable)
+
+    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Reply:
+        """The reply of one script. Raises LogFull, LogRefused, LogUnavailable, TenantDeleted."""
+        [reply] = _checked(await self.script_pipeline(name, [(keys, arguments)]), LogRefused)
+        return reply
+
+    async def run_each(self, name: str, calls: Sequence[ScriptCall]) -> list[Reply]:
+        """The replies of one script, called once for each keys and arguments. Raises LogFull, LogUnavailable."""
+        return _checked(await self.script_pipeline(name, calls), LogUnavailable)
+
+    # -- an error reply is a value -------------------------------------------------------------------------------------
+
+    async def script_pipeline(
+        self, name: str, calls: Sequence[ScriptCall], *, budget_seconds: float | None = None
     ) -> list[Reply]:
-        """The replies of one script called many times, each with its keys and arguments; errors are values."""
-        wanted = script(name)
-        commands = [wanted.call(keys, arguments) for keys, arguments in calls]
-        replies = await self.calls(commands, budget_seconds=budget_seconds)
+        """The replies of one script, called once for each keys and arguments. Raises LogUnavailable."""
+        lua = script(name)
+        commands = [lua.command(keys, arguments) for keys, arguments in calls]
+        replies = await self.pipeline(commands, budget_seconds=budget_seconds)
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:  # a server that restarted knows no scripts; those calls, and only those, were not run
-            again = await self.calls([("EVAL", wanted.text, *commands[i][2:]) for i in unknown], budget_seconds=budget_seconds)
-            for i, reply in zip(unknown, again, strict=True):
+        if unknown:  # a server that restarted knows no scripts; those calls, and only those, did not run
+            by_text = [("EVAL", lua.text, *commands[i][2:]) for i in unknown]
+            for i, reply in zip(unknown, await self.pipeline(by_text, budget_seconds=budget_seconds), strict=True):
                 replies[i] = reply
         return replies
 
-    async def calls(self, commands: Sequence[Command], *, budget_seconds: float | None = None) -> list[Reply]:
-        """The replies of a pipeline, in order; an error reply is a value. Raises LogUnavailable."""
+    async def pipeline(self, commands: Sequence[Command], *, budget_seconds: float | None = None) -> list[Reply]:
+        """The replies to commands, in order. Raises LogUnavailable."""
         if not commands:
             return []
         packed = [hiredis.pack_command(tuple(command)) for command in commands]
@@ -103,7 +118,7 @@ class Connection:
             raise LogUnavailable(str(error) or self._connect_error or "no answer in time") from error
 
     async def _connected(self) -> AbstractConnection:
-        """A connection, retried within the budget: nothing has been sent yet."""
+        """A connection, tried again within the budget: nothing has been sent yet."""
         while True:
             try:
                 connection: AbstractConnection = await self._pool.get_connection()
@@ -114,7 +129,7 @@ class Connection:
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
 
     async def listen(self, channel: str) -> AsyncIterator[bytes]:
-        """What is published on a channel, from now until the connection ends. Raises LogUnavailable."""
+        """The messages of a channel, from now until the connection ends. Raises LogUnavailable."""
         client = Redis(connection_pool=self._pool)
         try:
             async with client.pubsub() as subscription:
@@ -124,6 +139,26 @@ class Connection:
                         yield message["data"]
         except (RedisError, OSError) as error:
             raise LogUnavailable(str(error)) from error
+
+
+def _checked(replies: list[Reply], unknown: type[PenstockError]) -> list[Reply]:
+    """The replies. Raises the first error reply among them."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise error_of(reply, unknown) from reply
+    return replies
+
+
+def error_of(reply: ResponseError, unknown: type[PenstockError] = LogRefused) -> PenstockError:
+    """The error that an error reply stands for. Older servers hide OOM in a plain error, so the text decides."""
+    text = str(reply)
+    if "DELETED" in text:
+        return TenantDeleted()
+    if "OOM" in text or "maxmemory" in text:
+        return LogFull()
+    if "MISCONF" in text or "READONLY" in text or "NOREPLICAS" in text:
+        return LogUnavailable(text)
+    return unknown(text)
 
 
 def _pool(url: str, budget_seconds: float) -> ConnectionPool:

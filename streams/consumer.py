@@ -1,11 +1,11 @@
-"""The consumer: takes tenants that have something to read, reads it through the group, gives the tenants back.
+"""The consumer: leases tenants that have unapplied records, reads the records through the group, and releases the tenants.
 
-A lease spreads the tenants over projectors; it is a courtesy, not a guarantee: that nothing is applied twice or skipped
-is decided by the checkpoint alone. Since a tenant has one reader at a time and any projector may acknowledge what
-another was given, every group has one consumer, named `projector`, and none is ever left behind by a process that ended.
+A lease spreads the tenants over projectors. It promises nothing: that no record is applied twice or skipped is decided by the
+checkpoint alone. A tenant has one reader at a time, and any projector may acknowledge what another was given, so every group
+has one consumer, named `projector`, and a process that ends leaves none behind.
 
-A delivery is pending by its first record; the rest of it is read with NOACK. So nothing behind a group's lowest pending
-id was acknowledged, and a deep backlog costs the server no entry, and its append-only file no command, for each record.
+Of a delivery only the first record is pending; the others are read with NOACK. So nothing after a group's lowest pending id was
+acknowledged, and a deep backlog costs the server no entry, and its append-only file no command, for each record.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,20 @@ from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, log_prefix
 from streams.log import record_of, records_of
 
 CONSUMER = "projector"
-PENDING_IDS = 1_000  # a turn; a delivery has one
+PENDING_IDS = 1_000  # read in one lease; a delivery has one
+# The errors of XGROUP CREATE after which the log is read: the group exists, or the server's memory is full and the log is read
+# without a group until it has room, or the log was deleted.
+HARMLESS_CREATE_ERRORS = ("BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE", "requires the key to exist")
+MISSING_GROUP_ERRORS = ("NOGROUP", "no longer exists")
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A tenant that was taken: since when it was due (server's clock), its log's last position, the group's last delivered
-    one (-1 without the group), how many of its deliveries are pending, and about how much memory its newest record takes."""
+    """A tenant that is leased.
+
+    `since_ms` is the time at which it was due (the server's clock), `last` its log's last position, `delivered` the group's last
+    delivered position (-1 without the group), `pending` how many deliveries are not acknowledged, and `newest_bytes` about how
+    much memory its newest record takes.
+    """
 
     tenant: str
     since_ms: int
@@ -36,7 +44,10 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class ReadRequest(msgspec.Struct, frozen=True):
-    """What to read of a tenant: at most `count` records behind `after`; `first` in this turn, so after the checkpoint."""
+    """What to read of a leased tenant: at most `count` records after a position.
+
+    `first`: it is the first read of the lease, so `after` is the checkpoint.
+    """
 
     lease: Lease
     after: int
@@ -45,13 +56,16 @@ class ReadRequest(msgspec.Struct, frozen=True):
 
     @property
     def was_delivered(self) -> bool:
-        """Whether this was delivered to somebody before, so that the group does not give it again."""
+        """Whether these records were delivered before, so that the group does not give them again."""
         return self.first and self.lease.delivered > self.after
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """What the group gave: new records, and the record at the checkpoint to compare with. `pending`: ids, each with the
-    position where the tables must be before it is acknowledged. `error`: why the server could not read this log."""
+    """What the group gave: new records, and `head`, the record at the checkpoint, to compare it with the tables.
+
+    `pending`: ids, each with the position at which the tables must be before it is acknowledged. `error`: why the server could
+    not read this log.
+    """
 
     head: Record | None
     records: list[Record]
@@ -60,8 +74,10 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A tenant to give back: due again while its log is ahead of `checkpoint`, and not before the delay; at its old place
-    in the queue when it was not served, so `since_ms` of what was taken."""
+    """A tenant to release: due again, after the delay, while its log is ahead of `checkpoint`.
+
+    With the `since_ms` of its lease it keeps its place in the queue, because it was not served.
+    """
 
     tenant: str
     checkpoint: int
@@ -79,7 +95,10 @@ class Consumer:
         self._lease_ms = int(lease_seconds * 1000)
 
     async def lease(self, partitions: Sequence[int], *, records: int) -> dict[int, list[Lease]]:
-        """Tenants that are due, by partition, oldest first, as many as hold about that many unread records in all."""
+        """Lease tenants that are due, oldest first, until they hold about that many unread records; by partition.
+
+        Raises LogUnavailable.
+        """
         share = max(1, records // max(1, len(partitions)))
         calls = [
             (
@@ -89,45 +108,48 @@ class Consumer:
             for partition in partitions
         ]
         leases: dict[int, list[Lease]] = {}
-        for partition, reply in zip(partitions, await self._connection.run("lease", calls), strict=True):
+        for partition, reply in zip(partitions, await self._connection.run_each("lease", calls), strict=True):
             leases[partition] = [
                 Lease(tenant.decode(), int(since_ms), int(last), int(delivered), pending, newest_bytes + ENTRY_OVERHEAD_BYTES)
-                for tenant, since_ms, last, delivered, pending, newest_bytes in _value(reply)
+                for tenant, since_ms, last, delivered, pending, newest_bytes in reply
             ]
         return leases
 
-    async def read(self, wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
-        """What the group gives of each tenant. A group that is gone is made again at the checkpoint."""
-        commands = [self._commands(want) for want in wanted]
-        replies = iter(await self._connection.calls([command for some in commands for command in some.values()]))
+    async def read(self, requests: Sequence[ReadRequest]) -> dict[str, Delivery]:
+        """What the group gives of each tenant. A missing group is created at the checkpoint. Raises LogUnavailable."""
+        commands = [self._commands(request) for request in requests]
+        replies = iter(await self._connection.pipeline([command for named in commands for command in named.values()]))
         return {
-            want.lease.tenant: _delivery(want, {name: next(replies) for name in some})
-            for want, some in zip(wanted, commands, strict=True)
+            request.lease.tenant: _delivery(request, {name: next(replies) for name in named})
+            for request, named in zip(requests, commands, strict=True)
         }
 
-    def _commands(self, want: ReadRequest) -> dict[str, tuple[object, ...]]:
-        log = keys_of(want.lease.tenant).log
+    def _commands(self, request: ReadRequest) -> dict[str, tuple[object, ...]]:
+        """The commands that read a tenant, each by the name of what it gives."""
+        log = keys_of(request.lease.tenant).log
         commands: dict[str, tuple[object, ...]] = {}
-        if want.first:
-            commands["head"] = ("XRANGE", log, f"{want.after}-0", f"{want.after}-0")
-            if want.lease.delivered < 0:
-                commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{want.after}-0")
-            if want.lease.pending:
+        if request.first:
+            commands["head"] = ("XRANGE", log, f"{request.after}-0", f"{request.after}-0")
+            if request.lease.delivered < 0:
+                commands["create"] = ("XGROUP", "CREATE", log, self._group, f"{request.after}-0")
+            if request.lease.pending:
                 commands["pending"] = ("XPENDING", log, self._group, "-", "+", PENDING_IDS)
-        if not want.was_delivered:
+        if not request.was_delivered:
             read = ("XREADGROUP", "GROUP", self._group, CONSUMER)
-            commands["one"] = (*read, "COUNT", 1, "STREAMS", log, ">")
-            if want.count > 1:
-                commands["rest"] = (*read, "COUNT", want.count - 1, "NOACK", "STREAMS", log, ">")
+            commands["first"] = (*read, "COUNT", 1, "STREAMS", log, ">")
+            if request.count > 1:
+                commands["others"] = (*read, "COUNT", request.count - 1, "NOACK", "STREAMS", log, ">")
         return commands
 
-    async def acknowledge(self, done: Sequence[tuple[str, Sequence[bytes]]]) -> None:
-        """Acknowledge pending ids of tenants, whoever they were delivered to. Only after what they stand for is committed."""
-        for reply in await self._connection.calls([("XACK", keys_of(tenant).log, self._group, *ids) for tenant, ids in done]):
-            _value(reply)
+    async def acknowledge(self, applied: Sequence[tuple[str, Sequence[bytes]]]) -> None:
+        """Acknowledge pending ids of tenants, after the records that they stand for are committed. Raises LogUnavailable.
+
+        Any process may acknowledge what another was given.
+        """
+        await self._connection.call_each([("XACK", keys_of(tenant).log, self._group, *ids) for tenant, ids in applied])
 
     async def release(self, releases: Sequence[Release]) -> None:
-        """Give the tenants back. Last: everything before it may happen twice."""
+        """Release tenants. This comes last: every step before it may happen twice. Raises LogUnavailable."""
         calls = []
         for release in releases:
             keys = keys_of(release.tenant)
@@ -136,56 +158,48 @@ class Consumer:
             calls.append(
                 (names, [self._group, self._lease_owner, release.tenant, release.checkpoint, delay_ms, release.since_ms])
             )
-        for reply in await self._connection.run("release", calls):
-            _value(reply)
+        await self._connection.run_each("release", calls)
 
-    async def repair(self, checkpoints: Sequence[tuple[str, int]]) -> int:
-        """Register the group everywhere, and make ready what is behind its checkpoint and was forgotten; how many."""
+    async def requeue(self, checkpoints: Sequence[tuple[str, int]]) -> int:
+        """Register the group in every partition, and queue the tenants with unapplied records that are not in the queue.
+
+        `checkpoints` are (tenant, checkpoint). Returns how many tenants were queued. Raises LogUnavailable.
+        """
         arguments: dict[int, list[object]] = {partition: [self._group] for partition in range(PARTITIONS)}
         for tenant, checkpoint in checkpoints:
             keys = keys_of(tenant)
             arguments[keys.partition] += (keys.log, tenant, checkpoint)
         calls = [([groups_key(p), ready_key(p, self._group)], arguments[p]) for p in range(PARTITIONS)]
-        return sum(_value(reply) for reply in await self._connection.run("requeue", calls))
+        return sum(await self._connection.run_each("requeue", calls))
 
 
-def _value(reply: Reply) -> Reply:
-    if isinstance(reply, Exception):
-        raise LogUnavailable(str(reply))
-    return reply
+def _delivery(request: ReadRequest, replies: dict[str, Reply]) -> Delivery:
+    """The delivery that the replies to one tenant's commands make. Raises LogUnavailable."""
+    errors = {name: str(reply) for name, reply in replies.items() if isinstance(reply, Exception)}
+    # Older servers name errors by their text alone.
+    if "create" in errors and not _mentions(errors["create"], HARMLESS_CREATE_ERRORS):
+        raise LogUnavailable(errors["create"])
+    for name, error in errors.items():
+        if name != "create" and not _mentions(error, MISSING_GROUP_ERRORS):
+            return Delivery(None, [], [], error)
+    head, pending, first, others = (
+        None if name in errors else replies.get(name) for name in ("head", "pending", "first", "others")
+    )
+    first_entries, other_entries = _entries(first), _entries(others)
+    first_records, other_records = records_of(first_entries), records_of(other_entries)
+    records = first_records + other_records
+    to_acknowledge = [(entry[0], request.lease.delivered) for entry in pending or []]
+    if first_entries:
+        to_acknowledge.append((first_entries[0][0], records[-1].position if records else 0))
+    if first_records and other_records and other_records[0].position != first_records[0].position + 1:
+        records = first_records  # another reader came between the two commands; the next lease reads on from here
+    return Delivery(record_of(head[0]) if head else None, records, to_acknowledge)
 
 
-def _says(reply: Reply, *texts: str) -> bool:
-    """Whether a reply is an error that says one of these; older servers name errors by their text alone."""
-    return isinstance(reply, Exception) and any(text in str(reply) for text in texts)
-
-
-def _delivery(want: ReadRequest, replies: dict[str, Reply]) -> Delivery:
-    """What the replies to the commands for one tenant come to."""
-    # OOM: a server whose memory is full makes no group; the log is read without one until it can. A log that is gone gets none
-    if not _says(replies.get("create"), "BUSYGROUP", "OOM", "maxmemory", "WRONGTYPE", "requires the key to exist"):
-        _value(replies.get("create"))
-    for name, reply in replies.items():
-        if name != "create" and isinstance(reply, Exception) and not _says(reply, "NOGROUP", "no longer exists"):
-            return Delivery(None, [], [], str(reply))
-    head = replies.get("head")
-    one, rest = _entries(replies.get("one")), _entries(replies.get("rest"))
-    pending = [(entry[0], want.lease.delivered) for entry in _answer(replies.get("pending")) or []]
-    given, following = records_of(one), records_of(rest)
-    records = given + following
-    if one:
-        pending.append((one[0][0], records[-1].position if records else 0))
-    if given and following and following[0].position != given[0].position + 1:
-        records = given  # another reader came between the two; the next turn reads on from there
-    return Delivery(record_of(head[0]) if head else None, records, pending)
-
-
-def _answer(reply: Reply) -> Reply:
-    """A reply, or None for an error that was looked at before."""
-    return None if isinstance(reply, Exception) else reply
+def _mentions(error: str, texts: Sequence[str]) -> bool:
+    return any(text in error for text in texts)
 
 
 def _entries(reply: Reply) -> list[Reply]:
-    """The entries of one stream that XREADGROUP gave."""
-    answer = _answer(reply)
-    return list(answer[0][1]) if answer else []
+    """The entries of the one stream that XREADGROUP read."""
+    return list(reply[0][1]) if reply else []

@@ -1,5 +1,7 @@
-"""Set aside: what came in a good batch and is no event. It gets a record of its own kind, so that its bytes land in quarantine,
-are found there again by a rebuild, and no neighbour waits for it. Pure.
+"""Dead letters: messages of a batch that are no valid events.
+
+A dead letter gets a record of its own kind. Its bytes are listed in quarantine, a rebuild finds them there again, and the other
+messages of the batch are accepted. Pure.
 """
 
 import base64
@@ -16,8 +18,11 @@ Reason = Literal["invalid", "conflict"]
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The JSON of what was set aside: its name, which format it came in, why, and its bytes; in base64 where they are no text.
-    `original_bytes` is how many there were, where the log keeps only the first of them."""
+    """The JSON of a dead letter.
+
+    `format` is the format in which the message came, `detail` says what is wrong with it. Its bytes stand in `text`, or in
+    `base64` where they are not UTF-8. `original_bytes` is how many there were, where only the first of them are kept.
+    """
 
     name: str
     format: str
@@ -29,7 +34,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def raw(self) -> bytes:
-        """The bytes, as many as are kept."""
+        """The bytes that are kept."""
         return base64.b64decode(self.base64) if self.base64 else self.text.encode()
 
 
@@ -38,8 +43,11 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def make(raw: bytes, *, format: str, reason: Reason, detail: str, limit_bytes: int, named_by: bytes = b"") -> Event:
-    """What is appended in the place of an event that cannot be. The same bytes again are a duplicate; `named_by` stands for them
-    where a resend is not the same to the byte."""
+    """The event that is appended for a message that cannot be one.
+
+    The same bytes again are a duplicate. `named_by` stands for them where a resend has other bytes. Of a message with more than
+    `limit_bytes` bytes the first are kept.
+    """
     kept = raw[:limit_bytes]
     try:
         text, encoded = kept.decode(), ""
@@ -47,23 +55,23 @@ def make(raw: bytes, *, format: str, reason: Reason, detail: str, limit_bytes: i
         text, encoded = "", base64.b64encode(kept).decode()
     original_bytes = len(raw) if len(kept) < len(raw) else 0
     name = hashlib.sha256(b"\0".join((format.encode(), reason.encode(), named_by or raw))).hexdigest()
-    return _event(DeadLetter(name, format, reason, detail[:DETAIL_LIMIT_CHARACTERS], text, encoded, original_bytes))
+    return _event_of(DeadLetter(name, format, reason, detail[:DETAIL_LIMIT_CHARACTERS], text, encoded, original_bytes))
 
 
-def _event(letter: DeadLetter) -> Event:
+def _event_of(letter: DeadLetter) -> Event:
     return Event("", "", "", 0, letter.name, b"", _encode(letter), version=DEAD_LETTER_VERSION)
 
 
 def parse(record: Record) -> DeadLetter:
-    """What a record of this kind holds. Raises Rejected when it is none that this version knows."""
+    """The dead letter in a record. Raises Rejected when this version does not know it."""
     try:
-        found = _decode(record.body)
-        _ = found.raw
+        letter = _decode(record.body)
+        _ = letter.raw
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise Rejected("", f"is not what was set aside: {error}") from None
-    return found
+        raise Rejected("", f"is not a dead letter: {error}") from None
+    return letter
 
 
 def parse_event(record: Record) -> Event:
-    """What was appended, from its record. Raises Rejected."""
-    return _event(parse(record))
+    """The event that was appended for a dead letter, from its record. Raises Rejected."""
+    return _event_of(parse(record))

@@ -1,7 +1,7 @@
-"""Groups: who reads the logs and how far, and the end of one that nobody uses any more.
+"""Consumer groups: which there are, their lag, and the end of a group that no projector uses.
 
-A group that is registered keeps records from the archive until it has acknowledged them. One of a database that is gone would
-keep them for ever.
+A registered group keeps records from the archive until it has acknowledged them. A group whose database is gone would keep them
+for ever, so it can be destroyed.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from collections import Counter
 import msgspec
 
 from streams.connection import Connection, Reply
-from streams.errors import LogUnavailable, PenstockError
+from streams.errors import PenstockError
 from streams.keys import PARTITIONS, groups_key, keys_of, leases_key, ready_key
 from streams.log import Log
 
-ALIVE_SECONDS = 10.0  # a projector registers its group again about every five
+ALIVE_SECONDS = 10.0  # a projector registers its group again about every five seconds
 
 
 class GroupAlive(PenstockError):
@@ -35,42 +35,38 @@ class Group(msgspec.Struct, frozen=True):
 async def groups(log: Log) -> list[Group]:
     """Every group, by name. Raises LogUnavailable."""
     summaries = await log.summaries()
-    replies = await log.connection.run("group_progress", [([keys_of(summary.tenant).log], []) for summary in summaries])
-    registered = [{name.decode() for name in names} for names in await _each(log.connection, "SMEMBERS")]
+    progress = await log.connection.run_each("group_progress", [([keys_of(summary.tenant).log], []) for summary in summaries])
+    registered = [{name.decode() for name in names} for names in await _in_each_partition(log.connection, "SMEMBERS")]
     records: Counter[str] = Counter({name: 0 for names in registered for name in names})
     logs: Counter[str] = Counter()
-    for summary, reply in zip(summaries, map(_value, replies), strict=True):
-        last, *said = reply
-        through = {name.decode(): int(position) for name, position in zip(said[::2], said[1::2], strict=True)}
-        for name in registered[keys_of(summary.tenant).partition] | through.keys():
-            behind = int(last) - through.get(name, 0)
-            records[name] += behind
-            logs[name] += behind > 0
+    for summary, (last, *fields) in zip(summaries, progress, strict=True):
+        acknowledged = {name.decode(): int(position) for name, position in zip(fields[::2], fields[1::2], strict=True)}
+        for name in registered[keys_of(summary.tenant).partition] | acknowledged.keys():
+            lag = int(last) - acknowledged.get(name, 0)
+            records[name] += lag
+            logs[name] += lag > 0
     return [Group(name, count, logs[name]) for name, count in sorted(records.items())]
 
 
-async def forget(log: Log, name: str) -> int:
-    """Remove a group from every log and from what is registered; of how many logs. Whoever uses it registers it again: it is
-    taken out, and waited for. Interrupt it at any moment and start it again. Raises GroupAlive, LogUnavailable."""
-    await _each(log.connection, "SREM", name)
+async def destroy(log: Log, name: str) -> int:
+    """Remove a group from every log and from the registered groups; return from how many logs.
+
+    A projector that uses the group registers it again within ALIVE_SECONDS: this waits for it. May be interrupted at any moment
+    and started again. Raises GroupAlive, LogUnavailable.
+    """
+    await _in_each_partition(log.connection, "SREM", name)
     await asyncio.sleep(ALIVE_SECONDS)
-    if any(await _each(log.connection, "SISMEMBER", name)):
+    if any(await _in_each_partition(log.connection, "SISMEMBER", name)):
         raise GroupAlive(name)
     destroyed = 0
     for summary in await log.summaries():
-        [reply] = await log.connection.calls([("XGROUP", "DESTROY", keys_of(summary.tenant).log, name)])
-        destroyed += 0 if isinstance(reply, Exception) else int(reply)  # a tenant without a log has no groups
+        [reply] = await log.connection.pipeline([("XGROUP", "DESTROY", keys_of(summary.tenant).log, name)])
+        destroyed += reply if isinstance(reply, int) else 0  # a tenant without a log has no groups
     for partition in range(PARTITIONS):
         await log.connection.call("UNLINK", ready_key(partition, name), leases_key(partition, name))
     return destroyed
 
 
-async def _each(connection: Connection, command: str, *arguments: str) -> list[Reply]:
-    """What a command says of the registered groups of each partition."""
-    return [_value(reply) for reply in await connection.calls([(command, groups_key(p), *arguments) for p in range(PARTITIONS)])]
-
-
-def _value(reply: Reply) -> Reply:
-    if isinstance(reply, Exception):
-        raise LogUnavailable(str(reply))
-    return reply
+async def _in_each_partition(connection: Connection, command: str, *arguments: str) -> list[Reply]:
+    """The replies to a command on the registered groups of each partition."""
+    return await connection.call_each([(command, groups_key(p), *arguments) for p in range(PARTITIONS)])

@@ -1,16 +1,18 @@
-"""Every key's name and its partition. All keys of a tenant share one hash tag, so one script may touch them all.
+"""The name of every key, and its partition.
 
-{p}:log:TENANT           stream   the tenant's log; entry ids are <position>-0
-{p}:dedup:TENANT:HASH     string   position/digest/split of the first event of that name, for the window
-{p}:suppressed:TENANT     hash     salted names of events that were forgotten -> position, and their salt; for ever
-{p}:usage:TENANT         hash     what the door counted of the tenant, and what is left of its limits
-{p}:tenants              set      every tenant that has a log, or whose events were all rejected
-{p}:archiving:TENANT     string   who archives or cleans the tenant's log now; a lease
-{p}:copy:TENANT          stream   the log while it is cleaned, until it takes the log's place
-{p}:deleted              set      digests of tenants that were erased: nothing is taken for them
-{p}:groups               set      groups that a new log gets at its first event
-{p}:ready:GROUP          zset     tenants with records that GROUP has not applied; score = when they may be taken
-{p}:leases:GROUP         hash     tenant -> the projector that has taken it
+All keys of a tenant share a hash tag, its partition, so one script may touch them all.
+
+{p}:log:TENANT            stream   the tenant's log; entry ids are <position>-0
+{p}:dedup:TENANT:HASH     string   position/digest/hash_parts of the events of that hash, for the deduplication window
+{p}:suppressed:TENANT     hash     salted identities of erased events -> position, and the salt; for ever
+{p}:usage:TENANT          hash     counts of events that were not accepted, and what is left of the limits
+{p}:archive-lease:TENANT  string   the process that archives the tenant's log or erases from it, as long as its lease lasts
+{p}:rewrite:TENANT        stream   the copy of the log that erasure makes, until it becomes the log
+{p}:tenants               set      every tenant that has a log, or whose events were all refused
+{p}:deleted               set      digests of deleted tenants: nothing is appended for them
+{p}:groups                set      the groups that a new log gets at its first event
+{p}:ready:GROUP           zset     the ready queue: tenants with unapplied records; score = when they may be leased
+{p}:leases:GROUP          hash     tenant -> lease owner, the projector that has leased it
 """
 
 import hashlib
@@ -26,19 +28,19 @@ PARTITIONS = 64
 TENANT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 READY_CHANNEL = "penstock:ready"
 
-_tenant = re.compile(TENANT_PATTERN).fullmatch
+_is_tenant = re.compile(TENANT_PATTERN).fullmatch
 
 
 class TenantKeys(msgspec.Struct, frozen=True):
-    """The keys of one tenant, its partition, and the digest that stands for its name where that must not be kept."""
+    """The keys of a tenant, its partition, and its digest, which stands for its name where the name must not be kept."""
 
     partition: int
     log: str
     dedup: str
     suppressed: str
     usage: str
-    archiving: str
-    copy: str
+    archive_lease: str
+    rewrite: str
     tenants: str
     groups: str
     deleted: str
@@ -47,8 +49,8 @@ class TenantKeys(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=16_384)  # 700 bytes for the longest names, in every process
 def keys_of(tenant: str) -> TenantKeys:
-    """The keys of one tenant. Raises BadTenant before any key is built from a name that could reach another's."""
-    if _tenant(tenant) is None:
+    """The keys of a tenant. Raises BadTenant, so no key is made from a name that could reach another tenant's keys."""
+    if _is_tenant(tenant) is None:
         raise BadTenant(tenant)
     partition = zlib.crc32(tenant.encode()) % PARTITIONS
     return TenantKeys(
@@ -57,8 +59,8 @@ def keys_of(tenant: str) -> TenantKeys:
         dedup=f"{{{partition}}}:dedup:{tenant}:",
         suppressed=f"{{{partition}}}:suppressed:{tenant}",
         usage=f"{usage_prefix(partition)}{tenant}",
-        archiving=f"{{{partition}}}:archiving:{tenant}",
-        copy=f"{{{partition}}}:copy:{tenant}",
+        archive_lease=f"{{{partition}}}:archive-lease:{tenant}",
+        rewrite=f"{{{partition}}}:rewrite:{tenant}",
         tenants=tenants_key(partition),
         groups=groups_key(partition),
         deleted=deleted_key(partition),
@@ -67,45 +69,45 @@ def keys_of(tenant: str) -> TenantKeys:
 
 
 def log_prefix(partition: int) -> str:
-    """What stands before the tenant in its log's key."""
+    """The key of a log, without the tenant."""
     return f"{{{partition}}}:log:"
 
 
 def usage_prefix(partition: int) -> str:
-    """What stands before the tenant in the key of its usage."""
+    """The key of a tenant's usage, without the tenant."""
     return f"{{{partition}}}:usage:"
 
 
 def deleted_key(partition: int) -> str:
-    """The set of digests of tenants that were erased."""
+    """The set of digests of deleted tenants."""
     return f"{{{partition}}}:deleted"
 
 
 def tenants_key(partition: int) -> str:
-    """The set of tenants that the door has heard of."""
+    """The set of tenants."""
     return f"{{{partition}}}:tenants"
 
 
 def groups_key(partition: int) -> str:
-    """The set of groups that a new log gets."""
+    """The set of registered groups."""
     return f"{{{partition}}}:groups"
 
 
 def ready_prefix(partition: int) -> str:
-    """What stands before the group in the key of its ready set."""
+    """The key of a ready queue, without the group."""
     return f"{{{partition}}}:ready:"
 
 
 def ready_key(partition: int, group: str) -> str:
-    """The sorted set of tenants that a group is behind on."""
+    """The ready queue of a group: the tenants with records that it has not applied."""
     return ready_prefix(partition) + group
 
 
-def leases_key(partition: int, group: str) -> str:
-    """The hash of who has taken which tenant."""
-    return leases_prefix(partition) + group
-
-
 def leases_prefix(partition: int) -> str:
-    """What stands before the group in the key of its leases."""
+    """The key of leases, without the group."""
     return f"{{{partition}}}:leases:"
+
+
+def leases_key(partition: int, group: str) -> str:
+    """The leases of a group: tenant -> lease owner."""
+    return leases_prefix(partition) + group

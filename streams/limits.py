@@ -1,13 +1,13 @@
-"""How much a tenant may send: two rates and a quota, each counted in events that were accepted. The append script decides."""
+"""The limits of a tenant: two rates and a quota. The append script applies them."""
 
 import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """At most so many events and bytes a second, and events a day (UTC); 0 is no limit.
+    """How many accepted events and bytes a second, and events a day (UTC), a tenant may send; 0 is no limit.
 
-    A rate is a token bucket (a burst of one second's worth); bytes are those of events as the log keeps them, and may be owed,
-    so that an event larger than a second's worth is not refused for ever.
+    A rate is a token bucket that holds one second's worth. Bytes are counted as the log stores events. The bucket of bytes may
+    go below zero, so an event larger than one second's worth is accepted at some time.
     """
 
     events_per_second: int = 0

@@ -1,4 +1,4 @@
-"""The log: events go to the end of their tenant's stream, each once, and are read again from any position."""
+"""The log: events go to the end of their tenant's stream, and are read again from any position."""
 
 import asyncio
 import contextlib
@@ -7,23 +7,23 @@ from contextlib import aclosing
 from typing import Any, Self
 
 import msgspec
-from redis.exceptions import ResponseError
 
-from streams.append import ENTRY_OVERHEAD_BYTES, Appender, Receipt
+from streams.append import ENTRY_OVERHEAD_BYTES, Appender
+from streams.archive import Archive
+from streams.batches import batches
 from streams.connection import Connection
 from streams.errors import ArchiveUnavailable, DamagedArchive, Gap, LogUnavailable
-from streams.event import Event, Record
+from streams.event import Record
 from streams.keys import PARTITIONS, keys_of, log_prefix, tenants_key, usage_prefix
-from streams.limits import NO_LIMITS, Limits
 
 PAGE_RECORDS = 500  # of the largest, a reply of 32 MiB
 PAGE_BYTES = 8 * 1024 * 1024
 SAMPLE_RECORDS = 64
-TIME_DIGITS, VERSION_DIGITS = 18, 4  # of an entry that we wrote; trim.lua knows them, too
+TIME_DIGITS, VERSION_DIGITS = 18, 4  # of an entry that Penstock wrote; trim.lua knows them, too
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many events of a tenant were not accepted, by what they were answered. Counted before the answer."""
+    """How many events of a tenant were not accepted, by their answer. Counted before the answer is sent."""
 
     duplicate: int = 0
     conflict: int = 0
@@ -32,8 +32,10 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class LogSummary(msgspec.Struct, frozen=True):
-    """What a log says of itself: its last position, how many records the server holds, how many left it for the archive, and
-    what the door did not accept."""
+    """What the server knows of a tenant's log.
+
+    `last` is its last position, `held` how many records the server holds, `archived` how many left it for the archive.
+    """
 
     tenant: str
     last: int
@@ -43,80 +45,71 @@ class LogSummary(msgspec.Struct, frozen=True):
 
     @property
     def has_gap(self) -> bool:
-        """Whether a record between 1 and the last is missing."""
+        """Whether a record between position 1 and the last position is missing."""
         return self.held != self.last - self.archived
 
 
 class Log:
-    """The logs of all tenants: their live part on one server, what has left it in an archive, if there is one."""
+    """The logs of all tenants: on one server, and in an archive what has left the server.
+
+    `append` is Appender.append.
+    """
 
     def __init__(self, connection: Connection, *, dedup_window_seconds: float = 86_400.0, archive_url: str = "") -> None:
         self.connection = connection
         self.archive_url = archive_url
-        self._appender = Appender(connection, dedup_window_seconds=dedup_window_seconds)
+        self.appender = Appender(connection, dedup_window_seconds=dedup_window_seconds)
+        self.append = self.appender.append
 
     async def __aenter__(self) -> Self:
         await self.connection.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._appender.drain()
+        await self.appender.drain()
         await self.connection.__aexit__()
 
-    async def append(
-        self, tenant: str, events: Sequence[Event], *, limits: Limits = NO_LIMITS, rejected: int = 0
-    ) -> list[Receipt]:
-        """Put events at the end of a tenant's log, each once and as many as its limits let in; a receipt for each, in order.
-        `rejected` more, which nobody could append, are counted.
-
-        Raises LogUnavailable (some may have been written: appending them again is safe), LogFull, LogRefused, LogBusy,
-        TenantDeleted. Appends that wait while others are on their way go out together (group commit), so one fsync serves many.
-        """
-        return await self._appender.append(tenant, events, limits=limits, rejected=rejected)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes of events wait in this process to be appended."""
-        return self._appender.waiting_bytes
+    # -- records -------------------------------------------------------------------------------------------------------
 
     async def read(self, tenant: str, after: int, *, through: int | None = None) -> AsyncIterator[list[Record]]:
-        """Pages of records behind position `after`, up to `through` or the end the log has when it gets there.
+        """Pages of records after a position, up to `through`, or to the end of the log.
 
-        Pages are bounded in records and bytes. So much is asked for as would be a page if records are like the last ones: to
-        have a script count bytes costs the server ten times the read. What is missing before or between them is looked for in the
-        archive. Raises Gap when a page does not begin at the next position, after it has given the records before the hole;
+        Pages are limited in records and bytes. The server is asked for as many records as fill a page if they are as large as
+        the last ones: a script that counts bytes would cost it ten times the read. Records that the server does not have are
+        read from the archive. Raises Gap where a page does not begin at the next position, after the records before the gap;
         LogUnavailable.
         """
-        position, wanted = after, PAGE_RECORDS
+        position, count = after, PAGE_RECORDS
         while through is None or position < through:
-            records = await self._page(tenant, position, wanted if through is None else min(wanted, through - position))
-            whole = _before_gap(records, position)
-            for page in _pages(whole):
+            records = await self._page(tenant, position, count if through is None else min(count, through - position))
+            consecutive = _before_gap(records, position)
+            for page in _pages(consecutive):
                 yield page
                 position = page[-1].position
-                wanted = max(1, min(PAGE_RECORDS, PAGE_BYTES // mean_bytes(page[-SAMPLE_RECORDS:])))
-            if records and len(whole) == len(records):
+                count = max(1, min(PAGE_RECORDS, PAGE_BYTES // mean_bytes(page[-SAMPLE_RECORDS:])))
+            if records and len(consecutive) == len(records):
                 continue
-            until = records[len(whole)].position - 1 if records else through
-            if until is None and position:
+            gap_end = records[len(consecutive)].position - 1 if records else through
+            if gap_end is None and position:
                 return
-            if until is not None and through is not None:
-                until = min(until, through)
-            async with aclosing(self._archived(tenant, position, until)) as pages:
+            if gap_end is not None and through is not None:
+                gap_end = min(gap_end, through)
+            async with aclosing(self._archived(tenant, position, gap_end)) as pages:
                 async for page in pages:
                     yield page
                     position = page[-1].position
-            if until is None:
+            if gap_end is None:
                 return
-            if position < until:
-                raise Gap(tenant, position + 1, until)
+            if position < gap_end:
+                raise Gap(tenant, position + 1, gap_end)
+
+    async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
+        return records_of(await self.connection.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count))
 
     async def _archived(self, tenant: str, after: int, through: int | None) -> AsyncGenerator[list[Record], None]:
-        """Pages of archived records behind a position. Raises Gap for what is damaged, LogUnavailable."""
+        """Pages of archived records after a position. Raises Gap where the archive is damaged, LogUnavailable."""
         if not self.archive_url:
             return
-        from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
-
         position = after
         try:
             pages = (await asyncio.to_thread(Archive, self.archive_url)).read(tenant, after)
@@ -137,39 +130,37 @@ class Log:
         return record
 
     async def find_each(self, places: Sequence[tuple[str, int]]) -> list[Record | None]:
-        """The record at each of some places, (tenant, position), or None; in few round trips, and each segment of the archive
-        read once. Raises LogUnavailable."""
-        found: list[Record | None] = []
-        for begin in range(0, len(places), PAGE_RECORDS):
-            some = places[begin : begin + PAGE_RECORDS]
-            calls = [("XRANGE", keys_of(tenant).log, f"{position}-0", f"{position}-0") for tenant, position in some]
-            for reply in await self.connection.calls(calls):
-                if isinstance(reply, ResponseError):
-                    raise LogUnavailable(str(reply)) from reply
-                found.append(record_of(reply[0]) if reply else None)
+        """The record, or None, at each of several places (tenant, position). Raises LogUnavailable.
+
+        Takes few round trips, and reads each segment of the archive once.
+        """
+        records: list[Record | None] = []
+        for start in range(0, len(places), PAGE_RECORDS):
+            part = places[start : start + PAGE_RECORDS]
+            calls = [("XRANGE", keys_of(tenant).log, f"{position}-0", f"{position}-0") for tenant, position in part]
+            replies = await self.connection.call_each(calls)
+            records += [record_of(entries[0]) if entries else None for entries in replies]
         missing: dict[str, list[int]] = {}
-        for (tenant, position), record in zip(places, found, strict=True):
+        for (tenant, position), record in zip(places, records, strict=True):
             if record is None and position:
                 missing.setdefault(tenant, []).append(position)
         if not missing or not self.archive_url:
-            return found
+            return records
         archived = await asyncio.to_thread(_find_archived, self.archive_url, missing)
-        return [record or archived.get(place) for record, place in zip(found, places, strict=True)]
+        return [record or archived.get(place) for record, place in zip(records, places, strict=True)]
 
-    async def _page(self, tenant: str, after: int, count: int) -> list[Record]:
-        try:
-            entries = await self.connection.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count)
-        except ResponseError as error:
-            raise LogUnavailable(str(error)) from error
-        return records_of(entries)
+    # -- positions -----------------------------------------------------------------------------------------------------
 
-    async def named(self, tenant: str, event_hash: str) -> list[int]:
-        """The positions of the events of that hash within the window; more than one when their splits differ."""
+    async def positions_of(self, tenant: str, event_hash: str) -> list[int]:
+        """The positions of the events of a hash within the deduplication window. Raises LogUnavailable.
+
+        They are several where events of different hash_parts have the same hash.
+        """
         value: bytes | None = await self.connection.call("GET", keys_of(tenant).dedup + event_hash)
-        return [int(claim.split(b"/")[0]) for claim in (value or b"").split()]
+        return [int(entry.split(b"/")[0]) for entry in (value or b"").split()]
 
     async def last_position(self, tenant: str) -> int:
-        """The position of a tenant's newest record, 0 when it has none."""
+        """The position of a tenant's newest record, 0 without a log. Raises LogUnavailable."""
         newest = await self.connection.call("XREVRANGE", keys_of(tenant).log, "+", "-", "COUNT", 1)
         return int(newest[0][0].split(b"-")[0]) if newest else 0
 
@@ -178,19 +169,17 @@ class Log:
         return bool(await self.connection.call("EXISTS", keys_of(tenant).log))
 
     async def summaries(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[LogSummary]:
-        """Every tenant that the door has heard of, by name, with what its log says of itself."""
+        """A summary of each tenant's log, by name; also of a tenant whose events were all refused. Raises LogUnavailable."""
         calls = [([tenants_key(partition)], [log_prefix(partition), usage_prefix(partition)]) for partition in partitions]
-        found = []
-        for reply in await self.connection.run("summaries", calls):
-            if isinstance(reply, Exception):
-                raise LogUnavailable(str(reply))
+        summaries = []
+        for reply in await self.connection.run_each("summaries", calls):
             for tenant, last, held, archived, *counts in reply:
                 counted = Counts(*(int(count or 0) for count in counts))
-                found.append(LogSummary(tenant.decode(), int(last), held, counted, int(archived or 0)))
-        return sorted(found, key=lambda summary: summary.tenant)
+                summaries.append(LogSummary(tenant.decode(), int(last), held, counted, int(archived or 0)))
+        return sorted(summaries, key=lambda summary: summary.tenant)
 
     async def gaps(self, summary: LogSummary, *, limit: int = 20) -> list[tuple[int, int]]:
-        """The first ranges of positions that a log misses, from 1 to its last position."""
+        """The first ranges of positions that a log misses. Raises LogUnavailable."""
         missing: list[tuple[int, int]] = []
         position = 0
         while position < summary.last and len(missing) < limit:
@@ -203,40 +192,38 @@ class Log:
         return missing
 
 
-def _find_archived(url: str, missing: dict[str, list[int]]) -> dict[tuple[str, int], Record]:
+def _find_archived(url: str, positions_of: dict[str, list[int]]) -> dict[tuple[str, int], Record]:
     """The archived records at positions of tenants. Raises LogUnavailable."""
-    from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
-
-    found: dict[tuple[str, int], Record] = {}
+    records: dict[tuple[str, int], Record] = {}
     try:
         archive = Archive(url)
-        for tenant, positions in missing.items():
-            with contextlib.suppress(DamagedArchive):  # it is named by whoever reads on
-                found |= {(tenant, position): record for position, record in archive.find(tenant, positions).items()}
+        for tenant, positions in positions_of.items():
+            with contextlib.suppress(DamagedArchive):  # Log.read names the damage
+                records |= {(tenant, position): record for position, record in archive.find(tenant, positions).items()}
     except ArchiveUnavailable as error:
         raise LogUnavailable(f"the archive: {error}") from error
-    return found
+    return records
 
 
 def records_of(entries: Sequence[Any]) -> list[Record]:
-    """Records from raw stream entries; ids that are no positions were written by others and are left out."""
+    """Records from raw stream entries. An entry whose id is no position is left out: Penstock did not write it."""
     return [record_of(entry) for entry in entries if entry[0].endswith(b"-0")]
 
 
 def record_of(entry: Any) -> Record:
-    """A record from a raw stream entry; version 0, with all its fields, when Penstock did not write it so."""
+    """A record from a raw stream entry: of version 0, with all its fields, when Penstock did not write it."""
     entry_id, fields = entry
     position = int(entry_id.partition(b"-")[0])
     try:
         event_key, event, received_key, received_at_us, version_key, version = fields
-        ours = event_key == b"event" and received_key == b"received_at_us" and version_key == b"version"
-        fits = (
+        has_our_fields = event_key == b"event" and received_key == b"received_at_us" and version_key == b"version"
+        has_numbers = (
             received_at_us.isdigit()
             and len(received_at_us) <= TIME_DIGITS
             and version.isdigit()
             and len(version) <= VERSION_DIGITS
         )
-        if ours and fits:
+        if has_our_fields and has_numbers:
             return Record(position, int(received_at_us), int(version), event)
     except (TypeError, ValueError):
         pass  # other fields
@@ -244,24 +231,15 @@ def record_of(entry: Any) -> Record:
 
 
 def mean_bytes(records: Sequence[Record]) -> int:
-    """What a record of these takes in memory, about."""
+    """About how much memory one of these records takes."""
     return sum(len(record.body) for record in records) // len(records) + ENTRY_OVERHEAD_BYTES
 
 
 def _pages(records: list[Record]) -> list[list[Record]]:
-    """Records in pages of at most so many bytes."""
-    sizes = [len(record.body) for record in records]
-    if sum(sizes) <= PAGE_BYTES:
+    """Records in pages of limited size."""
+    if sum([len(record.body) for record in records]) <= PAGE_BYTES:  # nearly always
         return [records] if records else []
-    pages: list[list[Record]] = [[]]
-    left = PAGE_BYTES
-    for record, size in zip(records, sizes, strict=True):
-        if size > left and pages[-1]:
-            pages.append([])
-            left = PAGE_BYTES
-        pages[-1].append(record)
-        left -= size
-    return pages
+    return list(batches(records, max_items=len(records), max_bytes=PAGE_BYTES, size_of=lambda record: len(record.body)))
 
 
 def _before_gap(records: list[Record], after: int) -> list[Record]:

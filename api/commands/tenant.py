@@ -14,7 +14,7 @@ from rich.table import Table
 from api.commands.cli import opened, tenant_or_exit
 from projector import Store, TenantLimits
 from streams import INTEGER_LIMIT, LIMIT_NAMES, Connection, Settings
-from streams.erasure import tenant_deletion as log_deletion
+from streams.erasure import delete_log, readmit_tenant
 
 T = TypeVar("T")
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
@@ -86,7 +86,7 @@ def create(name: str) -> None:
     tenant_or_exit(name)
     with opened() as (settings, store):
         was_deleted = store.create_tenant(name)
-        if not _ask(settings, lambda connection: log_deletion.create(connection, name)) and not was_deleted:
+        if not _ask(settings, lambda connection: readmit_tenant(connection, name)) and not was_deleted:
             sys.exit(f"{name} was not erased; there is nothing to do.")
     print(f"{name} may begin again. Keys that it had are gone: python -m api key create {name}")
 
@@ -113,7 +113,7 @@ def delete(name: str, yes: bool) -> None:
 
 def _delete(settings: Settings, store: Store, name: str) -> dict[str, int]:
     """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
-    log = _ask(settings, lambda connection: log_deletion.delete_tenant(connection, name, settings.archive))
+    log = _ask(settings, lambda connection: delete_log(connection, name, settings.archive))
     rows = store.delete_tenant(name)
     return {"records of the log": log.records, "deduplication keys": log.dedup_keys, "files of the archive": log.files} | {
         f"rows of {table}": count for table, count in sorted(rows.items())

@@ -16,7 +16,7 @@ import msgspec
 from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, DeletedTenant, Folder, KeptLog, digest_of_file
 from projector.backup.incremental_copy import RecordsDiffer, carry
 from streams.connection import Connection
-from streams.errors import Gap, LogUnavailable, PenstockError
+from streams.errors import Gap, PenstockError
 from streams.keys import PARTITIONS, deleted_key, keys_of
 from streams.log import Log, LogSummary
 from streams.runtime.failpoints import failpoint
@@ -106,11 +106,9 @@ def _of_deleted(tenants: Sequence[str], erased: Sequence[DeletedTenant]) -> list
 
 async def _usages(connection: Connection, summaries: Sequence[LogSummary]) -> dict[str, dict[str, str]]:
     """What the door counted of each tenant, and what is left of its limits."""
-    replies = await connection.calls([("HGETALL", keys_of(summary.tenant).usage) for summary in summaries])
+    replies = await connection.call_each([("HGETALL", keys_of(summary.tenant).usage) for summary in summaries])
     found = {}
     for summary, reply in zip(summaries, replies, strict=True):
-        if isinstance(reply, Exception):
-            raise LogUnavailable(str(reply))
         words = [word.decode() for word in reply]
         found[summary.tenant] = {field: value for field, value in zip(words[::2], words[1::2], strict=True) if field != NOT_KEPT}
     return found
@@ -119,8 +117,6 @@ async def _usages(connection: Connection, summaries: Sequence[LogSummary]) -> di
 async def deleted_tenants(connection: Connection) -> list[DeletedTenant]:
     """Every tenant that was erased. Raises LogUnavailable."""
     found = []
-    for partition, reply in enumerate(await connection.calls([("SMEMBERS", deleted_key(p)) for p in range(PARTITIONS)])):
-        if isinstance(reply, Exception):
-            raise LogUnavailable(str(reply))
+    for partition, reply in enumerate(await connection.call_each([("SMEMBERS", deleted_key(p)) for p in range(PARTITIONS)])):
         found += [DeletedTenant(partition, digest.decode()) for digest in sorted(reply)]
     return found

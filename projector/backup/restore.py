@@ -13,7 +13,7 @@ from projector.backup.create import deleted_tenants
 from projector.backup.folder import Backup, DamagedBackup, Folder, KeptLog
 from projector.backup.incremental_copy import Comparison, carry, pages_of
 from streams.archive.store import Archive
-from streams.errors import LogUnavailable, PenstockError
+from streams.errors import PenstockError
 from streams.event import Record
 from streams.keys import deleted_key, keys_of
 from streams.log import Log
@@ -21,7 +21,7 @@ from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 from streams.tiering.recover import recover
 from streams.transfer.format import FORMAT, FORMAT_VERSION, Header
-from streams.transfer.import_log import Restore
+from streams.transfer.import_log import LogImport
 
 
 class TenantDeletedThere(PenstockError):
@@ -99,7 +99,7 @@ class Recovery:
             done += one.last
             show(done, backup.records)
             failpoint("between_restored_logs")
-        await self._calls([("SADD", deleted_key(erased.partition), erased.digest) for erased in backup.erased])
+        await self._log.connection.call_each([("SADD", deleted_key(erased.partition), erased.digest) for erased in backup.erased])
         return written
 
     async def _put_log_back(self, one: KeptLog) -> int:
@@ -115,8 +115,8 @@ class Recovery:
             await recover(self._log, one.tenant, dedup_window_seconds=self._window_seconds)
             return added
         if found.last < one.last:
-            restore = Restore(self._log, dedup_window_seconds=self._window_seconds, wait_seconds=self._wait_seconds)
-            await restore.take(self._items(one.tenant, found.last, one.last))
+            restore = LogImport(self._log, dedup_window_seconds=self._window_seconds, wait_seconds=self._wait_seconds)
+            await restore.write(self._items(one.tenant, found.last, one.last))
             return restore.written
         if self._archive:
             await recover(self._log, one.tenant, dedup_window_seconds=self._window_seconds)  # which may have been interrupted
@@ -132,9 +132,4 @@ class Recovery:
         """What was counted; a count that has gone on is left as it is."""
         keys = keys_of(one.tenant)
         counts = [("HSETNX", keys.usage, field, value) for field, value in one.usage.items()]
-        await self._calls([("SADD", keys.tenants, one.tenant), *counts])
-
-    async def _calls(self, commands: list[tuple[str, ...]]) -> None:
-        for reply in await self._log.connection.calls(commands):
-            if isinstance(reply, Exception):
-                raise LogUnavailable(str(reply))
+        await self._log.connection.call_each([("SADD", keys.tenants, one.tenant), *counts])

@@ -247,7 +247,7 @@ class Worker:
         Raises StoreReplaced, LogUnavailable, StoreUnavailable."""
         self._store.check_identity()
         if not self._registered:  # before the summary: what comes after it makes itself ready
-            await self._consumer.repair([])
+            await self._consumer.requeue([])
             self._registered = True
         checkpoints = self._store.checkpoints()
         summaries = {summary.tenant: summary for summary in await self._log.summaries()}
@@ -255,7 +255,7 @@ class Worker:
             (tenant, checkpoints[tenant].position if tenant in checkpoints else 0)
             for tenant in summaries.keys() | checkpoints.keys()
         ]
-        await self._consumer.repair(positions)
+        await self._consumer.requeue(positions)
         for tenant, position in positions:
             last = summaries[tenant].last if tenant in summaries else 0
             if last < position:

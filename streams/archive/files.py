@@ -1,4 +1,4 @@
-"""Files of the archive in a directory, and what can go wrong with files and buckets."""
+"""Files of the archive, and the errors of files and buckets."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from streams.runtime.files import written_whole
 
 
 def put_locally(path: str, content: bytes) -> None:
-    """Write a file, whole or not at all; on disk when this returns."""
+    """Write a file whole or not at all; it is on disk when this returns."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with written_whole(path) as file:
         file.write(content)
@@ -17,7 +17,7 @@ def put_locally(path: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def unavailable() -> Iterator[None]:
-    """Errors of files and buckets as ours; that a file is not there passes."""
+    """Raise ArchiveUnavailable for an error of files or buckets. FileNotFoundError passes."""
     try:
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The manifest: which segments a tenant's archive has. Pure; what can be wrong with an archive stands here, too."""
+"""The manifest: which segments a tenant's archive has. Pure."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,11 @@ SEGMENT_BYTES = 64 * 1024 * 1024  # of bodies
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A file of consecutive records: from `first` to `last`, its size and SHA-256, how many bytes their bodies have, and how
-    often records were erased from it: each time it is another file, so that who reads by the manifest before meets no mixture."""
+    """A file of consecutive records, `first` to `last`, both included.
+
+    `erasures` counts how often records were erased from it. Each time the segment becomes another file, so a reader that goes
+    by the manifest before never meets a mixture.
+    """
 
     first: int
     last: int
@@ -29,14 +32,17 @@ class Segment(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Its file."""
-        erased = f".e{self.erasures}" if self.erasures else ""
-        return f"{self.first:020}-{self.last:020}{erased}.parquet"
+        """The name of its file."""
+        suffix = f".e{self.erasures}" if self.erasures else ""
+        return f"{self.first:020}-{self.last:020}{suffix}.parquet"
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """What was erased from segments: the salted digest of whom it was about, up to which position the log was searched, how many
-    records those were in all of the log, and when."""
+    """A data subject that was erased from segments.
+
+    `subject` is a salted digest, `through` the position up to which the log was searched, `records` how many records were
+    erased from the whole log.
+    """
 
     subject: str
     through: int
@@ -45,8 +51,10 @@ class Erasure(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A tenant's segments, in order and without gaps from position 1, the SHA-256 of the manifest before this one, and what was
-    erased from them."""
+    """A tenant's segments, in order and without gaps from position 1, and what was erased from them.
+
+    `before` is the SHA-256 of the manifest that this one replaced.
+    """
 
     tenant: str
     segments: list[Segment] = []
@@ -64,20 +72,24 @@ _decode = msgspec.json.Decoder(Manifest).decode
 
 
 def parse_manifest(raw: bytes, tenant: str, path: str) -> Manifest:
-    """A tenant's manifest from its file at a path. Raises DamagedArchive."""
+    """A tenant's manifest from the content of its file. Raises DamagedArchive."""
     try:
         manifest = _decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedArchive(path, f"is no manifest: {error}") from None
-    begins = [1, *(segment.last + 1 for segment in manifest.segments)]
-    if manifest.tenant != tenant or manifest.format != FORMAT or [segment.first for segment in manifest.segments] != begins[:-1]:
+    expected = [1, *(segment.last + 1 for segment in manifest.segments)][:-1]
+    is_expected = [segment.first for segment in manifest.segments] == expected
+    if manifest.tenant != tenant or manifest.format != FORMAT or not is_expected:
         raise DamagedArchive(path, "does not name this tenant's segments one after another")
     return manifest
 
 
 def kept_of(segments: Sequence[Segment], records: int, body_bytes: int) -> int:
-    """How many segments stay as they are when so many records follow; those behind them are merged with these: a segment when
-    it has at most twice as many records as what follows it, so that a record is written anew only as often as that doubles."""
+    """How many segments stay as they are when that many records follow. The segments after them are merged with the records.
+
+    A segment is merged when it has at most twice as many records as what follows it, so a record is rewritten only each time
+    that its tenant's archive doubles.
+    """
     kept = len(segments)
     while kept and segments[kept - 1].records <= 2 * records:
         records += segments[kept - 1].records

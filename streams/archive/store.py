@@ -1,10 +1,12 @@
-"""The archive: the part of each log that has left memory, as sealed segments in a directory or a bucket.
+"""The archive: the part of each log that has left memory.
+
+Segments in a directory or a bucket:
 
 tenant=acme/00000000000000000001-00000000000000100000.parquet   a segment: positions 1 to 100,000
-tenant=acme/manifest.json                                       which segments there are, and what was erased; replaced as a whole
+tenant=acme/manifest.json                                       the segments, and what was erased; replaced as a whole
 
-A segment is written whole, synced and read back before the manifest names it, and removed after the manifest does not any more.
-Nothing else is believed: a file that no manifest names does not exist.
+A segment is written whole, synced and read back before the manifest names it. It is removed after the manifest no longer names
+it. Only the manifest is believed: a file that no manifest names does not exist.
 """
 
 import contextlib
@@ -14,10 +16,11 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
-from pyarrow import fs
 
+from streams.archive.arrow import arrow
 from streams.archive.files import put_locally, unavailable
 from streams.archive.manifest import Erasure, Manifest, Segment, kept_of, parse_manifest
 from streams.archive.segments import BadSegment, pack, unpack
@@ -28,8 +31,8 @@ from streams.keys import keys_of
 from streams.runtime.failpoints import failpoint
 
 MANIFEST, BEFORE = "manifest.json", "manifest.before.json"
-ORPHAN_SECONDS = 3_600.0  # so long an archiver that lost its tenant may still be about to name a file that it wrote
-TRIES = 10  # of a reader, while segments that it was to read next were merged
+ORPHAN_SECONDS = 3_600.0  # an archiver that lost its lease may name a file that it wrote until then
+READ_TRIES = 10  # while the segments that come next are merged by another process
 
 
 class Archive:
@@ -37,13 +40,13 @@ class Archive:
 
     def __init__(self, url: str) -> None:
         with unavailable():
-            self._files, self._root = fs.FileSystem.from_uri(url)
-        self._is_local = isinstance(self._files, fs.LocalFileSystem)
+            self._files, self._root = arrow().fs.FileSystem.from_uri(url)
+        self._is_local = isinstance(self._files, arrow().fs.LocalFileSystem)
 
     # -- manifests ---------------------------------------------------------------------------------------------------
 
     def manifest(self, tenant: str) -> Manifest:
-        """A tenant's manifest; one without segments when there is none. Raises DamagedArchive, ArchiveUnavailable."""
+        """A tenant's manifest, without segments when there is none. Raises DamagedArchive, ArchiveUnavailable."""
         return self._manifest(tenant)[0]
 
     def _manifest(self, tenant: str) -> tuple[Manifest, bytes]:
@@ -56,36 +59,36 @@ class Archive:
     def tenants(self) -> list[str]:
         """Every tenant that has an archive, by name."""
         with unavailable():
-            found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
-        names = (info.base_name.removeprefix("tenant=") for info in found if info.base_name.startswith("tenant="))
+            folders = self._files.get_file_info(arrow().fs.FileSelector(self._root, allow_not_found=True))
+        names = (info.base_name.removeprefix("tenant=") for info in folders if info.base_name.startswith("tenant="))
         return sorted(name for name in names if self._get(self._path(name, MANIFEST)) is not None)
 
     # -- segments ----------------------------------------------------------------------------------------------------
 
     def add(self, tenant: str, records: Sequence[Record]) -> Manifest:
-        """Archive records that follow what is archived; the manifest that names them. Small segments before them are taken
-        into theirs, each record not more often than its tenant's archive doubles.
+        """Archive the records that follow what is archived; return the new manifest.
 
-        Raises ArchiveMoved, DamagedArchive, ArchiveUnavailable: then the archive is as it was, but for a file that no
-        manifest names and the next try writes again.
+        The small segments before them are merged with them, see `kept_of`. Raises ArchiveMoved, DamagedArchive,
+        ArchiveUnavailable; the archive is then as it was, except for a file that no manifest names.
         """
         manifest, raw = self._manifest(tenant)
         if records[0].position != manifest.through + 1:
             raise ArchiveMoved(f"the archive of {tenant} ends at {manifest.through}, the records begin at {records[0].position}")
         kept = kept_of(manifest.segments, len(records), sum(len(record.body) for record in records))
         small = manifest.segments[kept:]
-        merged = [record for one in small for page in self._unpacked(tenant, one, 0) for record in page]
-        segment = self._write(tenant, [*merged, *records])
-        following = self._replace(tenant, raw, [*manifest.segments[:kept], segment], manifest.erasures)
-        for old in small:
-            self._remove(self._path(tenant, old.name))
-        return following
+        merged = [record for segment in small for page in self._unpacked(tenant, segment, 0) for record in page]
+        written = self._write(tenant, [*merged, *records])
+        replacement = self._replace(tenant, raw, [*manifest.segments[:kept], written], manifest.erasures)
+        for segment in small:
+            self._remove(self._path(tenant, segment.name))
+        return replacement
 
     def erase(self, tenant: str, positions: Sequence[int], erasure: Erasure) -> int:
-        """Put others in the place of records that are erased: their segments are written anew, then the manifest says so, then
-        the former files go, and every other that no manifest names. How many segments it were; no other may write meanwhile.
+        """Replace the records at some positions by erased records; return how many segments changed.
 
-        Raises ArchiveMoved, DamagedArchive, ArchiveUnavailable."""
+        First the segments are rewritten, then the manifest names the new files, then every file goes that no manifest names.
+        No other process may write meanwhile. Raises ArchiveMoved, DamagedArchive, ArchiveUnavailable.
+        """
         manifest, raw = self._manifest(tenant)
         segments = [self._erased(tenant, segment, positions) for segment in manifest.segments]
         changed = sum(new != old for new, old in zip(segments, manifest.segments, strict=True))
@@ -100,13 +103,13 @@ class Archive:
         return changed
 
     def _erased(self, tenant: str, segment: Segment, positions: Sequence[int]) -> Segment:
-        """A segment without some records; the same when it has none of them any more."""
-        chosen = set(positions[bisect_left(positions, segment.first) : bisect_right(positions, segment.last)])
-        if not chosen:
+        """The segment without some records: the same segment when it holds none of them any more."""
+        of_segment = set(positions[bisect_left(positions, segment.first) : bisect_right(positions, segment.last)])
+        if not of_segment:
             return segment
         records = [record for page in self._unpacked(tenant, segment, 0) for record in page]
-        following = [erased_from(record) if record.position in chosen else record for record in records]
-        return segment if following == records else self._write(tenant, following, segment.erasures + 1)
+        remaining = [erased_from(record) if record.position in of_segment else record for record in records]
+        return segment if remaining == records else self._write(tenant, remaining, segment.erasures + 1)
 
     def _write(self, tenant: str, records: Sequence[Record], erasures: int = 0) -> Segment:
         """Write a segment and read it back."""
@@ -116,24 +119,24 @@ class Archive:
         segment = Segment(records[0].position, records[-1].position, len(packed), body_bytes, digest, erasures)
         self._put(self._path(tenant, segment.name), packed)
         if not _is_same(self._unpacked(tenant, segment, 0), records):
-            raise DamagedArchive(self._path(tenant, segment.name), "does not give the records back that were put into it")
+            raise DamagedArchive(self._path(tenant, segment.name), "does not give back the records that were written to it")
         return segment
 
     def _replace(self, tenant: str, before: bytes, segments: list[Segment], erasures: list[Erasure]) -> Manifest:
-        """Replace a manifest, if it is still the one it was; the one that follows."""
+        """Replace a manifest if it is still `before`; return the new one. Raises ArchiveMoved."""
         manifest = Manifest(tenant, segments, hashlib.sha256(before).hexdigest() if before else "", erasures)
         path = self._path(tenant, MANIFEST)
         if (self._get(path) or b"") != before:
-            raise ArchiveMoved(f"the manifest of {tenant} is another than it was")
+            raise ArchiveMoved(f"the manifest of {tenant} has changed meanwhile")
         if before:
             self._put(self._path(tenant, BEFORE), before)
         self._put(path, msgspec.json.format(msgspec.json.encode(manifest)))
         return manifest
 
     def read(self, tenant: str, after: int) -> Iterator[list[Record]]:
-        """Pages of a tenant's archived records behind a position. Raises DamagedArchive, ArchiveUnavailable."""
+        """Pages of a tenant's archived records after a position. Raises DamagedArchive, ArchiveUnavailable."""
         position = after
-        for left in reversed(range(TRIES)):
+        for tries_left in reversed(range(READ_TRIES)):
             manifest = self.manifest(tenant)
             try:
                 for segment in manifest.segments:
@@ -143,25 +146,28 @@ class Archive:
                             position = page[-1].position
                 return
             except DamagedArchive:
-                if not left or self.manifest(tenant) == manifest:  # a segment that was taken into a larger one is gone
+                if not tries_left or self.manifest(tenant) == manifest:  # otherwise the segment was merged and removed
                     raise
 
     def find(self, tenant: str, positions: Iterable[int]) -> dict[int, Record]:
-        """The archived records at some positions, each segment read once. What a damaged one held is left out: whoever reads on
-        names it. Raises ArchiveUnavailable, and DamagedArchive for a manifest."""
+        """The archived records at some positions; each segment is read once.
+
+        The records of a damaged segment are left out: `read` names the damage. Raises ArchiveUnavailable, and DamagedArchive
+        for a manifest.
+        """
         wanted = sorted(set(positions))
-        found: dict[int, Record] = {}
+        records: dict[int, Record] = {}
         manifest = self.manifest(tenant)
-        for _ in range(TRIES):
+        for _ in range(READ_TRIES):
             for segment in manifest.segments:
-                here = wanted[bisect_left(wanted, segment.first) : bisect_right(wanted, segment.last)]
-                if here and here[0] not in found:
+                of_segment = wanted[bisect_left(wanted, segment.first) : bisect_right(wanted, segment.last)]
+                if of_segment and of_segment[0] not in records:
                     with contextlib.suppress(DamagedArchive):
-                        found |= self._picked(tenant, segment, here)
-            if len(found) == len(wanted) or (following := self.manifest(tenant)) == manifest:
+                        records |= self._picked(tenant, segment, of_segment)
+            if len(records) == len(wanted) or (newer := self.manifest(tenant)) == manifest:
                 break
-            manifest = following  # a segment may have been taken into a larger one, and be gone
-        return found
+            manifest = newer  # a segment may have been merged and removed
+        return records
 
     def _picked(self, tenant: str, segment: Segment, positions: Sequence[int]) -> dict[int, Record]:
         wanted = set(positions)
@@ -173,7 +179,7 @@ class Archive:
         return picked
 
     def _unpacked(self, tenant: str, segment: Segment, after: int) -> Iterator[list[Record]]:
-        """The records of a segment, checked against its digest."""
+        """Pages of a segment's records after a position, checked against its digest. Raises DamagedArchive."""
         path = self._path(tenant, segment.name)
         raw = self._get(path)
         if raw is None:
@@ -192,19 +198,22 @@ class Archive:
         if expected != segment.last + 1:
             raise DamagedArchive(path, f"misses the records {expected} to {segment.last}", segment.last)
 
-    # -- proof and removal -------------------------------------------------------------------------------------------
+    # -- problems and removal -------------------------------------------------------------------------------------------
 
     def problems(self, tenant: str) -> Iterator[str]:
-        """What is wrong with a tenant's archive, one sentence each: its manifest, the one before it, each segment."""
+        """What is wrong with a tenant's archive, a sentence for each problem.
+
+        Looks at the manifest, at the manifest before it, and at each segment.
+        """
         try:
             manifest, raw = self._manifest(tenant)
         except DamagedArchive as error:
             yield str(error)
             return
         before = self._get(self._path(tenant, BEFORE))
-        followed = before is not None and hashlib.sha256(before).hexdigest() == manifest.before
-        if manifest.before and not followed and before != raw:  # whoever was to replace the manifest was killed
-            yield f"{self._path(tenant, BEFORE)}: is not the manifest that the one in force followed"
+        is_before = before is not None and hashlib.sha256(before).hexdigest() == manifest.before
+        if manifest.before and not is_before and before != raw:  # they are equal when a process was killed between two writes
+            yield f"{self._path(tenant, BEFORE)}: is not the manifest that the current one replaced"
         for segment in manifest.segments:
             try:
                 for _ in self._unpacked(tenant, segment, 0):
@@ -213,8 +222,11 @@ class Archive:
                 yield str(error)
 
     def tidy(self, tenant: str, *, age_seconds: float = ORPHAN_SECONDS) -> int:
-        """Remove what an archiver that was killed left: files of that age that neither the manifest nor the one before it names;
-        how many. For whoever has the tenant. Nothing is removed where one of the two cannot be read, or there is none."""
+        """Remove the files that an archiver left when it was killed; return how many.
+
+        Those are files of that age that neither the manifest nor the manifest before it names. Nothing is removed where one of
+        the two cannot be read or is missing. The caller has the tenant's archive lease.
+        """
         try:
             manifest, raw = self._manifest(tenant)
             before_raw = self._get(self._path(tenant, BEFORE))
@@ -223,16 +235,16 @@ class Archive:
             return 0
         if not raw or (manifest.before and not before_raw):
             return 0
-        named = {segment.name for one in (manifest, before) for segment in one.segments} | {MANIFEST, BEFORE}
-        old_ns = time.time_ns() - int(age_seconds * 1e9)
-        others = [info for info in self._files_of(tenant) if info.base_name not in named]
-        orphans = [info.path for info in others if info.mtime_ns is not None and info.mtime_ns <= old_ns]
+        named = {segment.name for segment in (*manifest.segments, *before.segments)} | {MANIFEST, BEFORE}
+        newest_ns = time.time_ns() - int(age_seconds * 1e9)
+        unnamed = [info for info in self._files_of(tenant) if info.base_name not in named]
+        orphans = [info.path for info in unnamed if info.mtime_ns is not None and info.mtime_ns <= newest_ns]
         for path in orphans:
             self._remove(path)
         return len(orphans)
 
     def remove(self, tenant: str) -> int:
-        """Remove a tenant's archive, the manifest first; how many files."""
+        """Remove a tenant's archive, the manifest first; return how many files it had."""
         paths = sorted((info.path for info in self._files_of(tenant)), key=lambda path: MANIFEST not in path)
         for path in paths:
             self._remove(path)
@@ -246,10 +258,12 @@ class Archive:
         keys_of(tenant)
         return "/".join((self._root.rstrip("/"), f"tenant={tenant}", *names))
 
-    def _files_of(self, tenant: str) -> list[fs.FileInfo]:
+    def _files_of(self, tenant: str) -> list[Any]:
+        """The pyarrow.fs.FileInfo of each file of a tenant."""
+        fs = arrow().fs
         with unavailable():
-            found = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
-        return [info for info in found if info.type is fs.FileType.File]
+            infos = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
+        return [info for info in infos if info.type is fs.FileType.File]
 
     def _get(self, path: str) -> bytes | None:
         """A file's bytes, None when there is none."""
@@ -260,7 +274,7 @@ class Archive:
             return None
 
     def _put(self, path: str, content: bytes) -> None:
-        """Write a file, whole or not at all; on disk when this returns."""
+        """Write a file whole or not at all; it is on disk when this returns."""
         with unavailable():
             if self._is_local:
                 put_locally(path, content)
@@ -274,10 +288,10 @@ class Archive:
 
 
 def _is_same(pages: Iterable[Sequence[Record]], records: Sequence[Record]) -> bool:
-    """Whether pages hold these records and no others; looked at page by page, so that none are held twice."""
-    begin = 0
+    """Whether the pages hold exactly these records. Compared page by page, so that none is in memory twice."""
+    compared = 0
     for page in pages:
-        if list(page) != list(records[begin : begin + len(page)]):
+        if list(page) != list(records[compared : compared + len(page)]):
             return False
-        begin += len(page)
-    return begin == len(records)
+        compared += len(page)
+    return compared == len(records)

@@ -8,7 +8,7 @@ import click
 
 from streams.connection import Connection
 from streams.control import LogMissing
-from streams.erasure.erase import Cleanup, LeaseLost, NoMemoryForRewrite, SubjectErasure
+from streams.erasure.erase import LeaseLost, NoMemoryForRewrite, Rewritten, SubjectErasure
 from streams.erasure.subject import Subject
 from streams.errors import ArchiveMoved, LogFull, TenantDeleted
 from streams.log import Log
@@ -66,22 +66,22 @@ async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -
         if not await log.holds(tenant):
             raise LogMissing(tenant)
         erasure = SubjectErasure(log, tenant, subject)
-        async with erasure.alone():
+        async with erasure.lease():
             with Progress("reading") as progress:
-                await erasure.look(progress)
-            found = len(erasure.search.to_note)
+                await erasure.find_records(progress)
+            found = len(erasure.search.new_positions)
             if found:
                 print(_found(tenant, erasure))
                 if not yes:
                     click.confirm("Forget them, for good?", abort=True)
-                    await erasure.keep_lease()
-            elif not erasure.search.was_noted:
+                    await erasure.renew_lease()
+            elif not erasure.search.has_control_records:
                 print(f"No record of {tenant} names it; there is nothing to forget.")
                 return 0
-            last = await erasure.note()
+            last = await erasure.append_control_records()
             with Progress("copying the log") as progress:
-                cleaned = await erasure.clean(progress)
-            level = await erasure.reach(last)
+                cleaned = await erasure.rewrite(progress)
+            level = await erasure.wait_for_tables(last)
     print(_done(found, last, cleaned))
     print(_of_tables(level))
     return 0
@@ -89,20 +89,20 @@ async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -
 
 def _found(tenant: str, erasure: SubjectErasure) -> str:
     search = erasure.search
-    words = f"{len(search.to_note)} records of {tenant} are to be erased"
-    if search.sample is None:
+    words = f"{len(search.new_positions)} records of {tenant} are to be erased"
+    if search.first_match is None:
         return words
-    received = datetime.fromtimestamp(search.sample.received_at_us / 1_000_000, UTC).isoformat(timespec="seconds")
-    return f"{words}; the first that names it is at position {search.sample.position}, received {received}"
+    received = datetime.fromtimestamp(search.first_match.received_at_us / 1_000_000, UTC).isoformat(timespec="seconds")
+    return f"{words}; the first that names it is at position {search.first_match.position}, received {received}"
 
 
-def _done(found: int, last: int, cleaned: Cleanup) -> str:
+def _done(found: int, last: int, cleaned: Rewritten) -> str:
     words = f"{found} records forgotten; the log says so at position {last}." if found else "Nothing new was to be forgotten."
     words += f"\ncleaned: {cleaned.entries} records on the server, {cleaned.segments} segments of the archive"
-    if cleaned.file_rewritten is None:
+    if cleaned.append_only_file is None:
         return f"{words}; the server has no append-only file, or lets nobody have it written anew"
     return words + (
-        "; the append-only file was written anew" if cleaned.file_rewritten else "; the append-only file could NOT be"
+        "; the append-only file was written anew" if cleaned.append_only_file else "; the append-only file could NOT be"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from streams.connection import Connection
-from streams.groups import GroupAlive, forget, groups
+from streams.groups import GroupAlive, destroy, groups
 from streams.log import Log
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
 from streams.runtime.settings import Settings
@@ -50,7 +50,7 @@ async def _forget(settings: Settings, name: str, yes: bool) -> None:
             sys.exit(f"There is no group {name}; there are {', '.join(found) or 'none'}.")
         if not yes:
             click.confirm(f"Forget {name}, which is {found[name].records} records behind?", abort=True)
-        print(f"forgotten: {name}, of {await forget(log, name)} logs")
+        print(f"forgotten: {name}, of {await destroy(log, name)} logs")
 
 
 def _log_of(settings: Settings) -> Log:

@@ -24,8 +24,8 @@ from streams.runtime.settings import Settings
 from streams.transfer.csv_rows import BadColumns, csv_lines
 from streams.transfer.file import OtherFile, resumed
 from streams.transfer.format import LINE_LIMIT_BYTES, BadLine, export, lines_of
-from streams.transfer.import_events import History, Refusal, ndjson_lines
-from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
+from streams.transfer.import_events import EventImport, Refusal, ndjson_lines
+from streams.transfer.import_log import LogDiffers, LogEndsBefore, LogImport
 
 READERS = {"ndjson": ndjson_lines, "csv": csv_lines}
 REFUSED = 2  # the exit status when some lines were
@@ -104,7 +104,7 @@ def import_command(file: str, kind: str, tenant: str | None, rejects: str | None
 async def _restore(settings: Settings, path: str, tenant: str | None, wait_seconds: float) -> None:
     begun = time.monotonic()
     async with _log_of(settings) as log:
-        restore = Restore(log, dedup_window_seconds=settings.dedup_window_seconds, wait_seconds=wait_seconds)
+        restore = LogImport(log, dedup_window_seconds=settings.dedup_window_seconds, wait_seconds=wait_seconds)
         try:
             with _opened_to_read(path) as file, Progress("importing") as show:
                 await restore.run(lines_of(file, LINE_LIMIT_BYTES), tenant=tenant, show=show)
@@ -118,7 +118,7 @@ async def _bring_in(settings: Settings, path: str, kind: str, tenant: str, rejec
     keys_of(tenant)
     async with _log_of(settings) as log:
         with _opened_to_read(path) as file, _refusals_to(rejects) as refused, Progress("importing", unit=_unit(file)) as show:
-            history = History(log, tenant, refuse=refused, wait_seconds=wait_seconds)
+            history = EventImport(log, tenant, refuse=refused, wait_seconds=wait_seconds)
             size = os.fstat(file.fileno()).st_size if file.seekable() else None
             try:
                 lines = READERS[kind](file, settings.max_event_bytes)
@@ -130,7 +130,7 @@ async def _bring_in(settings: Settings, path: str, kind: str, tenant: str, rejec
             sys.exit(REFUSED)
 
 
-def _so_far(restore: Restore) -> str:
+def _so_far(restore: LogImport) -> str:
     if not restore.tenant:
         return " Nothing was written."
     upto = f"Up to position {restore.position} the log of {restore.tenant} is as in the file"
@@ -164,7 +164,7 @@ def _line_of(refusal: Refusal) -> str:
     return f"line {refusal.line}: {refusal.field and f'{refusal.field} '}{refusal.reason}"
 
 
-def _counts(history: History) -> str:
+def _counts(history: EventImport) -> str:
     return ", ".join(f"{count} {status}" for status, count in history.counts.items())
 
 

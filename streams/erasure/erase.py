@@ -1,7 +1,7 @@
-"""SubjectErasure somebody: a note in the log says which records are erased, then their bytes leave the server and the archive.
+"""Erase a data subject: control records say which records are erased, then their bytes leave the server and the archive.
 
-Whatever is killed on the way, the next run reads from the log what was noted and is there still, and goes on. Positions stay: an
-erased record stands where the one before stood, so that nobody who reads a log needs to know.
+Positions stay: an erased record takes the place of the record, so no reader of the log needs to know. A run may be killed at any
+moment: the next run finds in the log what the control records name and is still there, and goes on.
 """
 
 import asyncio
@@ -11,16 +11,14 @@ import secrets
 import socket
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from streams import control
-from streams.append import refusal_of
-from streams.archive.manifest import Erasure
-from streams.connection import Connection
-from streams.erasure.subject import Search, Subject
+from streams.archive import Archive, Erasure
+from streams.erasure.append_only_file import rewrite_append_only_file
+from streams.erasure.subject import Subject, SubjectSearch
 from streams.erasure.suppression import suppress
 from streams.errors import LogFull, LogUnavailable, PenstockError
 from streams.event import Record
@@ -30,206 +28,192 @@ from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
 LEASE_SECONDS, PAUSE_SECONDS = 30.0, 0.1
-COPY_RECORDS, COPY_BYTES = 500, 256 * 1024  # a script call: others wait for it
+COPY_RECORDS, COPY_BYTES = 500, 256 * 1024  # a script call, for which other calls wait
 COPY_TRIES = 10
-WAIT_SECONDS = 1.0  # for projectors that run; where none acknowledges anything for so long, none does
+TABLES_WAIT_SECONDS = 1.0  # when no projector acknowledges anything for so long, none runs
 
 
 class LeaseLost(PenstockError):
-    """Another process archives or cleans this tenant's log now; run this again."""
+    """Another process archives this tenant's log or erases from it now; run this again."""
 
 
 class NoMemoryForRewrite(PenstockError):
-    """The server's memory has no room for a second log of this tenant: the log stays as it was, and what is noted is erased from
-    it when this is run again with more memory. The tables forget meanwhile."""
+    """The server's memory has no room for a second copy of this tenant's log.
+
+    The log stays as it was. Run this again with more memory. The tables erase the records meanwhile.
+    """
 
 
-class Cleanup(msgspec.Struct, frozen=True):
-    """What was cleaned: entries of the server's stream, segments of the archive; whether its append-only file was written anew,
-    None when it has none or does not allow that."""
+class Rewritten(msgspec.Struct, frozen=True):
+    """What was rewritten.
+
+    `entries` records on the server, `segments` of the archive, and whether the append-only file was rewritten: None when the
+    server has none or does not allow it.
+    """
 
     entries: int
     segments: int
-    file_rewritten: bool | None
+    append_only_file: bool | None
 
 
 class SubjectErasure:
-    """One run over one tenant's log, while nobody else archives or cleans it: search, note, clean, in this order."""
+    """One run over a tenant's log, under its archive lease.
+
+    The methods are called in this order: find_records, append_control_records, rewrite, wait_for_tables.
+    """
 
     def __init__(self, log: Log, tenant: str, subject: Subject) -> None:
         self._log = log
         self._tenant = tenant
         self._keys = keys_of(tenant)
         self._subject = subject
-        self._lease_owner = f"forget:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._lease_owner = f"erase:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._acknowledged = 0
         self._through = 0
-        self.search = Search(tenant, subject)
+        self.search = SubjectSearch(tenant, subject)
+
+    # -- the lease -----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        """With the tenant's log for this process. Waits for an archiver that has it."""
-        while not await self._hold():  # noqa: ASYNC110
+    async def lease(self) -> AsyncIterator[None]:
+        """Hold the tenant's archive lease. Waits for a process that has it. Raises LogFull, LogRefused, LogUnavailable."""
+        while not await self._acquire_lease():  # noqa: ASYNC110
             await asyncio.sleep(PAUSE_SECONDS)
-        holding = asyncio.create_task(self._keep_holding())
+        renewing = asyncio.create_task(self._renew_lease_again_and_again())
         try:
             yield
         finally:
-            holding.cancel()
-            await asyncio.gather(holding, return_exceptions=True)
-            if await self._log.connection.call("GET", self._keys.archiving) == self._lease_owner.encode():
-                await self._log.connection.call("DEL", self._keys.archiving)
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            if await self._log.connection.call("GET", self._keys.archive_lease) == self._lease_owner.encode():
+                await self._log.connection.call("DEL", self._keys.archive_lease)
 
-    async def keep_lease(self) -> None:
-        """Go on after a while in which nothing was done, such as a question. Raises LeaseLost."""
-        if not await self._hold():
+    async def renew_lease(self) -> None:
+        """Renew the lease after a pause, such as a question to a person. Raises LeaseLost."""
+        if not await self._acquire_lease():
             raise LeaseLost
 
-    async def _hold(self) -> bool:
-        names = [self._keys.log, self._keys.groups, self._keys.archiving]
-        [reply] = await self._log.connection.run("archive_lease", [(names, [self._lease_owner, int(LEASE_SECONDS * 1000)])])
-        if isinstance(reply, Exception):
-            raise refusal_of(reply)
+    async def _acquire_lease(self) -> bool:
+        names = [self._keys.log, self._keys.groups, self._keys.archive_lease]
+        reply = await self._log.connection.run("archive_lease", names, [self._lease_owner, int(LEASE_SECONDS * 1000)])
         if reply:
             self._acknowledged = int(reply[0])
         return bool(reply)
 
-    async def _keep_holding(self) -> None:
+    async def _renew_lease_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 10)
             with contextlib.suppress(LogUnavailable, LogFull):
-                await self._hold()
+                await self._acquire_lease()
 
     # -- searching -----------------------------------------------------------------------------------------------------
 
-    async def look(self, show: Show) -> None:
-        """Find what is about the subject, or was noted and is there still. Raises Gap, LogUnavailable."""
-        self._through = await self._log.last_position(self._tenant)
-        await self._read(0, self.search.look, lambda done: show(done, 2 * self._through))
-        held = await self._log.connection.call("HGET", self._keys.suppressed, "salt")
-        self.search.salt = self.search.salt or (held.decode() if held else secrets.token_hex(16))
-        await self._read(0, self.search.look_again, lambda done: show(self._through + done, 2 * self._through))
+    async def find_records(self, show: Show) -> None:
+        """Find the records about the subject, and those that control records name and that are still there.
 
-    async def _read(self, after: int, look: Callable[[Record], None], show: Callable[[int], None]) -> None:
+        Raises Gap, LogUnavailable.
+        """
+        self._through = await self._log.last_position(self._tenant)
+        await self._read(0, self.search.match, lambda position: show(position, 2 * self._through))
+        salt = await self._log.connection.call("HGET", self._keys.suppressed, "salt")
+        self.search.salt = self.search.salt or (salt.decode() if salt else secrets.token_hex(16))
+        await self._read(0, self.search.decide, lambda position: show(self._through + position, 2 * self._through))
+
+    async def _read(self, after: int, act: Callable[[Record], None], show: Callable[[int], None]) -> None:
         async for page in self._log.read(self._tenant, after, through=self._through):
             for record in page:
-                look(record)
+                act(record)
             show(page[-1].position)
 
-    # -- noting --------------------------------------------------------------------------------------------------------
+    # -- control records -----------------------------------------------------------------------------------------------
 
-    async def note(self) -> int:
-        """Keep the names out, then write the notes; the last one's position, 0 when all was noted before. Raises LogFull,
-        LogUnavailable, TenantDeleted.
+    async def append_control_records(self) -> int:
+        """Suppress the identities, then append the control records; return the last position, 0 when there is none to append.
 
-        What came by one of the names while the log was read is erased, too; after it, nothing comes by them. Of a person with
-        many events the newest are noted first: a session loses its first event, by which it is called, once, at last."""
+        An event of one of the identities that came while the log was read is erased, too; none comes after it. Of many records
+        the newest are named first: a session loses its first event, from which its name comes, only once and last.
+
+        Raises LogFull, LogRefused, LogUnavailable, TenantDeleted.
+        """
         search, connection = self.search, self._log.connection
-        names = search.suppressed | {name: at for name, (at, _) in search.dedup_keys.items()}
-        if names:
-            await suppress(connection, self._tenant, search.salt, names, search.dedup_keys)
-        failpoint("between_names_and_notes")
+        if names := search.suppressed_names():
+            await suppress(connection, self._tenant, search.salt, names, search.identities)
+        failpoint("between_suppression_and_control_records")
         through, self._through = self._through, await self._log.last_position(self._tenant)
-        await self._read(through, search.look_again, lambda done: None)
-        left, last = search.to_note, 0
-        while left:
-            some, left = left[-control.MAX_POSITIONS :], left[: -control.MAX_POSITIONS]
-            names_of_some = [search.to_erase[position] for position in some]
-            control_record = control.Erase(search.salt, self._subject.digest(search.salt), through, some, names_of_some)
+        await self._read(through, search.decide, lambda position: None)
+        positions, last = search.new_positions, 0
+        while positions:
+            newest, positions = positions[-control.MAX_POSITIONS :], positions[: -control.MAX_POSITIONS]
+            names_of_newest = [search.to_erase[position] for position in newest]
+            control_record = control.Erase(search.salt, self._subject.digest(search.salt), through, newest, names_of_newest)
             last = await control.append(connection, self._tenant, control_record)
-            failpoint("between_forgetting_notes")
+            failpoint("between_control_records")
         return last
 
-    async def reach(self, position: int) -> bool:
-        """Until every projector's tables are at a position; False when nobody moves."""
-        seen, until = -1, 0.0
+    async def wait_for_tables(self, position: int) -> bool:
+        """Wait until all projectors have applied a position; return False when none of them advances."""
+        acknowledged, deadline = -1, 0.0
         while self._acknowledged < position:
-            if self._acknowledged != seen:
-                seen, until = self._acknowledged, time.monotonic() + WAIT_SECONDS
-            if time.monotonic() > until:
+            if self._acknowledged != acknowledged:
+                acknowledged, deadline = self._acknowledged, time.monotonic() + TABLES_WAIT_SECONDS
+            if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(PAUSE_SECONDS)
-            await self._hold()
+            await self._acquire_lease()
         return True
 
-    # -- cleaning ------------------------------------------------------------------------------------------------------
+    # -- rewriting -----------------------------------------------------------------------------------------------------
 
-    async def clean(self, show: Show) -> Cleanup:
-        """Erase what is noted from the server and from the archive, and what a run that was killed left there.
+    async def rewrite(self, show: Show) -> Rewritten:
+        """Rewrite the log, the archive and the append-only file without what control records name.
 
-        Raises LeaseLost, NoMemoryForRewrite, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable."""
+        Also what a run that was killed left there. Raises LeaseLost, NoMemoryForRewrite, DamagedArchive, ArchiveMoved,
+        ArchiveUnavailable, LogUnavailable.
+        """
         positions = sorted(self.search.to_erase)
-        entries = await self._clean_log(positions, show)
+        entries = await self._rewrite_log(positions, show)
         failpoint("between_log_and_archive")
         segments = 0
         if self._log.archive_url:
             erasure = Erasure(self._subject.digest(self.search.salt), self._through, len(positions), time.time_ns() // 1_000)
-            segments = await asyncio.to_thread(_clean_archive, self._log.archive_url, self._tenant, positions, erasure)
-        return Cleanup(entries, segments, await rewrite_append_only_file(self._log.connection))
+            archive = await asyncio.to_thread(Archive, self._log.archive_url)
+            segments = await asyncio.to_thread(archive.erase, self._tenant, positions, erasure)
+        return Rewritten(entries, segments, await rewrite_append_only_file(self._log.connection))
 
-    async def _clean_log(self, positions: Sequence[int], show: Show) -> int:
-        """Put a copy of the stream, without what is erased, in its place; how many of its entries those were. Also when it holds
-        none of them: a server only marks an entry that it trims, and keeps its bytes until those beside it are gone, too."""
-        held = await self._log.connection.call("XRANGE", self._keys.log, "-", "+", "COUNT", 1)
-        first = int(held[0][0].partition(b"-")[0]) if held else 1
-        wanted = positions[bisect_left(positions, first) :]
+    async def _rewrite_log(self, positions: Sequence[int], show: Show) -> int:
+        """Replace the stream by a copy without what is erased; return how many of its entries were erased.
+
+        Also when it has no entry to erase: a server only marks an entry that it trims, and keeps its bytes until the entries
+        beside it are trimmed, too.
+        """
+        oldest = await self._log.connection.call("XRANGE", self._keys.log, "-", "+", "COUNT", 1)
+        first = int(oldest[0][0].partition(b"-")[0]) if oldest else 1
+        on_server = positions[bisect_left(positions, first) :]
         for _ in range(COPY_TRIES):
-            answer = await self._copy(wanted, first, show)
-            if answer != b"moved":
-                return len(wanted) if answer == b"done" else 0
-        raise LogUnavailable("somebody removes entries from the log while it is copied")
+            outcome = await self._copy_log(on_server, first, show)
+            if outcome != b"moved":
+                return len(on_server) if outcome == b"done" else 0
+        raise LogUnavailable("another process removes entries from the log while it is copied")
 
-    async def _copy(self, wanted: Sequence[int], first: int, show: Show) -> bytes:
-        """Copy the stream, a stretch a call; what the last call answers."""
+    async def _copy_log(self, positions: Sequence[int], first: int, show: Show) -> bytes:
+        """Copy the stream, a part with each script call; return what rewrite.lua answers at last."""
         keys, last = self._keys, await self._log.last_position(self._tenant)
         copied, reached, through = b"-", first - 1, first - 1
         while True:
             through += COPY_RECORDS
-            some = wanted[bisect_right(wanted, reached) : bisect_right(wanted, through)]
-            arguments = [self._lease_owner, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *some]
-            [reply] = await self._log.connection.run("rewrite", [([keys.log, keys.copy, keys.archiving], arguments)])
-            if isinstance(reply, Exception):
-                await self._log.connection.call("UNLINK", keys.copy)
-                error = refusal_of(reply)
-                raise NoMemoryForRewrite from None if isinstance(error, LogFull) else error
+            of_part = positions[bisect_right(positions, reached) : bisect_right(positions, through)]
+            arguments = [self._lease_owner, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *of_part]
+            try:
+                reply = await self._log.connection.run("rewrite", [keys.log, keys.rewrite, keys.archive_lease], arguments)
+            except LogFull:
+                await self._log.connection.call("UNLINK", keys.rewrite)
+                raise NoMemoryForRewrite from None
             if reply == b"taken":
                 raise LeaseLost
             if b"-" not in reply:
                 return bytes(reply)
-            if reply != copied:  # or there is nothing at these positions
+            if reply != copied:  # equal where no entry has these positions
                 copied = reply
                 reached = through = int(copied.partition(b"-")[0])
             show(reached, last)
             failpoint("while_the_log_is_copied")
-
-
-def _clean_archive(url: str, tenant: str, positions: Sequence[int], erasure: Erasure) -> int:
-    from streams.archive.store import Archive  # not above: pyarrow takes half a second to load
-
-    return Archive(url).erase(tenant, positions, erasure)
-
-
-async def rewrite_append_only_file(connection: Connection) -> bool | None:
-    """Have the server write its append-only file anew, and wait until it has; None when it has none, or does not allow it."""
-
-    async def persistence() -> dict[bytes, bytes]:
-        lines = (await connection.call("INFO", "persistence")).splitlines()
-        return dict(line.split(b":", 1) for line in lines if b":" in line)
-
-    if (await persistence()).get(b"aof_enabled") != b"1":
-        return None
-    await _idle(persistence)
-    try:
-        await connection.call("BGREWRITEAOF")
-    except ResponseError:
-        return None
-    return (await _idle(persistence)).get(b"aof_last_bgrewrite_status") == b"ok"
-
-
-async def _idle(persistence: Callable[[], Awaitable[dict[bytes, bytes]]]) -> dict[bytes, bytes]:
-    """Until no append-only file is being written anew."""
-    while True:
-        info = await persistence()
-        if info.get(b"aof_rewrite_in_progress") == b"0" and info.get(b"aof_rewrite_scheduled") == b"0":
-            return info
-        await asyncio.sleep(PAUSE_SECONDS)

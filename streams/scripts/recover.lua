@@ -1,8 +1,9 @@
--- recover(log, tenants, groups, usage, deleted, seen...; tenant, tenant digest, ready prefix, partition, channel, through,
---         received_at_us, version, body, then for each seen key: position, digest, hash_parts, remaining_ms) -> the last position
+-- recover(log, tenants, groups, usage, deleted, dedup_key...; tenant, tenant_digest, ready_prefix, partition, channel, through,
+--         received_at_us, version, body, then for each dedup key: position, digest, hash_parts, remaining_ms) -> the last position;
+--   the error DELETED for a deleted tenant
 --
--- A server that has nothing of a log gets its newest archived record, at `through`, so that it goes on behind it; and claims on
--- names, in any case. Nothing is written where the log ends before `through` and is not empty: it has another history.
+-- Give a server that has nothing of a log its newest archived record, at `through`, so that the log goes on after it; then the
+-- dedup keys. Nothing is written where the log ends before `through` and is not empty: it has another history.
 
 local log, tenants, groups, usage, deleted = unpack(KEYS, 1, 5)
 local tenant, tenant_digest, ready_prefix, partition, channel, through, received_at_us, version, body = unpack(ARGV, 1, 9)
@@ -18,6 +19,6 @@ end
 if last < tonumber(through) then return whole(last) end
 for i = 6, #KEYS do
   local at = 10 + (i - 6) * 4
-  claim(KEYS[i], unpack(ARGV, at, at + 3))
+  remember(KEYS[i], unpack(ARGV, at, at + 3))
 end
 return whole(last)

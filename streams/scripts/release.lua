@@ -1,7 +1,7 @@
--- release(log, ready, leases; group, lease_owner, tenant, checkpoint, delay_ms, since_ms) -> 1 when level
+-- release(log, ready, leases; group, lease_owner, tenant, checkpoint, delay_ms, since_ms) -> 1 when the tenant left the queue, else 0
 --
--- Gives a tenant back: due again at the end of the queue, or at its old place if `since_ms` says one, while its log is ahead
--- of the checkpoint, out of the set when it is level. Only the lease_owner gives back; one that was paused past its lease must not end another's.
+-- End a lease. While the log is ahead of the checkpoint the tenant is due again: at the end of the queue, or at its old place when
+-- since_ms is not 0. Only the lease owner releases: a projector that was paused past its lease must not end the next lease.
 
 local log, ready, leases = KEYS[1], KEYS[2], KEYS[3]
 local group, lease_owner, tenant, checkpoint, delay_ms, since_ms = unpack(ARGV)

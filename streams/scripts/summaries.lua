@@ -1,7 +1,7 @@
--- summary(tenants; log prefix, usage prefix) -> for each tenant of a partition: tenant, last position, records held, through
--- which position they were archived and have left, and the events that were answered duplicate, conflict, rejected, limited
+-- summaries(tenants; log_prefix, usage_prefix) -> for each tenant of a partition: tenant, last position, records held, the position
+--   up to which they left for the archive, then how many events were answered duplicate, conflict, rejected, limited
 --
--- A log without holes holds as many records as its last position says, less those that have left.
+-- What the server knows of each log. A log without gaps holds as many records as its last position says, less those that left.
 
 local answer = {}
 for _, tenant in ipairs(redis.call('SMEMBERS', KEYS[1])) do

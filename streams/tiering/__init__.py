@@ -1,1 +1,7 @@
-"""Moving cold records from the server's memory to the archive, and recovering a server from it."""
+"""Moving cold records from the server's memory to the archive, and recovering a server from the archive."""
+
+from streams.tiering.archiver import Archived, Archiver
+from streams.tiering.recover import HistoryDiffers, Recovered, recover
+from streams.tiering.verify import problems
+
+__all__ = ["Archived", "Archiver", "HistoryDiffers", "Recovered", "problems", "recover"]

@@ -1,8 +1,8 @@
-"""The archiver: moves the cold part of each log from the server's memory to the archive, and never the other way round.
+"""The archiver: moves the cold records of each log from the server's memory to the archive.
 
-Cold is what every group has acknowledged and is older than HOT_SECONDS or beyond the newest HOT_RECORDS; never the newest record,
-which a log is known by. A record leaves the server only when the archive has given it back: whatever is interrupted, it is in
-one of both, and what is in both is one record.
+A record is cold when every group has acknowledged it and it is older than HOT_SECONDS or not among the newest HOT_RECORDS. The
+newest record of a log always stays. A record leaves the server only after the archive has given it back, so whatever is
+interrupted, it is on the server or in the archive; a record in both is the same record.
 """
 
 import asyncio
@@ -10,26 +10,25 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from streams.archive.manifest import SEGMENT_BYTES, SEGMENT_RECORDS
-from streams.archive.segments import groups
-from streams.archive.store import Archive
-from streams.errors import ArchiveMoved, ArchiveUnavailable, DamagedArchive, Gap, LogUnavailable, PenstockError
+from streams.archive import SEGMENT_BYTES, SEGMENT_RECORDS, Archive
+from streams.batches import batches
+from streams.errors import ArchiveMoved, DamagedArchive, Gap, LogRefused, PenstockError, Retryable
 from streams.event import Record
 from streams.keys import keys_of
 from streams.log import Log
 from streams.runtime.failpoints import failpoint
 
-log_of_archiver = logging.getLogger("streams")
+logger = logging.getLogger("streams")
 
 LEASE_SECONDS = 60.0
-TRIM_RECORDS = 5_000  # a call
-FEW_RECORDS = 1_000  # fewer wait for more, an hour at most
-WAIT_SECONDS = 3_600.0
+TRIM_RECORDS = 5_000  # a script call
+WORTH_RECORDS = 1_000  # fewer cold records wait for more, for WORTH_SECONDS at most
+WORTH_SECONDS = 3_600.0
 PAUSE_SECONDS = 30.0
+TRIMMED, DIFFERS = 1, -2  # answers of trim.lua
 
 
 class ArchiveDiffers(PenstockError):
@@ -40,7 +39,7 @@ class ArchiveDiffers(PenstockError):
 
 
 class Archived(msgspec.Struct):
-    """What was done: how many records were archived, how many left the server, and the tenants that cannot go on, with why."""
+    """How many records were archived, how many left the server, and why tenants are stuck."""
 
     records: int = 0
     trimmed: int = 0
@@ -48,7 +47,7 @@ class Archived(msgspec.Struct):
 
 
 class Archiver:
-    """One process that archives; of several, each tenant has one at a time."""
+    """A process that archives. Several may run: a tenant has one at a time."""
 
     def __init__(self, log: Log, archive: Archive, *, lease_owner: str, hot_seconds: float, hot_records: int) -> None:
         self._log = log
@@ -58,94 +57,87 @@ class Archiver:
         self._hot_records = hot_records
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Archive until told to stop."""
-        said: dict[str, str] = {}
+        """Archive until `stop` is set."""
+        logged: dict[str, str] = {}
         while not stop.is_set():
             try:
-                done = await self.run_once(eager=False, stop=stop)
-                for tenant, why in done.stuck.items():
-                    if said.get(tenant) != why:
-                        log_of_archiver.error("%s: not archived: %s", tenant, why)
-                said = done.stuck
-            except (LogUnavailable, ArchiveUnavailable) as error:
-                log_of_archiver.warning("waiting: %s", error)
+                archived = await self.run_once(eager=False, stop=stop)
+                for tenant, reason in archived.stuck.items():
+                    if logged.get(tenant) != reason:
+                        logger.error("%s: not archived: %s", tenant, reason)
+                logged = archived.stuck
+            except (Retryable, LogRefused) as error:
+                logger.warning("waiting: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
 
     async def run_once(self, *, eager: bool = True, stop: asyncio.Event | None = None) -> Archived:
-        """Archive what is cold of every tenant; not `eager`, only where it is worth a segment.
+        """Archive the cold records of every tenant; unless `eager`, only where they are worth a segment.
 
-        Raises LogUnavailable, ArchiveUnavailable.
+        Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
         """
-        done = Archived()
+        archived = Archived()
         for summary in await self._log.summaries():
             if stop is not None and stop.is_set():
                 break
             try:
-                await self._archive_tenant(summary.tenant, eager, done)
+                await self._archive_tenant(summary.tenant, eager, archived)
             except (ArchiveMoved, ArchiveDiffers, DamagedArchive, Gap) as error:
-                done.stuck[summary.tenant] = str(error)
-        return done
+                archived.stuck[summary.tenant] = str(error)
+        return archived
 
-    async def _archive_tenant(self, tenant: str, eager: bool, done: Archived) -> None:
-        keys = keys_of(tenant)
-        names = [keys.log, keys.groups, keys.archiving]
-        while taken := await self._run("archive_lease", names, [self._lease_owner, int(LEASE_SECONDS * 1000)]):
-            acknowledged, last, oldest = map(int, taken)
+    async def _archive_tenant(self, tenant: str, eager: bool, archived: Archived) -> None:
+        keys, connection = keys_of(tenant), self._log.connection
+        lease = ([keys.log, keys.groups, keys.archive_lease], [self._lease_owner, int(LEASE_SECONDS * 1000)])
+        while progress := await connection.run("archive_lease", *lease):
+            acknowledged, last, oldest = map(int, progress)
             manifest = await asyncio.to_thread(self._archive.manifest, tenant)
             if last and oldest <= manifest.through:
-                done.trimmed += await self._trim(tenant, oldest - 1)
-            cold = min(acknowledged, last - 1)
-            records = await self._cold(tenant, manifest.through, cold, last) if manifest.through < cold else []
-            if not records or not (eager or _are_enough(records, time.time_ns() // 1_000 - self._hot_us)):
-                await self._log.connection.call("DEL", keys.archiving)
+                archived.trimmed += await self._trim(tenant, oldest - 1)
+            through = min(acknowledged, last - 1)
+            records = await self._cold_records(tenant, manifest.through, through, last) if manifest.through < through else []
+            if not records or not (eager or _are_worth_a_segment(records, time.time_ns() // 1_000 - self._hot_us)):
+                await connection.call("DEL", keys.archive_lease)
                 return
             await asyncio.to_thread(self._archive.tidy, tenant)
             await asyncio.to_thread(self._archive.add, tenant, records)
-            done.records += len(records)
+            archived.records += len(records)
             failpoint("after_archive_before_trim")
 
-    async def _cold(self, tenant: str, after: int, through: int, last: int) -> list[Record]:
-        """The records behind a position that are cold, as many as a segment may have."""
-        before_us = time.time_ns() // 1_000 - self._hot_us
+    async def _cold_records(self, tenant: str, after: int, through: int, last: int) -> list[Record]:
+        """The cold records after a position, as many as one segment takes."""
+        cold_before_us = time.time_ns() // 1_000 - self._hot_us
         records: list[Record] = []
-        size = 0
+        body_bytes = 0
         async for page in self._log.read(tenant, after, through=through):
             for record in page:
-                size += len(record.body)
-                is_cold = record.position <= last - self._hot_records or record.received_at_us <= before_us
-                if not is_cold or len(records) == SEGMENT_RECORDS or (records and size > SEGMENT_BYTES):
+                body_bytes += len(record.body)
+                is_cold = record.position <= last - self._hot_records or record.received_at_us <= cold_before_us
+                if not is_cold or len(records) == SEGMENT_RECORDS or (records and body_bytes > SEGMENT_BYTES):
                     return records
                 records.append(record)
         return records
 
     async def _trim(self, tenant: str, after: int) -> int:
-        """Remove from the server what the archive has behind a position; how many. Raises ArchiveDiffers."""
+        """Remove from the server the archived records after a position; return how many. Raises ArchiveDiffers."""
         keys = keys_of(tenant)
-        names = [keys.log, keys.usage, keys.archiving]
+        names = [keys.log, keys.usage, keys.archive_lease]
         trimmed = 0
         pages = self._archive.read(tenant, after)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            for part in groups(page, TRIM_RECORDS, SEGMENT_BYTES):
+            for part in batches(page, max_items=TRIM_RECORDS, max_bytes=SEGMENT_BYTES, size_of=lambda record: len(record.body)):
                 first, through = part[0], part[-1]
                 arguments = [self._lease_owner, first.position - 1, first.body, through.position, through.body]
-                answer = await self._run("trim", names, arguments)
-                if answer == -2:
+                answer = await self._log.connection.run("trim", names, arguments)
+                if answer == DIFFERS:
                     raise ArchiveDiffers(tenant, through.position)
-                if answer != 1:
+                if answer != TRIMMED:
                     return trimmed
                 trimmed += len(part)
                 failpoint("between_trims")
         return trimmed
 
-    async def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        [reply] = await self._log.connection.run(script, [(keys, arguments)])
-        if isinstance(reply, Exception):
-            raise LogUnavailable(str(reply))
-        return reply
 
-
-def _are_enough(records: Sequence[Record], cold_before_us: int) -> bool:
-    """Whether records are worth a segment: many, or such that have waited for more long enough."""
-    patience_us = int(WAIT_SECONDS * 1_000_000)
-    return len(records) >= FEW_RECORDS or records[0].received_at_us <= cold_before_us - patience_us
+def _are_worth_a_segment(records: Sequence[Record], cold_before_us: int) -> bool:
+    """Whether records are many, or have been cold for long."""
+    return len(records) >= WORTH_RECORDS or records[0].received_at_us <= cold_before_us - int(WORTH_SECONDS * 1_000_000)

@@ -1,7 +1,6 @@
-"""Reclaim: a server gets back from the archive what it needs to go on: where each log ends, and who claimed which name, and
-which names are kept out.
+"""Recover a server from the archive: where each log ends, the dedup keys, and the suppressed identities.
 
-After a server was lost and only the archive is left, or when `seen` keys were lost. Records stay in the archive, where readers
+For a server that was lost when only the archive is left, or that lost its dedup keys. Records stay in the archive, where readers
 find them.
 """
 
@@ -11,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from streams.append import CALL_LIMIT_EVENTS, refusal_of
-from streams.archive.store import Archive
+from streams.append import CALL_LIMIT_EVENTS
+from streams.archive import Archive
+from streams.dedup_keys import dedup_keys_of
 from streams.erasure.suppression import suppress_erased
 from streams.errors import PenstockError
 from streams.event import Record
 from streams.keys import READY_CHANNEL, keys_of, ready_prefix
 from streams.log import Log
-from streams.transfer.import_log import dedup_keys_of
 
 
 class HistoryDiffers(PenstockError):
@@ -29,7 +28,7 @@ class HistoryDiffers(PenstockError):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What was done for a tenant: where its log ends, and how many records within the window were claimed again."""
+    """A recovered log: its last position, and how many dedup keys were written."""
 
     tenant: str
     last: int
@@ -37,31 +36,31 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 async def recover(log: Log, tenant: str, *, dedup_window_seconds: float) -> Recovered:
-    """See this file. It may be interrupted and begun again. Raises HistoryDiffers, TenantDeleted, Gap, LogFull,
-    LogUnavailable."""
+    """Recover a tenant's log. May be interrupted and started again.
+
+    Raises HistoryDiffers, TenantDeleted, Gap, LogFull, LogRefused, LogUnavailable, ArchiveUnavailable, DamagedArchive.
+    """
     through = Archive(log.archive_url).manifest(tenant).through
     newest = await log.find(tenant, through) if through else None
-    last = await _run(log, tenant, newest, [], []) if newest else await log.last_position(tenant)
+    last = await _run_script(log, tenant, newest, [], []) if newest else await log.last_position(tenant)
     if last < through:
         raise HistoryDiffers(tenant, last, through)
     window_us, now_us = int(dedup_window_seconds * 1_000_000), time.time_ns() // 1_000
-    restored = 0
+    written = 0
     async for page in log.read(tenant, 0, through=last):
         await suppress_erased(log.connection, tenant, page)
-        for begin in range(0, len(page), CALL_LIMIT_EVENTS):
-            dedup_keys, values = dedup_keys_of(tenant, page[begin : begin + CALL_LIMIT_EVENTS], window_us, now_us)
+        for start in range(0, len(page), CALL_LIMIT_EVENTS):
+            dedup_keys, arguments = dedup_keys_of(tenant, page[start : start + CALL_LIMIT_EVENTS], window_us, now_us)
             if dedup_keys:
-                await _run(log, tenant, newest or page[0], dedup_keys, values)
-                restored += len(dedup_keys)
-    return Recovered(tenant, last, restored)
+                await _run_script(log, tenant, newest or page[0], dedup_keys, arguments)
+                written += len(dedup_keys)
+    return Recovered(tenant, last, written)
 
 
-async def _run(log: Log, tenant: str, newest: Record, dedup_keys: Sequence[str], values: Sequence[Any]) -> int:
+async def _run_script(log: Log, tenant: str, newest: Record, dedup_keys: Sequence[str], dedup_arguments: Sequence[Any]) -> int:
+    """Run recover.lua; return the log's last position."""
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *dedup_keys]
-    place = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
-    arguments = [*place, newest.position, newest.received_at_us, newest.version, newest.body, *values]
-    [reply] = await log.connection.run("recover", [(names, arguments)])
-    if isinstance(reply, Exception):
-        raise refusal_of(reply)
-    return int(reply)
+    of_tenant = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
+    of_newest = [newest.position, newest.received_at_us, newest.version, newest.body]
+    return int(await log.connection.run("recover", names, [*of_tenant, *of_newest, *dedup_arguments]))

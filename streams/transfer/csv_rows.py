@@ -1,4 +1,4 @@
-"""Events from elsewhere as CSV: an event a row, its members named by the first row."""
+"""Events of a CSV file: a row is an event, and the first row names its members."""
 
 import codecs
 import csv
@@ -15,19 +15,17 @@ from streams.transfer.import_events import Line, refuse_large
 from streams.validation import Rejected
 
 REQUIRED = ("session_id", "event_type", "timestamp")
-ROW_GROWTH = 2  # a row may have twice the bytes of its event: quotes, and what stands between cells
+ROW_GROWTH = 2  # a row may have twice the bytes of its event: quotes and separators
 
 _encode = msgspec.json.Encoder().encode
 
 
 class BadColumns(PenstockError):
-    """The first row of the CSV does not say which column is what."""
+    """The first row of the CSV does not name the columns."""
 
 
 def csv_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
-    """What each row holds. Every member is a string, and an empty cell is none.
-
-    Raises BadColumns."""
+    """The rows of a CSV file. Every member is a string; an empty cell is no member. Raises BadColumns."""
     csv.field_size_limit(limit_bytes * ROW_GROWTH)
     source = _Source(file, limit_bytes * ROW_GROWTH)
     rows = csv.reader(source, strict=True)
@@ -53,7 +51,7 @@ def csv_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
 
 
 class _Source:
-    """Lines for the parser of CSV, which takes as many as a row has; it knows which it took."""
+    """The lines that the CSV parser reads, and which of them the current row has."""
 
     def __init__(self, file: BinaryIO, limit_bytes: int) -> None:
         self._lines = lines_of(file, limit_bytes)
@@ -62,13 +60,13 @@ class _Source:
         self.begin_row()
 
     def begin_row(self) -> None:
-        self._taken: list[bytes] = []
+        self._row_lines: list[bytes] = []
         self._size = 0
         self.first = self._number + 1
 
     @property
     def raw(self) -> bytes:
-        return b"".join(self._taken)
+        return b"".join(self._row_lines)
 
     def __iter__(self) -> "_Source":
         return self
@@ -76,7 +74,7 @@ class _Source:
     def __next__(self) -> str:
         line = next(self._lines)
         self._number += 1
-        self._taken.append(line)
+        self._row_lines.append(line)
         self._size += len(line)
         if self._size > self._limit_bytes:
             raise Rejected(
@@ -95,9 +93,9 @@ def _columns_of(row: Sequence[str]) -> list[str]:
         raise BadColumns(f"the first row of the CSV must name the columns; {', '.join(missing)} is not there")
     if "" in row:
         raise BadColumns(f"column {row.index('') + 1} of the CSV has no name")
-    twice = [name for name, count in Counter(row).items() if count > 1]
-    if twice:
-        raise BadColumns(f"two columns of the CSV are named {twice[0]!r}")
+    duplicates = [name for name, count in Counter(row).items() if count > 1]
+    if duplicates:
+        raise BadColumns(f"two columns of the CSV are named {duplicates[0]!r}")
     return list(row)
 
 

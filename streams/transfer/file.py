@@ -1,4 +1,4 @@
-"""The file that an export writes: there whole or not at all, unless it was there and is gone on with."""
+"""The file that an export continues."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from streams.transfer.format import LINE_LIMIT_BYTES, Header, read_log
 
 
 class OtherFile(PenstockError):
-    """The file to go on with ends at another position, or is of another log."""
+    """The file to continue ends at another position, or is of another log."""
 
     def __init__(self, path: str, tenant: str, position: int) -> None:
         super().__init__(f"{path} ends at position {position} of the log of {tenant}: that must be the tenant, and --after")
@@ -18,17 +18,19 @@ class OtherFile(PenstockError):
 
 @contextlib.contextmanager
 def resumed(path: str, tenant: str, after: int) -> Iterator[BinaryIO]:
-    """A file that ends at position `after` of the tenant's log, to go on writing at its end. A line that was cut is taken
-    off. Raises OtherFile when it ends elsewhere, BadLine when it is none."""
+    """Open an export that ends at position `after` of the tenant's log, to write at its end.
+
+    A last line that is cut off is removed. Raises OtherFile when it ends elsewhere, BadLine when it is no export.
+    """
     with open(path, "r+b") as file:
-        end, place = 0, ("", 0)
+        end_offset, place = 0, ("", 0)
         for item in read_log(_whole_lines(file), to_the_end=False):
-            end = file.tell()
+            end_offset = file.tell()
             place = (item.tenant, item.after) if isinstance(item, Header) else (place[0], item.position)
         if place != (tenant, after):
             raise OtherFile(path, *place)
-        file.truncate(end)
-        file.seek(end)
+        file.truncate(end_offset)
+        file.seek(end_offset)
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -1,8 +1,8 @@
-"""A log as a file: lines of JSON that anybody can read, with all that is needed to put every record where it was.
+"""The export format: a log as lines of JSON, with all that puts each record back at its position.
 
-A file is one or more parts, each a header and the records behind its `after`; a part goes on where the one before ended, so
-exports of the same log may be joined with cat. A record's `digest` is of its position, when it was received, its version and
-its bytes; a part's `through` tells a file that lost its end from one that has it.
+A file is one or more parts. A part is a header and the records after its `after`. It goes on where the part before ended, so
+exports of the same log may be joined with cat. A record's `digest` is of its position, its time of receipt, its version and its
+body. A part's `through` shows whether the file lost its end.
 """
 
 import base64
@@ -19,13 +19,13 @@ from streams.validation import DEPTH_LIMIT, Rejected, decode_json, depth_of
 
 FORMAT = "penstock-log"
 FORMAT_VERSION = 1
-LINE_LIMIT_BYTES = 64 * 1024 * 1024  # forty times the largest event that the door takes
+LINE_LIMIT_BYTES = 64 * 1024 * 1024  # forty times the largest event that an endpoint accepts
 
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BadLine(PenstockError):
-    """A line of the file is not what it must be: its number, and why."""
+    """A line of the file is not as export writes it."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(f"line {number} {reason}")
@@ -33,7 +33,7 @@ class BadLine(PenstockError):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The first line of a part: whose log it is, behind which position it begins, and up to which it goes."""
+    """The first line of a part: the tenant, and that it holds the records after `after` up to `through`."""
 
     format: str
     version: int
@@ -43,7 +43,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A record's line: its bytes are `event` as they are, or in base64."""
+    """The line of a record: its body stands in `event` as it is, or in `base64`."""
 
     position: Whole
     received_at_us: Whole
@@ -62,25 +62,26 @@ DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 async def export(log: Log, tenant: str, after: int, through: int) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines for the records behind `after` up to `through`, some at a time, with the position that they reach.
+    """Lines for the records after `after` up to `through`, page by page, each page with its last position.
 
-    Raises Gap after the records before it, LogUnavailable."""
+    Raises Gap after the records before the gap, LogUnavailable.
+    """
     yield after, msgspec.json.encode(Header(FORMAT, FORMAT_VERSION, tenant, after, through)) + b"\n"
     async for page in log.read(tenant, after, through=through):
         yield page[-1].position, b"".join([line_of(record) for record in page])
 
 
 def line_of(record: Record) -> bytes:
-    """A record as a line."""
-    begin = b'{"position":%d,"received_at_us":%d,"version":%d,"digest":"%s"' % (
+    """The line of a record."""
+    start = b'{"position":%d,"received_at_us":%d,"version":%d,"digest":"%s"' % (
         record.position,
         record.received_at_us,
         record.version,
         _digest_of(record).encode(),
     )
     if record.version and _fits_a_line(record.body):
-        return b'%s,"event":%s}\n' % (begin, record.body)
-    return b'%s,"base64":"%s"}\n' % (begin, base64.b64encode(record.body))
+        return b'%s,"event":%s}\n' % (start, record.body)
+    return b'%s,"base64":"%s"}\n' % (start, base64.b64encode(record.body))
 
 
 def _digest_of(record: Record) -> str:
@@ -88,11 +89,11 @@ def _digest_of(record: Record) -> str:
 
 
 def _fits_a_line(body: bytes) -> bool:
-    """Whether the bytes are JSON that stands in a line of JSON and comes out of it as it was."""
+    """Whether the bytes are JSON that a line of JSON can hold and give back unchanged."""
     if b"\n" in body or body != body.strip():
         return False
     if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and depth_of(body) > DEPTH_LIMIT:
-        return False  # a parser may read it alone and not inside of a line
+        return False  # a parser may read it alone and not inside a line
     try:
         decode_json(body)
     except Rejected:
@@ -104,17 +105,22 @@ def _fits_a_line(body: bytes) -> bool:
 
 
 def lines_of(file: BinaryIO, limit_bytes: int) -> Iterator[bytes]:
-    """A file's lines, each with its end; of one with more bytes than the limit, so many and one, without the rest."""
+    """The lines of a file, each with its line break.
+
+    Of a line with more than `limit_bytes` bytes the first `limit_bytes` + 1 come.
+    """
     while line := file.readline(limit_bytes + 1):
-        rest = line
-        while rest and not rest.endswith(b"\n"):
-            rest = file.readline(64 * 1024)
+        chunk = line
+        while chunk and not chunk.endswith(b"\n"):
+            chunk = file.readline(64 * 1024)
         yield line
 
 
 def read_log(lines: Iterable[bytes], *, to_the_end: bool = True) -> Iterator[Header | Record]:
-    """The headers and records of a file, which follow each other without a gap. Raises BadLine at the first line that is
-    not as it was written, and when the file ends before it should."""
+    """The headers and records of a file, without a gap between them.
+
+    Raises BadLine at the first line that is not as it was written; with `to_the_end`, also when the file lost its end.
+    """
     header: Header | None = None
     number = position = 0
     for number, line in enumerate(lines, 1):
@@ -142,25 +148,25 @@ def _header_in(number: int, line: bytes, before: Header | None, position: int) -
     except DECODE_ERRORS as error:
         raise BadLine(number, f"is not the header of an export: {error}") from None
     if header.format != FORMAT or header.version != FORMAT_VERSION:
-        said = f"format {header.format!r} version {header.version}"
-        raise BadLine(number, f"says {said}; what is read here is {FORMAT!r} version {FORMAT_VERSION}")
+        read = f"format {header.format!r} version {header.version}"
+        raise BadLine(number, f"says {read}; Penstock reads {FORMAT!r} version {FORMAT_VERSION}")
     if before and (header.tenant, header.after) != (before.tenant, position):
-        expected = f"the log of {before.tenant} behind position {position}"
-        raise BadLine(number, f"begins the log of {header.tenant} behind position {header.after}; it must go on with {expected}")
+        expected = f"the log of {before.tenant} after position {position}"
+        raise BadLine(number, f"begins the log of {header.tenant} after position {header.after}; it must go on with {expected}")
     return header
 
 
 def _record_in(number: int, line: bytes) -> Record:
     try:
-        found = _decode_line(line)
-        body = bytes(found.event) if found.base64 is None else base64.b64decode(found.base64, validate=True)
+        fields = _decode_line(line)
+        body = bytes(fields.event) if fields.base64 is None else base64.b64decode(fields.base64, validate=True)
     except (*DECODE_ERRORS, binascii.Error, ValueError) as error:
         raise BadLine(number, f"is damaged: {error}") from None
-    if bool(bytes(found.event)) is (found.base64 is not None):
+    if bool(bytes(fields.event)) is (fields.base64 is not None):
         raise BadLine(number, "is damaged: it has no event, or two")
-    record = Record(found.position, found.received_at_us, found.version, body)
-    if found.digest not in (None, _digest_of(record)):
-        raise BadLine(number, "is damaged: its digest is another")
-    if found.base64 is None and not _fits_a_line(body):
+    record = Record(fields.position, fields.received_at_us, fields.version, body)
+    if fields.digest not in (None, _digest_of(record)):
+        raise BadLine(number, "is damaged: its digest does not match")
+    if fields.base64 is None and not _fits_a_line(body):
         raise BadLine(number, "is damaged: its event is no JSON")
     return record

@@ -1,6 +1,7 @@
-"""Events from elsewhere, with the timestamps they have, through the door's own claim; as NDJSON, and in history_csv as CSV.
+"""Import foreign histories: events with the timestamps they have, appended like those of a request.
 
-A line that is no event is refused and said; the others go on. Twice is once: what the log has is answered duplicate.
+A line that is no event is refused and named, and the import goes on. To import a file twice is safe: an event that the log has is
+answered `duplicate`. This file reads NDJSON; csv_rows reads CSV.
 """
 
 import codecs
@@ -11,6 +12,7 @@ from typing import BinaryIO
 import msgspec
 
 from streams.append import CALL_LIMIT_BYTES, CALL_LIMIT_EVENTS, Receipt
+from streams.batches import batches
 from streams.event import Event, parse_event
 from streams.log import Log
 from streams.runtime.retry import retry
@@ -19,7 +21,7 @@ from streams.validation import Rejected
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line, or the lines of a row, as it stands in the file: the number of its first, and what became of it."""
+    """A line of the file, or the lines of a CSV row: the number of the first, the bytes, and the event or why it is none."""
 
     number: int
     raw: bytes
@@ -27,7 +29,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A line that did not become a record: which, the field and the reason, and what stands there."""
+    """A line that did not become a record: its number, the field and the reason, and its text."""
 
     line: int
     field: str
@@ -35,8 +37,8 @@ class Refusal(msgspec.Struct, frozen=True):
     text: str
 
 
-class History:
-    """One import: how many lines got which receipt so far, and up to which line, also when it ended with an error."""
+class EventImport:
+    """One import. `counts` by status, and `line`, the last line that is imported, also hold when it ends with an error."""
 
     def __init__(self, log: Log, tenant: str, *, refuse: Callable[[Refusal], None], wait_seconds: float = 60.0) -> None:
         self._log = log
@@ -47,20 +49,21 @@ class History:
         self.line = 0
 
     async def run(self, lines: Iterable[Line], *, show: Callable[[int], None] = lambda line: None) -> None:
-        """Append what the lines hold. Raises BadTenant, TenantDeleted, LogUnavailable, LogFull, LogRefused."""
-        for batch in _batches(lines):
-            await self._take(batch)
+        """Append the events of the lines. Raises BadTenant, TenantDeleted, LogUnavailable, LogFull, LogRefused."""
+        parts = batches(lines, max_items=CALL_LIMIT_EVENTS, max_bytes=CALL_LIMIT_BYTES, size_of=lambda line: len(line.raw))
+        for batch in parts:
+            await self._append(batch)
             self.line = batch[-1].number
             show(self.line)
 
-    async def _take(self, batch: Sequence[Line]) -> None:
+    async def _append(self, batch: Sequence[Line]) -> None:
         events = [line.event for line in batch if isinstance(line.event, Event)]
         receipts: list[Receipt] = []
         if events:
             receipts = await retry(lambda: self._log.append(self._tenant, events), seconds=self._wait_seconds)
-        following = iter(receipts)
+        next_receipt = iter(receipts)
         for line in batch:
-            outcome = line.event if isinstance(line.event, Rejected) else next(following)
+            outcome = line.event if isinstance(line.event, Rejected) else next(next_receipt)
             self.counts["rejected" if isinstance(outcome, Rejected) else outcome.status] += 1
             if refusal := _refusal_of(line, outcome):
                 self._refuse(refusal)
@@ -71,30 +74,16 @@ def _refusal_of(line: Line, outcome: Receipt | Rejected) -> Refusal | None:
     if isinstance(outcome, Rejected):
         return Refusal(line.number, outcome.field, outcome.reason, text)
     if outcome.status == "conflict":
-        reason = f"conflict: the event at position {outcome.position} has this name and other content"
+        reason = f"conflict: the event at position {outcome.position} has the same identity and other content"
         return Refusal(line.number, "", reason, text)
     return None
-
-
-def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Lines in batches that one script call may take."""
-    batch: list[Line] = []
-    size = 0
-    for line in lines:
-        batch.append(line)
-        size += len(line.raw)
-        if len(batch) == CALL_LIMIT_EVENTS or size >= CALL_LIMIT_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 # -- NDJSON --------------------------------------------------------------------------------------------------------------
 
 
 def ndjson_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
-    """An event a line, as the door takes it; blank lines are none."""
+    """The lines of an NDJSON file, each an event as the ingest endpoint accepts it. Blank lines are skipped."""
     for number, line in enumerate(lines_of(file, limit_bytes + 1), 1):
         if line.strip():
             raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line

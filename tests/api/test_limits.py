@@ -342,13 +342,13 @@ def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path, arguments: tup
 
 
 class Sent(Connection):
-    """A wire that notes which tenants' calls go out together, and accepts everything."""
+    """A connection that keeps which tenants' calls go out together, and accepts every event."""
 
     def __init__(self) -> None:
         super().__init__("unix:///nowhere")
         self.flushes: list[list[str]] = []
 
-    async def run(self, name: str, calls: Any, *, budget_seconds: float | None = None) -> list[Any]:
+    async def script_pipeline(self, name: str, calls: Any, *, budget_seconds: float | None = None) -> list[Any]:
         self.flushes.append([arguments[0] for _, arguments in calls])
         await asyncio.sleep(0)
         return [[1, b"1"] * (len(keys) - 5) + [0] for keys, _ in calls]
@@ -394,7 +394,7 @@ async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_an
     assert len(given) == 64 * 15 and set(given) == {"accepted", "limited"}
     assert given.count("accepted") >= 400
     assert slowest < 0.5
-    assert log.waiting_bytes == 0
+    assert log.appender.waiting_bytes == 0
 
 
 async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_to_others(server: Server) -> None:
@@ -414,6 +414,6 @@ async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_t
 
         assert not other.done()  # it waits for the server as all do, but it was let in
         assert busy.value.limit == TENANT_WAITING_LIMIT_BYTES
-        assert log.waiting_bytes < WAITING_LIMIT_BYTES / 2
+        assert log.appender.waiting_bytes < WAITING_LIMIT_BYTES / 2
         await asyncio.gather(*waiting, other, return_exceptions=True)
-    assert log.waiting_bytes == 0
+    assert log.appender.waiting_bytes == 0

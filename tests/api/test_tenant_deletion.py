@@ -23,7 +23,7 @@ from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, TenantDeleted, keys_of
-from streams.erasure import tenant_deletion as log_deletion
+from streams.erasure import delete_log
 from tests.support.dumps import everything_in
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
@@ -90,7 +90,7 @@ async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
     before = digest_of_tenant(server, store, STAYS)
     assert any(GONE.encode() in found for found in everything_in(server))
 
-    erased = await log_deletion.delete_tenant(log.connection, GONE)
+    erased = await delete_log(log.connection, GONE)
     removed = store.delete_tenant(GONE)
 
     assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
@@ -107,7 +107,7 @@ async def test_the_append_only_file_forgets_too(own_server: Server, tmp_path: Pa
     async with Log(Connection(own_server.url)) as log:
         await log.append(GONE, [event(canary="c4n4ry")])
         await log.append(STAYS, [event(canary="stays here")])
-        await log_deletion.delete_tenant(log.connection, GONE)
+        await delete_log(log.connection, GONE)
     wait_until(lambda: not own_server.client.info("persistence")["aof_rewrite_in_progress"], "the file is written anew")
 
     written = b"".join(file.read_bytes() for file in own_server.folder.rglob("*aof*") if file.is_file())
@@ -197,7 +197,7 @@ async def test_a_running_rebuild_is_not_disturbed(server: Server, log: Log, tmp_
 
 async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server, log: Log) -> None:
     await log.append(GONE, events(2))
-    await log_deletion.delete_tenant(log.connection, GONE)
+    await delete_log(log.connection, GONE)
     before = sorted(server.client.keys())
 
     for sent, rejected in ((events(1), 0), ([], 3), (events(600), 1)):
@@ -211,7 +211,7 @@ async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server,
 async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append(GONE, events(5))
     records = [record async for page in log.read(GONE, 0) for record in page]
-    await log_deletion.delete_tenant(log.connection, GONE)
+    await delete_log(log.connection, GONE)
     store.delete_tenant(GONE)
 
     assert store.apply([project(GONE, 0, records, 5)]) == [False]
@@ -228,7 +228,7 @@ async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
     read = worker._consumer.read
 
     async def erased_before(*wanted: Any) -> Any:
-        await log_deletion.delete_tenant(log.connection, GONE)
+        await delete_log(log.connection, GONE)
         store.delete_tenant(GONE)
         return await read(*wanted)
 

@@ -81,7 +81,7 @@ async def destroy_groups_and_die(scene: Scene) -> None:
 async def archive(point: str, scene: Scene) -> None:
     """Cold records are archived by an archiver that dies, then by another."""
     await scene.system.command("streams", "archive", "--once", fault_at=point)
-    await scene.system.ask(lambda client: _delete(client, "*:archiving:*"))  # as its lease would end
+    await scene.system.ask(lambda client: _delete(client, "*:archive-lease:*"))  # as its lease would end
     await scene.system.command("streams", "archive", "--once")
 
 

@@ -85,8 +85,8 @@ KINDS: dict[str, Kind] = {
     **{f"rebuild-dies-at-{p}": Kind(partial(tables.rebuild_dies_at, p, n), (TABLES,)) for p, n in REBUILD_POINTS.items()},
 }
 ERASE_POINTS = (  # tests/streams/test_erase.py passes each of them
-    "between_names_and_notes",
-    "between_forgetting_notes",
+    "between_suppression_and_control_records",
+    "between_control_records",
     "while_the_log_is_copied",
     "between_log_and_archive",
     "between_segments_and_manifest",

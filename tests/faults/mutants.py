@@ -16,7 +16,7 @@ XADD = (
     "redis.call('XADD', log, position .. '-0', 'event', body, 'received_at_us', received_at_us,\n"
     "      'version', hash_parts == 'dead_letter' and '3' or '1')"
 )
-SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. claim) or claim, 'PX', window_ms)"
+SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. entry) or entry, 'PX', window_ms)"
 ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
 FOLD_SESSIONS = "self._add_to_sessions(added)"
 
@@ -67,7 +67,7 @@ MUTANTS = [
         "a lost group is made again at the end of the log",
         "destroy-groups-and-die",
         "acknowledged, but not in the tables",
-        (("streams/consumer.py", 'self._group, f"{want.after}-0")', 'self._group, "$")'),),
+        (("streams/consumer.py", 'self._group, f"{request.after}-0")', 'self._group, "$")'),),
     ),
     Mutant(
         "sessions are written in a transaction of their own",
@@ -100,7 +100,7 @@ MUTANTS = [
         "hash_parts are not compared in the log",
         "none",
         "conflict",
-        (("streams/scripts/append.lua", "    if hash_parts == wanted then return position, digest end\n", "    return position, digest\n"),),
+        (("streams/scripts/append.lua", "    if entry_parts == hash_parts then return position, digest end\n", "    return position, digest\n"),),
     ),
     Mutant(
         "hash_parts are not compared in the tables",

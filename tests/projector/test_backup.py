@@ -20,7 +20,7 @@ from projector.backup.folder import Folder
 from projector.live.worker import Worker
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, LogUnavailable, Record, keys_of
-from streams.erasure import tenant_deletion as log_deletion
+from streams.erasure import delete_log
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
 from tests.support.needs import needs
@@ -438,7 +438,7 @@ async def test_who_was_erased_here_does_not_come_back(house: House, log: Log, wo
     house.command("projector", "backup", kept)
     house.destroy()
     async with Connection(house.server.url) as connection:
-        await log_deletion.delete_tenant(connection, "acme")
+        await delete_log(connection, "acme")
 
     assert "acme was erased on this server" in house.command("projector", "restore", kept, status=1)
 

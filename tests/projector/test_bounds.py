@@ -29,8 +29,8 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
     worker = worker_of(log, store, batch_bytes=batch_bytes, lease_seconds=30.0)
     read, sizes = worker._consumer.read, []
 
-    async def measured(wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
-        deliveries = await read(wanted)
+    async def measured(requests: Sequence[ReadRequest]) -> dict[str, Delivery]:
+        deliveries = await read(requests)
         sizes.append(sum(len(record.body) for delivery in deliveries.values() for record in delivery.records))
         return deliveries
 
@@ -48,7 +48,7 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
 async def test_taking_a_tenant_tells_how_large_its_newest_record_is(
     server: Server, log: Log, store: SqliteStore, dead: Consumer
 ) -> None:
-    await dead.repair([])
+    await dead.requeue([])
     await log.append("small", [event(filler="x" * 60_000), event(session_id="S2")])
     await log.append("large", [event(session_id="S2"), event(filler="x" * 60_000)])
     await log.append("gone", [event()])

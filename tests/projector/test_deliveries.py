@@ -28,7 +28,7 @@ def entry(position: int) -> list[Any]:
 def test_records_that_another_reader_was_given_in_between_are_not_taken_for_lost() -> None:
     want = ReadRequest(Lease("acme", since_ms=0, last=9, delivered=0, pending=0, newest_bytes=0), 0, 9, first=False)
 
-    delivery = _delivery(want, {"one": [[b"log", [entry(1)]]], "rest": [[b"log", [entry(5), entry(6)]]]})
+    delivery = _delivery(want, {"first": [[b"log", [entry(1)]]], "others": [[b"log", [entry(5), entry(6)]]]})
 
     assert [record.position for record in delivery.records] == [1]
     assert delivery.pending == [(b"1-0", 6)]

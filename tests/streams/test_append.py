@@ -205,7 +205,7 @@ async def test_each_split_of_one_hash_keeps_its_own_first_position(log: Log) -> 
         ("duplicate", 2),
         ("conflict", 2),
     ]
-    assert await log.named("acme", receipts[0].event_hash) == [1, 2, 3]
+    assert await log.positions_of("acme", receipts[0].event_hash) == [1, 2, 3]
 
 
 # -- errors of the server ------------------------------------------------------------------------------------------------
@@ -260,15 +260,15 @@ async def test_a_server_that_forgot_the_script_takes_each_event_once(own_server:
 async def test_only_the_calls_that_did_not_run_are_run_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Log(Connection(server.url)) as log:
         await log.append("warm", [event()])
-        calls, sent = log.connection.calls, []
+        pipeline, sent = log.connection.pipeline, []
 
         async def one_unknown(commands: Sequence[Any], **options: Any) -> list[Any]:
             sent.append(len(commands))
             if len(sent) == 1:
                 commands = [command if i != 1 else ("EVALSHA", "0" * 40, *command[2:]) for i, command in enumerate(commands)]
-            return await calls(commands, **options)
+            return await pipeline(commands, **options)
 
-        monkeypatch.setattr(log.connection, "calls", one_unknown)
+        monkeypatch.setattr(log.connection, "pipeline", one_unknown)
         answers = await asyncio.gather(*(log.append(f"tenant-{i}", [event()]) for i in range(3)))
 
     assert sent == [3, 1]
@@ -487,7 +487,7 @@ async def test_twenty_callers_that_go_away_leave_no_reply_to_another(proxy: Prox
         proxy.delay_seconds = 0.01
 
         async def echo(word: str) -> None:
-            replies = await connection.calls([("ECHO", f"{word}-{i}") for i in range(3)])
+            replies = await connection.pipeline([("ECHO", f"{word}-{i}") for i in range(3)])
             assert replies == [f"{word}-{i}".encode() for i in range(3)]
 
         wrong = 0

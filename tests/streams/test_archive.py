@@ -23,7 +23,7 @@ from streams import Connection, Gap, Log, Record, keys_of
 from streams.archive.manifest import Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.archive.store import Archive
-from streams.erasure import tenant_deletion as log_deletion
+from streams.erasure import delete_log
 from streams.errors import ArchiveMoved, DamagedArchive
 from streams.tiering.recover import HistoryDiffers, recover
 from streams.tiering.verify import problems
@@ -265,7 +265,7 @@ async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
     died = await asyncio.to_thread(once, FAILPOINT=point)
     assert died.returncode == 137, died.stderr
     assert await records_of(log) == before
-    server.client.delete(keys_of(TENANT).archiving)  # as its lease would end
+    server.client.delete(keys_of(TENANT).archive_lease)  # as its lease would end
     again = await asyncio.to_thread(once)
 
     assert again.returncode == 0, again.stderr
@@ -315,10 +315,10 @@ async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
 
 async def test_a_tenant_has_one_archiver_at_a_time(server: Server, log: Log, worker: Worker) -> None:
     await filled(log, worker, 20)
-    server.client.set(keys_of(TENANT).archiving, "another", px=60_000)
+    server.client.set(keys_of(TENANT).archive_lease, "another", px=60_000)
 
     assert (await archiver(log).run_once()).records == 0
-    server.client.delete(keys_of(TENANT).archiving)
+    server.client.delete(keys_of(TENANT).archive_lease)
     assert (await archiver(log).run_once()).records == 19
 
 
@@ -552,7 +552,7 @@ async def test_an_erased_tenant_has_no_archive(log: Log, worker: Worker, url: st
     await archiver(log).run_once()
     assert Archive(url).tenants() == [TENANT, "globex"]
 
-    erased = await log_deletion.delete_tenant(log.connection, TENANT, url)
+    erased = await delete_log(log.connection, TENANT, url)
 
     assert erased.files == 2
     assert Archive(url).tenants() == ["globex"]

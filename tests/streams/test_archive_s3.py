@@ -18,7 +18,7 @@ from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, keys_of
 from streams.archive.store import Archive
-from streams.erasure import tenant_deletion as log_deletion
+from streams.erasure import delete_log
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
 from streams.errors import ArchiveUnavailable, DamagedArchive
@@ -140,7 +140,7 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
         assert [problem async for problem in problems(log)] == []
         keys = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert "logs/tenant=acme/manifest.json" in keys
-        assert await log_deletion.delete_tenant(log.connection, "acme", log.archive_url)
+        assert await delete_log(log.connection, "acme", log.archive_url)
         assert Archive(log.archive_url).tenants() == ["globex"]
 
 
@@ -211,10 +211,10 @@ async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteSt
         [before] = Archive(url_of(s3)).manifest("acme").segments
         erasure = SubjectErasure(log, "acme", Subject("session_id", "ann"))
 
-        async with erasure.alone():
-            await erasure.look(lambda done, total: None)
-            await erasure.note()
-            cleaned = await erasure.clean(lambda done, total: None)
+        async with erasure.lease():
+            await erasure.find_records(lambda done, total: None)
+            await erasure.append_control_records()
+            cleaned = await erasure.rewrite(lambda done, total: None)
 
         manifest = Archive(url_of(s3)).manifest("acme")
         named = [one["Key"].rpartition("/")[2] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]

@@ -15,7 +15,7 @@ from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, LogUnavailable, TenantDeleted, control, keys_of
-from streams.erasure import tenant_deletion
+from streams.erasure import delete_log
 from streams.errors import LogFull
 from streams.keys import ready_key
 from tests.support.events import event, events
@@ -84,7 +84,7 @@ async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(serv
     with pytest.raises(control.LogMissing, match="acme has no log"):
         await control.append(log.connection, "acme", control.Drop([1]))
     await log.append("acme", events(2))
-    await tenant_deletion.delete_tenant(log.connection, "acme")
+    await delete_log(log.connection, "acme")
 
     with pytest.raises(TenantDeleted):
         await control.append(log.connection, "acme", control.Drop([1]))

@@ -9,7 +9,7 @@ from projector.rebuild.rebuild import rebuild
 from projector.store.sqlite import SqliteStore
 from streams import DEAD_LETTER_VERSION, Event, Log, Record, Rejected, dead_letter, make_event, parse_event
 from streams.archive.segments import pack, unpack
-from streams.transfer.import_log import dedup_keys_of
+from streams.dedup_keys import dedup_keys_of
 from tests.support.events import body
 
 LIMIT = 1_000

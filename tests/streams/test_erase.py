@@ -20,9 +20,9 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Event, Log, Record, control, event_identity, keys_of, make_event
-from streams.erasure import tenant_deletion as log_deletion
+from streams.erasure import delete_log
 from streams.erasure.erase import SubjectErasure
-from streams.erasure.subject import Search, Subject
+from streams.erasure.subject import Subject, SubjectSearch
 from streams.tiering.recover import recover
 from streams.tiering.verify import problems
 from tests.faults.kinds import ERASE_POINTS
@@ -89,13 +89,13 @@ def numbered(made: list[tuple[int, bytes]], begin: int = 1) -> list[Record]:
 
 def suppressed(log: list[Record], subject: Subject, chance: random.Random) -> list[Record]:
     """A log with the notes that forget somebody at its end, few positions each, in any order."""
-    search = Search("acme", subject)
+    search = SubjectSearch("acme", subject)
     for record in log:
-        search.look(record)
+        search.match(record)
     search.salt = SALT
     for record in log:
-        search.look_again(record)
-    left = search.to_note
+        search.decide(record)
+    left = search.new_positions
     chance.shuffle(left)
     log = list(log)
     while left:
@@ -354,7 +354,7 @@ async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: 
 
     assert forget(server, folder, FAILPOINT=point).returncode == 137
     await worker.run_to_end()
-    server.client.delete(keys_of("acme").archiving)  # its lease has ended
+    server.client.delete(keys_of("acme").archive_lease)  # its lease has ended
     assert (await log.append("acme", [event(session_id="S1", event_id=point)]))[0].status == "accepted"
     done = forget(server, folder)
     await worker.run_to_end()
@@ -362,7 +362,7 @@ async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: 
 
     assert done.returncode == 0, done.stderr
     wait_until(lambda: not places_with(server, folder, CANARY), f"nothing is left of {places_with(server, folder, CANARY)}")
-    assert not server.client.exists(keys_of("acme").copy)
+    assert not server.client.exists(keys_of("acme").rewrite)
     assert [difference async for difference in verify(log, store)] == []
     assert [problem async for problem in problems(log)] == []
     assert dump(store)["checkpoints"][0][5] == 47
@@ -371,8 +371,8 @@ async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: 
 
 async def test_a_server_without_room_keeps_its_log_and_says_so(life: Life) -> None:
     server, _, _, _, folder = life
-    assert forget(server, folder, FAILPOINT="between_forgetting_notes").returncode == 137
-    server.client.delete(keys_of("acme").archiving)
+    assert forget(server, folder, FAILPOINT="between_control_records").returncode == 137
+    server.client.delete(keys_of("acme").archive_lease)
     before = server.client.xrange(keys_of("acme").log)
     server.client.config_set("maxmemory", 1)
 
@@ -406,10 +406,10 @@ async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: 
             writing = [asyncio.create_task(write(number)) for number in range(3)]
             for _ in range(3):
                 erasure = SubjectErasure(log, "acme", Subject("user_id", "ann"))
-                async with erasure.alone():
-                    await erasure.look(lambda done, total: None)
-                    last = await erasure.note()
-                    cleaned = await erasure.clean(lambda done, total: None)
+                async with erasure.lease():
+                    await erasure.find_records(lambda done, total: None)
+                    last = await erasure.append_control_records()
+                    cleaned = await erasure.rewrite(lambda done, total: None)
                 await log.append("acme", [event(event_id=f"{CANARY} {last}", user_id="ann", session_id="S1")])
                 assert cleaned.entries in (60, 1)
             stop.set()
@@ -456,7 +456,7 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
     assert imported.returncode == 0, imported.stderr
     assert server.client.hgetall(keys_of("acme").suppressed) == kept
     assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
-    await log_deletion.delete_tenant(log.connection, "acme")
+    await delete_log(log.connection, "acme")
     assert not server.client.exists(keys_of("acme").suppressed)
 
 
@@ -497,12 +497,12 @@ def test_what_is_named_is_compared_as_text_or_as_json(member: str, value: str, m
         Record(3, 3, 1, event(session_id="S2", user_id={}, deep={"user_id": 7, "session_id": "S1"}).body),
         Record(4, 4, 2, control._encode(control.Drop([3]))),
     ]
-    search = Search("acme", Subject(member, value))
-    for look in (search.look, search.look_again):
+    search = SubjectSearch("acme", Subject(member, value))
+    for look in (search.match, search.decide):
         for record in log:
             look(record)
 
-    assert set(search.to_note) == meant
+    assert set(search.new_positions) == meant
 
 
 async def test_a_receipt_says_that_an_event_was_erased(server: Server, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from streams import Connection, Log, LogUnavailable, keys_of, parse_event
-from streams.erasure import tenant_deletion
+from streams.erasure import delete_log
 from streams.transfer.csv_rows import BadColumns, csv_lines
-from streams.transfer.import_events import History, Line, Refusal, ndjson_lines
+from streams.transfer.import_events import EventImport, Line, Refusal, ndjson_lines
 from tests.support.commands import clean, peak_mib, run
 from tests.support.events import body, event, events
 from tests.support.http import wait_until
@@ -31,18 +31,18 @@ def command(server: Server, folder: Path, *arguments: str, **environment: str) -
     return run("streams", "import", *arguments, folder=folder, REDIS_URL=server.url, **environment)
 
 
-async def brought_in(log: Log, lines: Iterator[Line]) -> tuple[History, list[Refusal]]:
+async def brought_in(log: Log, lines: Iterator[Line]) -> tuple[EventImport, list[Refusal]]:
     refused: list[Refusal] = []
-    history = History(log, "acme", refuse=refused.append, wait_seconds=0.0)
+    history = EventImport(log, "acme", refuse=refused.append, wait_seconds=0.0)
     await history.run(lines)
     return history, refused
 
 
-async def of_ndjson(log: Log, *lines: bytes) -> tuple[History, list[Refusal]]:
+async def of_ndjson(log: Log, *lines: bytes) -> tuple[EventImport, list[Refusal]]:
     return await brought_in(log, ndjson_lines(io.BytesIO(b"\n".join(lines)), LIMIT_BYTES))
 
 
-async def of_csv(log: Log, file: bytes) -> tuple[History, list[Refusal]]:
+async def of_csv(log: Log, file: bytes) -> tuple[EventImport, list[Refusal]]:
     return await brought_in(log, csv_lines(io.BytesIO(file), LIMIT_BYTES))
 
 
@@ -98,7 +98,7 @@ async def test_every_line_that_is_refused_is_said_and_the_others_go_on(log: Log)
 
     assert [line for line, _ in said(refused)] == [2, 3, 4, 5, 7, 8, 9, 10, 11]
     reasons = dict(said(refused))
-    assert "is not JSON" in reasons[2] and reasons[3].startswith(": conflict: the event at position 1 has this name")
+    assert "is not JSON" in reasons[2] and reasons[3].startswith(": conflict: the event at position 1 has the same identity")
     assert reasons[4].startswith("timestamp: must be an RFC 3339") and reasons[5] == "timestamp: is missing"
     assert "must be a JSON object" in reasons[7] and "NUL" in reasons[8] and "larger than 65536 bytes" in reasons[9]
     assert "not JSON" in reasons[10] and "session_id: stands twice" in reasons[11]
@@ -122,7 +122,7 @@ async def test_the_lines_that_are_done_when_the_server_goes_away_are_known(own_s
             yield Line(number, b"", event(event_id=f"e{number}"))
 
     async with Log(Connection(own_server.url, budget_seconds=0.2)) as log:
-        history = History(log, "acme", refuse=print, wait_seconds=0.3)
+        history = EventImport(log, "acme", refuse=print, wait_seconds=0.3)
         with pytest.raises(LogUnavailable):
             await history.run(lines())
         assert (history.line, history.counts["accepted"]) == (1_000, 1_000)
@@ -230,7 +230,7 @@ async def test_the_command_counts_receipts_and_its_status_says_whether_all_were_
     assert (again.returncode, again.stdout) == (0, "imported: 0 accepted, 4 duplicate, 0 conflict, 0 rejected\n")
     assert (some.returncode, some.stdout) == (2, "imported: 1 accepted, 0 duplicate, 1 conflict, 1 rejected\n")
     assert "line 3: timestamp must be an RFC 3339" in some.stderr
-    assert "line 4: conflict: the event at position 4 has this name" in some.stderr
+    assert "line 4: conflict: the event at position 4 has the same identity" in some.stderr
     assert await log.last_position("acme") == 4
 
 
@@ -259,7 +259,7 @@ async def test_a_pipe_brings_in_events(server: Server, log: Log, tmp_path: Path)
 async def test_a_command_that_cannot_go_on_says_why(server: Server, log: Log, tmp_path: Path) -> None:
     (tmp_path / "h.csv").write_bytes(HEAD + ROW)
     (tmp_path / "x.csv").write_bytes(ROW)
-    await tenant_deletion.delete_tenant(log.connection, "gone")
+    await delete_log(log.connection, "gone")
 
     def last_line(*arguments: str, **environment: str) -> tuple[int, str]:
         done = command(server, tmp_path, "--format", "csv", *arguments, **environment)

@@ -25,8 +25,8 @@ async def positions_of(log: Log, after: int = 0, **options: Any) -> list[int]:
     return [record.position for page in await pages_of(log, after, **options) for record in page]
 
 
-async def until_the_hole(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Gap]:
-    """The positions that a read gives before it names a hole, and the hole."""
+async def until_the_gap(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Gap]:
+    """The positions that a read gives before the first gap, and the gap."""
     positions: list[int] = []
     with pytest.raises(Gap) as found:
         async for page in log.read("acme", after, **options):
@@ -90,7 +90,7 @@ async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
 async def test_a_read_beyond_the_end_names_what_is_not_there(log: Log) -> None:
     await log.append("acme", events(3))
 
-    positions, gap = await until_the_hole(log, through=5)
+    positions, gap = await until_the_gap(log, through=5)
 
     assert positions == [1, 2, 3]
     assert (gap.first, gap.last) == (4, 5)
@@ -156,9 +156,9 @@ async def test_named_gives_the_positions_of_a_hash_within_the_window(server: Ser
     [one, other] = await log.append("acme", [event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")])
 
     assert one.event_hash == other.event_hash
-    assert await log.named("acme", one.event_hash) == [1, 2]
+    assert await log.positions_of("acme", one.event_hash) == [1, 2]
     server.client.delete(*server.client.keys("*:dedup:*"))
-    assert await log.named("acme", one.event_hash) == []
+    assert await log.positions_of("acme", one.event_hash) == []
 
 
 async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
@@ -168,7 +168,7 @@ async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
     assert [await log.last_position(tenant) for tenant in ("acme", "globex", "initech")] == [7, 2, 0]
 
 
-# -- holes ---------------------------------------------------------------------------------------------------------------
+# -- gaps ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,51 +181,51 @@ async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
         ([2, 4], [1], (2, 2)),
     ],
 )
-async def test_a_hole_is_named_behind_the_records_before_it(
+async def test_a_gap_is_named_after_the_records_before_it(
     server: Server, log: Log, removed: list[int], before: list[int], gap: tuple[int, int]
 ) -> None:
     await log.append("acme", events(10))
     remove(server, *removed)
 
-    positions, found = await until_the_hole(log)
+    positions, found = await until_the_gap(log)
 
     assert positions == before
     assert (found.tenant, found.first, found.last) == ("acme", *gap)
     assert f"{gap[0]} to {gap[1]}" in str(found)
 
 
-async def test_a_trimmed_head_is_a_hole(server: Server, log: Log) -> None:
+async def test_a_trimmed_head_is_a_gap(server: Server, log: Log) -> None:
     await log.append("acme", events(10))
     server.client.xtrim(keys_of("acme").log, minid="7-0", approximate=False)
 
-    positions, gap = await until_the_hole(log)
+    positions, gap = await until_the_gap(log)
 
     assert positions == []
     assert (gap.first, gap.last) == (1, 6)
     assert await positions_of(log, 6) == [7, 8, 9, 10]
 
 
-async def test_a_hole_at_the_end_is_named_when_the_end_was_asked_for(server: Server, log: Log) -> None:
+async def test_a_gap_at_the_end_is_named_when_the_end_was_asked_for(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     remove(server, 4, 5)
 
-    positions, gap = await until_the_hole(log, through=5)
+    positions, gap = await until_the_gap(log, through=5)
 
     assert positions == [1, 2, 3]
     assert (gap.first, gap.last) == (4, 5)
 
 
-async def test_a_hole_between_two_pages_is_named(server: Server, log: Log) -> None:
+async def test_a_gap_between_two_pages_is_named(server: Server, log: Log) -> None:
     await log.append("acme", events(PAGE_RECORDS + 10))
     remove(server, PAGE_RECORDS + 1)
 
-    positions, gap = await until_the_hole(log)
+    positions, gap = await until_the_gap(log)
 
     assert positions == list(range(1, PAGE_RECORDS + 1))
     assert (gap.first, gap.last) == (PAGE_RECORDS + 1, PAGE_RECORDS + 1)
 
 
-async def test_a_read_that_begins_behind_a_hole_meets_none(server: Server, log: Log) -> None:
+async def test_a_read_that_begins_after_a_gap_meets_none(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     remove(server, 1, 2)
 
@@ -258,7 +258,7 @@ async def test_the_survey_says_what_each_log_holds(server: Server, log: Log) -> 
     assert [one.has_gap for one in summaries] == [True, False, True]
 
 
-async def test_the_survey_of_a_log_that_lost_its_newest_record_has_a_hole(server: Server, log: Log) -> None:
+async def test_the_summary_of_a_log_that_lost_its_newest_record_has_a_gap(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     remove(server, 5)
 
@@ -275,7 +275,7 @@ async def test_a_survey_of_some_partitions_has_only_their_tenants(log: Log) -> N
     assert [one.tenant for one in await log.summaries([keys_of("globex").partition])] == ["globex"]
 
 
-async def test_all_holes_of_a_log_are_named_up_to_a_limit(server: Server, log: Log) -> None:
+async def test_all_gaps_of_a_log_are_named_up_to_a_limit(server: Server, log: Log) -> None:
     await log.append("acme", events(100))
     remove(server, 1, 2, 10, 50, 51, 52, 100)
 

@@ -22,9 +22,9 @@ from projector.live.worker import Worker
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
 from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantDeleted, event_identity, keys_of
-from streams.erasure import tenant_deletion
+from streams.erasure import delete_log, readmit_tenant
 from streams.transfer.format import BadLine, export, line_of, lines_of
-from streams.transfer.import_log import LogDiffers, LogEndsBefore, Restore
+from streams.transfer.import_log import LogDiffers, LogEndsBefore, LogImport
 from tests.support.clock import stopwatch
 from tests.support.commands import clean, peak_mib, run
 from tests.support.events import body, event, events
@@ -72,11 +72,11 @@ async def exported(log: Log, after: int = 0, tenant: str = "acme") -> bytes:
     return b"".join([lines async for _, lines in export(log, tenant, after, last)])
 
 
-def restore_of(log: Log) -> Restore:
-    return Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=0.0)
+def restore_of(log: Log) -> LogImport:
+    return LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=0.0)
 
 
-async def imported(log: Log, file: bytes) -> Restore:
+async def imported(log: Log, file: bytes) -> LogImport:
     restore = restore_of(log)
     await restore.run(file.splitlines(keepends=True))
     return restore
@@ -238,7 +238,7 @@ async def test_of_two_records_with_one_name_the_first_has_the_claim(log: Log) ->
 
     await imported(log, file_of(*some))
 
-    assert await log.named("acme", event_identity("acme", event(n=1))[0]) == [1]
+    assert await log.positions_of("acme", event_identity("acme", event(n=1))[0]) == [1]
     [receipt] = await log.append("acme", [event(n=1)])
     assert (receipt.status, receipt.position) == ("duplicate", 1)
 
@@ -251,7 +251,7 @@ async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_lon
         log, file_of(Record(1, now_us, 1, one.body), Record(2, now_us - int(DEDUP_WINDOW_SECONDS * 9e5), 1, other.body))
     )
 
-    assert await log.named("acme", event_identity("acme", one)[0]) == [1, 2]
+    assert await log.positions_of("acme", event_identity("acme", one)[0]) == [1, 2]
     assert server.client.pttl(keys_of("acme").dedup + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
     assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
 
@@ -295,7 +295,7 @@ async def test_an_import_goes_on_where_the_answer_to_a_batch_was_lost(server: Se
     some = numbered(20)
     async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=0.3)) as log:
         await imported(log, file_of(*some[:4]))
-        restore = Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=10)
+        restore = LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=10)
         proxy.swallow_reply(7)  # after the position, four comparisons and a batch, that of another
 
         await restore.run(file_of(*some).splitlines(keepends=True))
@@ -310,7 +310,7 @@ async def test_an_import_waits_for_a_server_that_is_away(own_server: Server) -> 
     async with Log(Connection(own_server.url, budget_seconds=0.2)) as log:
         await imported(log, file_of(*some[:5]))
         own_server.kill()
-        restore = Restore(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=20)
+        restore = LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=20)
         importing = asyncio.create_task(restore.run(file_of(*some).splitlines(keepends=True)))
         await asyncio.sleep(0.5)
         own_server.start()
@@ -324,7 +324,9 @@ async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None
     async with Log(Connection(own_server.url, budget_seconds=0.1)) as log:
         with stopwatch() as watch:
             with pytest.raises(LogUnavailable):
-                await Restore(log, dedup_window_seconds=1, wait_seconds=0.5).run(file_of(*numbered(1)).splitlines(keepends=True))
+                await LogImport(log, dedup_window_seconds=1, wait_seconds=0.5).run(
+                    file_of(*numbered(1)).splitlines(keepends=True)
+                )
             assert watch.wall_seconds > 0.3
             assert watch.seconds < 5
 
@@ -407,7 +409,7 @@ async def test_somebody_who_appends_meanwhile_stops_the_import(server: Server, l
             yield line
 
     restore = restore_of(log)
-    with pytest.raises(LogDiffers, match="at position 13; somebody else writes to it"):
+    with pytest.raises(LogDiffers, match="at position 13; another process writes to it"):
         await restore.run(lines())
 
     assert (restore.position, restore.written) == (12, 12)
@@ -440,8 +442,8 @@ WRONG = {
     "no object": (b"[]\n", "line 7 is damaged: "),
     "blank": (b"\n", "line 7 is damaged: "),
     "a member too many": (SEVENTH.replace(b"{", b'{"x":1,', 1), "line 7 is damaged: .*x"),
-    "another byte": (SEVENTH.replace(b"page_view", b"page_vieW"), "line 7 is damaged: its digest is another"),
-    "another time": (SEVENTH.replace(b'"received_at_us":1,', b'"received_at_us":2,'), "line 7 is damaged: its digest is another"),
+    "another byte": (SEVENTH.replace(b"page_view", b"page_vieW"), "line 7 is damaged: its digest does not match"),
+    "another time": (SEVENTH.replace(b'"received_at_us":1,', b'"received_at_us":2,'), "line 7 is damaged: its digest does not match"),
     "bytes that are no text": (SEVENTH.replace(b"page_view", b"page\xff"), "line 7 is damaged"),
     "no event": (b'{"position":6,"received_at_us":1,"version":1}\n', "line 7 is damaged: it has no event, or two"),
     "two events": (b'{"position":6,"received_at_us":1,"version":1,"event":{},"base64":"e30="}\n', "it has no event, or two"),
@@ -449,8 +451,8 @@ WRONG = {
     "before all times": (b'{"position":6,"received_at_us":-1,"version":1,"event":{}}\n', "line 7 is damaged: "),
     "no number": (b'{"position":"6","received_at_us":1,"version":1,"event":{}}\n', "line 7 is damaged: "),
     "deep": (b'{"position":6,"received_at_us":1,"version":1,"event":' + b"[" * 9999 + b"]" * 9999 + b"}\n", "line 7 is damaged: "),
-    "another header": (file_of(tenant="globex", after=5), "line 7 begins the log of globex behind position 5; it must go on"),
-    "a header too late": (file_of(after=4), "line 7 begins the log of acme behind position 4; it must go on"),
+    "another header": (file_of(tenant="globex", after=5), "line 7 begins the log of globex after position 5; it must go on"),
+    "a header too late": (file_of(after=4), "line 7 begins the log of acme after position 4; it must go on"),
 }  # fmt: skip
 
 
@@ -474,7 +476,7 @@ async def test_what_stands_before_a_wrong_line_is_imported_and_the_line_is_named
         (LINES[1], "line 1 is not the header of an export"),
         (b"\x1f\x8b\x08\x00\n", "line 1 is not the header of an export"),
         (b"[1]\n", "line 1 is not the header of an export"),
-        (LINES[0].replace(b'"version":1', b'"version":2'), "line 1 says format 'penstock-log' version 2; what is read here is"),
+        (LINES[0].replace(b'"version":1', b'"version":2'), "line 1 says format 'penstock-log' version 2; Penstock reads"),
         (LINES[0].replace(b"penstock", b"other"), "line 1 says format 'other-log' version 1"),
         (LINES[0].replace(b'"after":0', b'"after":-1'), "line 1 is not the header of an export"),
         (LINES[0].rstrip(), "line 1 is cut"),
@@ -515,13 +517,13 @@ async def test_a_tenants_name_in_a_file_reaches_no_key_of_another(log: Log) -> N
 
 async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: Server, log: Log) -> None:
     await imported(log, file_of(*numbered(5)))
-    await tenant_deletion.delete_tenant(log.connection, "acme")
+    await delete_log(log.connection, "acme")
     before = everything_in(server)
 
     with pytest.raises(TenantDeleted):
         await imported(log, file_of(*numbered(5)))
     assert everything_in(server) == before
-    await tenant_deletion.create(log.connection, "acme")
+    await readmit_tenant(log.connection, "acme")
     assert (await imported(log, file_of(*numbered(5)))).written == 5
 
 
@@ -529,7 +531,7 @@ async def test_a_part_that_begins_too_late_is_refused(log: Log) -> None:
     some = numbered(9)
     await imported(log, file_of(*some[:3]))
 
-    with pytest.raises(LogEndsBefore, match="ends at position 3, and the file goes on behind position 4"):
+    with pytest.raises(LogEndsBefore, match="ends at position 3, and the file goes on after position 4"):
         await imported(log, file_of(*some[4:], after=4))
     assert (await imported(log, file_of(*some[2:], after=2))).written == 6
     assert await records_of(log) == some
@@ -630,7 +632,7 @@ async def test_an_export_goes_on_where_a_file_ends(server: Server, log: Log, tmp
         (["import", "other"], "the log of acme holds another record than the file at position 3. Up to position 2 the log of acme "
          "is as in the file; no records were written."),
         (["import", "cut"], "line 7 is cut. Up to position 5 the log of acme is as in the file; no records were written."),
-        (["import", "--tenant", "globex", "cut"], "so it cannot become globex's"),
+        (["import", "--tenant", "globex", "cut"], "so it cannot become the log of globex"),
     ],
 )  # fmt: skip
 async def test_a_command_that_cannot_go_on_says_why_in_a_sentence(

@@ -16,7 +16,7 @@ HOUR_MS = 3_600_000
 
 
 def archive_lease(scripts: Scripts, lease_owner: str = "me") -> Any:
-    return scripts.run("archive_lease", [KEYS.log, KEYS.groups, KEYS.archiving], lease_owner, HOUR_MS)
+    return scripts.run("archive_lease", [KEYS.log, KEYS.groups, KEYS.archive_lease], lease_owner, HOUR_MS)
 
 
 def test_a_log_is_archived_by_one_lease_owner_at_a_time(scripts: Scripts) -> None:
@@ -25,8 +25,8 @@ def test_a_log_is_archived_by_one_lease_owner_at_a_time(scripts: Scripts) -> Non
     assert archive_lease(scripts) != []
     assert archive_lease(scripts, "other") == []
     assert archive_lease(scripts) != []
-    assert scripts.client.get(KEYS.archiving) == b"me"
-    assert 0 < scripts.client.pttl(KEYS.archiving) <= HOUR_MS
+    assert scripts.client.get(KEYS.archive_lease) == b"me"
+    assert 0 < scripts.client.pttl(KEYS.archive_lease) <= HOUR_MS
 
 
 def test_a_tenant_without_a_log_has_nothing_to_archive(scripts: Scripts) -> None:
@@ -65,7 +65,7 @@ def test_the_oldest_record_of_a_log_that_holds_none_is_the_next(scripts: Scripts
 
 
 def trim(scripts: Scripts, after: int, through: int, first_body: str, last_body: str, *, lease_owner: str = "me") -> int:
-    keys = [KEYS.log, KEYS.usage, KEYS.archiving]
+    keys = [KEYS.log, KEYS.usage, KEYS.archive_lease]
     return int(scripts.run("trim", keys, lease_owner, after, first_body, through, last_body))
 
 
@@ -88,7 +88,7 @@ def test_what_an_archive_has_is_removed(acknowledged: Scripts) -> None:
 
 def test_only_the_lease_owner_trims(acknowledged: Scripts) -> None:
     assert trim(acknowledged, 0, 3, "b1", "b3", lease_owner="late") == -1
-    acknowledged.client.delete(KEYS.archiving)
+    acknowledged.client.delete(KEYS.archive_lease)
     assert trim(acknowledged, 0, 3, "b1", "b3") == -1
     assert len(acknowledged.entries()) == 5
 
