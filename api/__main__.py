@@ -13,7 +13,7 @@ from api.app import create_app
 from api.commands.key import key
 from api.commands.tenant import tenant
 from api.http.protocol import protocol_of
-from streams import SettingError, Settings, configure_logging, load_settings
+from streams.runtime import SettingError, Settings, configure_logging, load_settings
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
 DRAIN_SECONDS = 4  # honcho kills after five

@@ -19,7 +19,8 @@ from api.openapi import document_of, openapi
 from api.query import find_receipt, get_events, get_receipt, get_session, get_sessions
 from api.welcome import example_of, local_url, welcome
 from projector import open_store
-from streams import Connection, Log, Settings
+from streams import Connection, Log
+from streams.runtime import Settings
 
 log_of_api = logging.getLogger("api")
 

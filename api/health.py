@@ -14,7 +14,9 @@ from starlette.responses import Response
 
 from api.schemas import Failure, Readiness
 from projector import Store, StoreUnavailable
-from streams import Log, LogUnavailable, Settings
+from streams import Log
+from streams.errors import LogUnavailable
+from streams.runtime import Settings
 
 SERVER_CHECK_SECONDS = 60.0
 DISK_CHECK_SECONDS = 1.0

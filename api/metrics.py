@@ -21,7 +21,8 @@ from api.auth.credentials import credential_of
 from api.health import parse_info
 from api.http import Problem
 from projector import FileStore, Store, TenantStatus, status
-from streams import Log, Settings
+from streams import Log
+from streams.runtime import Settings
 
 FRESH_SECONDS = 1.0  # requests in shorter intervals get the same page again
 OUTCOMES = ("accepted", "duplicate", "conflict", "rejected", "limited")

@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from api.http import Problem
 from projector import Filters, Place, Store, outcome_of, row_of
-from streams import INTEGER_LIMIT, Log, Record, Rejected, control, event_identity, microseconds, parse_body
+from streams import Log, Record, Rejected, control, event_identity, parse_body
+from streams.validation import INTEGER_LIMIT, microseconds
 
 PAGE_ROWS = 100
 PAGE_LIMIT_ROWS = 1_000

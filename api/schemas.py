@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from streams import NAME_LIMIT_BYTES
+from streams.validation import NAME_LIMIT_BYTES
 
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_LIMIT_BYTES, description=f"At most {NAME_LIMIT_BYTES} bytes of UTF-8.")]
 Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339, between the years 1 and 9999 in UTC.")]

@@ -13,7 +13,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from streams import Settings
+from streams.runtime import Settings
 
 EVENT = '{"session_id": "S123", "event_type": "page_view", "timestamp": "2026-01-01T10:00:00Z"}'
 PATHS = (

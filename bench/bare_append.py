@@ -16,8 +16,9 @@ import uvloop
 from redis.exceptions import ResponseError
 
 from bench.workload import calls, tenant_names
-from streams import Connection, Log, LogRefused, parse_event
+from streams import Connection, Log, parse_event
 from streams.connection import script
+from streams.errors import LogRefused
 
 LIMIT_SECONDS = 300.0
 

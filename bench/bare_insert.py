@@ -19,7 +19,7 @@ from bench.workload import tenant_names
 from projector.store.sqlite import SqliteStore
 from projector.store.sqlite.connection import PAGE_BYTES, WAL_PAGES
 from projector.store.sqlite.table_set import TableSet
-from streams import load_settings
+from streams.runtime import load_settings
 
 CACHE_MIB = load_settings({}).sqlite_cache_mib
 

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.__main__ import serve
-from streams import load_settings
+from streams.runtime import load_settings
 
 ANSWER = b'{"status":"accepted","event_hash":"0123456789abcdef0123456789abcdef","position":123456}'
 

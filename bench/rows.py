@@ -8,7 +8,8 @@ import msgspec
 from bench.workload import bodies
 from projector.projection import project
 from projector.projection.sessions import by_session, with_sessions
-from streams import EVENT_VERSION, Record, load_settings, parse_event
+from streams import EVENT_VERSION, Record, parse_event
+from streams.runtime import load_settings
 
 Values = list[tuple[Any, ...]]
 BATCH_RECORDS = load_settings({}).projector_batch_records

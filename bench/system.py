@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 import redis
 
-from streams import Settings
+from streams.runtime import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 20.0

@@ -16,8 +16,8 @@ from bench.system import Failed, System
 from bench.workload import tenant_names
 from projector.live.worker import group_of
 from projector.store.sqlite import SqliteStore
-from streams import PARTITIONS, keys_of
-from streams.keys import groups_key, leases_key, ready_key
+from streams import keys_of
+from streams.keys import PARTITIONS, groups_key, leases_key, ready_key
 
 Say = Callable[[str], None]
 DRAIN_LIMIT_SECONDS = 300.0

@@ -27,7 +27,8 @@ from projector.rebuild.rebuild import Rebuilt
 from projector.rebuild.verify import FROM_THE_START, Since, verify
 from projector.status import TenantStatus, status
 from projector.store import FileStore, StoreReplaced, StoreUnavailable
-from streams import Gap, Progress, Settings, configure_logging
+from streams.errors import Gap
+from streams.runtime import Progress, Settings, configure_logging
 
 log_of_projector = logging.getLogger("projector")
 REOPEN_SECONDS = 1.0

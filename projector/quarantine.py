@@ -6,7 +6,8 @@ import msgspec
 
 from projector.projection import outcome_of, row_of
 from projector.store import Selection, Store
-from streams import DEAD_LETTER_VERSION, Log, Record, Rejected, control, dead_letter, failpoint
+from streams import DEAD_LETTER_VERSION, Log, Record, Rejected, control, dead_letter
+from streams.runtime import failpoint
 
 
 class Forecast(msgspec.Struct, frozen=True):

@@ -10,7 +10,8 @@ from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.live.worker import group_of
 from projector.projection import NO_CHECKPOINT, Checkpoint
 from projector.store import Store
-from streams import Log, LogSummary, keys_of, leases_key
+from streams import Log, LogSummary, keys_of
+from streams.keys import leases_key
 
 STUCK_SECONDS = 10.0
 

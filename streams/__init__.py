@@ -1,20 +1,13 @@
-"""The log: what an event is, how it gets its place, how it is read again. Knows nothing of HTTP or SQL."""
+"""The log: what an event is, how it is appended, delivered and read. Knows nothing of HTTP or SQL.
 
-from streams import control, dead_letter
+Other packages import from here, from the modules that `__all__` names, and from the folders archive, erasure, runtime, tiering,
+transfer and commands.
+"""
+
+from streams import control, dead_letter, errors, keys, limits, validation
 from streams.append import Receipt
 from streams.connection import Connection
 from streams.consumer import Consumer, Delivery, Lease, ReadRequest, Release
-from streams.errors import (
-    ArchiveUnavailable,
-    BadTenant,
-    Gap,
-    LogBusy,
-    LogFull,
-    LogRefused,
-    LogUnavailable,
-    PenstockError,
-    TenantDeleted,
-)
 from streams.event import (
     DEAD_LETTER_VERSION,
     EVENT_VERSION,
@@ -28,68 +21,40 @@ from streams.event import (
     parse_body,
     parse_event,
 )
-from streams.keys import PARTITIONS, READY_CHANNEL, TENANT_PATTERN, keys_of, leases_key
-from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
-from streams.log import Counts, Log, LogSummary, mean_bytes
-from streams.runtime.failpoints import failpoint
-from streams.runtime.files import sync
-from streams.runtime.logging_setup import configure_logging
-from streams.runtime.progress import Progress
-from streams.runtime.settings import SettingError, Settings, load_settings
-from streams.validation import INTEGER_LIMIT, NAME_LIMIT_BYTES, Rejected, decode_json, microseconds
+from streams.keys import keys_of
+from streams.limits import Limits
+from streams.log import Log, LogSummary, mean_bytes
+from streams.validation import Rejected
 
 __all__ = [
     "DEAD_LETTER_VERSION",
     "EVENT_VERSION",
-    "INTEGER_LIMIT",
-    "LIMIT_NAMES",
-    "NAME_LIMIT_BYTES",
-    "NO_LIMITS",
-    "PARTITIONS",
-    "READY_CHANNEL",
-    "TENANT_PATTERN",
-    "ArchiveUnavailable",
-    "BadTenant",
     "Connection",
     "Consumer",
-    "Counts",
     "Delivery",
     "Event",
-    "Gap",
     "Lease",
     "Limits",
     "Log",
-    "LogBusy",
-    "LogFull",
-    "LogRefused",
     "LogSummary",
-    "LogUnavailable",
-    "PenstockError",
-    "Progress",
     "ReadRequest",
     "Receipt",
     "Record",
     "Rejected",
     "Release",
-    "SettingError",
-    "Settings",
     "StoredEvent",
-    "TenantDeleted",
     "check_event",
-    "configure_logging",
     "control",
     "dead_letter",
-    "decode_json",
     "digest_of",
+    "errors",
     "event_identity",
-    "failpoint",
+    "keys",
     "keys_of",
-    "leases_key",
-    "load_settings",
+    "limits",
     "make_event",
     "mean_bytes",
-    "microseconds",
     "parse_body",
     "parse_event",
-    "sync",
+    "validation",
 ]

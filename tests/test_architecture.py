@@ -2,7 +2,11 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,92 @@ def test_no_package_imports_from_tests_or_benches(package: str) -> None:
     ]
 
     assert wrong == []
+
+
+def module_name(path: Path) -> str:
+    """The name by which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for package in PACKAGES for path in modules(package)}
+
+
+def public_names(module: str) -> set[str]:
+    """The names that a package or folder offers: its `__all__`. Of a module all names, if its package offers the module."""
+    path = MODULES.get(module)
+    if path is not None and path.name == "__init__.py":
+        return set(getattr(importlib.import_module(module), "__all__", ()))
+    package, _, name = module.rpartition(".")
+    offered = MODULES.get(package) is not None and name in public_names(package)
+    return set(dir(importlib.import_module(module))) if offered else set()
+
+
+@pytest.mark.parametrize("package", ("streams", "api"))
+def test_a_package_imports_of_another_only_what_it_offers(package: str) -> None:
+    """Offered is what `__all__` names, of the other package, of one of its folders, or of a module that the package names."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {module}.{name}"
+        for path in modules(package)
+        for module, name in imported(path)
+        if package_of(module) in PACKAGES and package_of(module) != package and name not in public_names(module)
+    ]
+
+    assert wrong == []
+
+
+def dependencies(name: str) -> set[str]:
+    """The modules of ours that must be loaded for a module, also those that it imports late or for its types only.
+
+    To import a module runs the `__init__` of each folder above it. The folders that the importing module stands in, too, are
+    left out: they are being loaded already.
+    """
+    needed: set[str] = set()
+    for module, member in imported(MODULES[name]):
+        target = f"{module}.{member}" if f"{module}.{member}" in MODULES else module
+        parts = target.split(".")
+        needed |= {parent for end in range(1, len(parts)) if not is_above(parent := ".".join(parts[:end]), name)}
+        needed.add(target)
+    return needed & MODULES.keys()
+
+
+def is_above(folder: str, module: str) -> bool:
+    return module == folder or module.startswith(f"{folder}.")
+
+
+def test_no_module_needs_itself() -> None:
+    graph = {name: dependencies(name) - {name} for name in MODULES}
+
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
+
+
+def started_modules(path: Path) -> Iterator[str]:
+    """The modules that a file starts as a process of their own: what follows "-m" in a list or in the arguments of a call."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.List | ast.Tuple) else []
+        texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+        yield from (str(module) for option, module in pairwise(texts) if option == "-m")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_starts_no_process_of_a_later_package(package: str) -> None:
+    later = PACKAGES[PACKAGES.index(package) + 1 :]
+
+    wrong = [f"{path.name}: {name}" for path in modules(package) for name in started_modules(path) if package_of(name) in later]
+
+    assert wrong == []
+
+
+def test_every_folder_says_first_what_it_holds() -> None:
+    folders = {path.parent for path in MODULES.values()}
+
+    assert sorted(str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()) == []
+
+
+def test_a_process_that_uses_no_archive_does_not_load_pyarrow() -> None:
+    code = "import sys, api, projector, streams; sys.exit('pyarrow' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -12,7 +12,9 @@ from api.auth.new_tenants import NewTenants
 from api.auth.registry import Registry
 from api.auth.tokens import TokenVerifier
 from api.http import Problem
-from streams import BadTenant, Log, Settings, keys_of
+from streams import Log, keys_of
+from streams.errors import BadTenant
+from streams.runtime import Settings
 
 TENANT_HEADER = b"x-tenant-id"
 

@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from api.auth.credentials import ROLES
 from api.http import Problem
-from streams import BadTenant, SettingError, Settings, keys_of
+from streams import keys_of
+from streams.errors import BadTenant
+from streams.runtime import SettingError, Settings
 
 log_of_tokens = logging.getLogger("api")
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from projector import Store, open_store
-from streams import BadTenant, PenstockError, Settings, keys_of, load_settings
+from streams import keys_of
+from streams.errors import BadTenant, PenstockError
+from streams.runtime import Settings, load_settings
 
 BUSY_SECONDS = 30.0  # a rebuild that makes its indexes holds others that write
 

@@ -13,8 +13,11 @@ from rich.table import Table
 
 from api.commands.cli import opened, tenant_or_exit
 from projector import Store, TenantLimits
-from streams import INTEGER_LIMIT, LIMIT_NAMES, Connection, Settings
+from streams import Connection
 from streams.erasure import delete_log, readmit_tenant
+from streams.limits import LIMIT_NAMES
+from streams.runtime import Settings
+from streams.validation import INTEGER_LIMIT
 
 T = TypeVar("T")
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may

@@ -15,7 +15,8 @@ from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Un
 from api.formats.ids import content_id, id_or_none, text_or_none
 from api.formats.messages import NOT_JSON, object_in
 from api.schemas import Refusal
-from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
+from streams import Event, Rejected, make_event
+from streams.validation import NAME_LIMIT_BYTES
 
 NO_SESSION = "-1"
 IDS = ("session_id", "insert_id", "user_id", "device_id")

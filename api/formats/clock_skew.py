@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.formats.format import OpenedRequest
-from streams import Rejected, microseconds
+from streams import Rejected
+from streams.validation import microseconds
 
 MILLISECONDS_FROM = 10**11  # seconds stay below it until the year 5138, milliseconds have been above it since 1973
 CLOCK_LIMIT_US = 3_650 * 86_400 * 1_000_000  # a larger difference is no skew: the client has no clock

@@ -18,7 +18,8 @@ from api.formats.clock_skew import time_arguments
 from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Unreadable
 from api.formats.ids import id_or_empty
 from api.formats.messages import NOT_JSON, object_in
-from streams import NAME_LIMIT_BYTES, Event, Rejected, make_event
+from streams import Event, Rejected, make_event
+from streams.validation import NAME_LIMIT_BYTES
 
 CONTENT_TYPE, PREFIX = b"content-type", b"ce-"
 DATA = ("data", "data_base64")

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from streams import Rejected, decode_json
+from streams import Rejected
+from streams.validation import decode_json
 
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what msgspec raises for bytes that it cannot decode
 

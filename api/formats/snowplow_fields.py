@@ -7,7 +7,8 @@ from typing import Any
 
 from api.formats.base64_text import decode_base64
 from api.formats.clock_skew import CLOCK_LIMIT_US, rfc3339_of
-from streams import Rejected, decode_json
+from streams import Rejected
+from streams.validation import decode_json
 
 CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/"
 

@@ -14,7 +14,8 @@ from starlette.routing import Match
 
 from api.schemas import ProblemDetails
 from projector import StoreUnavailable
-from streams import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, Rejected, TenantDeleted
+from streams import Rejected
+from streams.errors import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, TenantDeleted
 
 log_of_api = logging.getLogger("api")
 HEADERS = {503: {"retry-after": "1"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": 'Bearer realm="penstock"'}}

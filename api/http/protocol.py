@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from api.http.cors import CorsHeaders
 from api.http.problems import HEADERS, problem_bytes
 from api.http.request_ids import HEADER, request_id_of
-from streams import Settings
+from streams.runtime import Settings
 
 HEADER_LIMIT_BYTES = 32 * 1024
 LINGER_SECONDS = 1.0  # how long the rest of a refused request is read

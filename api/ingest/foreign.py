@@ -20,7 +20,8 @@ from api.http import ERRORS, HEADERS, BodyReservation, Problem, headers_by_name,
 from api.ingest.parsing import parse_all
 from api.ingest.receipts import HeaderList, rate_limit_headers
 from api.schemas import Refusal
-from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, dead_letter, failpoint
+from streams import EVENT_VERSION, Event, Limits, Receipt, Rejected, dead_letter
+from streams.runtime import failpoint
 
 MESSAGE_LIMIT = 10_000  # of a request; the largest batch of a known SDK has 2,000, and each bad message costs a record
 HIDDEN_KEY = b"***"

@@ -7,7 +7,8 @@ from starlette.types import Receive, Scope, Send
 from api.http import BodyReservation, headers_by_name, read_body
 from api.ingest.parsing import parse_request
 from api.ingest.receipts import answer_of
-from streams import Event, Settings, failpoint
+from streams import Event
+from streams.runtime import Settings, failpoint
 
 _encode = msgspec.json.Encoder().encode
 

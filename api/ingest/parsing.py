@@ -15,7 +15,9 @@ import msgspec
 
 from api.formats.base64_text import decode_base64
 from api.http import Problem
-from streams import Event, Rejected, Settings, check_event, decode_json, parse_event
+from streams import Event, Rejected, check_event, parse_event
+from streams.runtime import Settings
+from streams.validation import decode_json
 
 NDJSON = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 PAYLOAD_GROWTH = 2  # how much longer base64 makes an event, at most: by a third, and JSON may escape some characters

@@ -29,7 +29,7 @@ from api.openapi.operations import (
     Parameter,
 )
 from api.schemas import Event, ProblemDetails, Refusal, WrappedEvent
-from streams import Settings
+from streams.runtime import Settings
 
 DESCRIPTION = (
     "Takes events over HTTP and never loses or doubles an event. Errors are problems (RFC 9457) with a stable `code`. "

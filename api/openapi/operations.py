@@ -26,7 +26,7 @@ from api.schemas import (
     SessionsPage,
     SessionWithEvents,
 )
-from streams import TENANT_PATTERN
+from streams.keys import TENANT_PATTERN
 
 JSON, PROBLEM, NDJSON = "application/json", "application/problem+json", "application/x-ndjson"
 

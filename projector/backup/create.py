@@ -15,12 +15,10 @@ import msgspec
 
 from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, DeletedTenant, Folder, KeptLog, digest_of_file
 from projector.backup.incremental_copy import RecordsDiffer, carry
-from streams.connection import Connection
+from streams import Connection, Log, LogSummary
 from streams.errors import Gap, PenstockError
 from streams.keys import PARTITIONS, deleted_key, keys_of
-from streams.log import Log, LogSummary
-from streams.runtime.failpoints import failpoint
-from streams.runtime.progress import Show
+from streams.runtime import Show, failpoint
 
 NOT_KEPT = "archived"  # of a usage: where the records are is another thing after a restore
 

@@ -15,15 +15,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from streams.archive import Archive
 from streams.errors import PenstockError
-from streams.runtime.files import sync, written_whole
-
-if TYPE_CHECKING:
-    from streams.archive.store import Archive  # pyarrow takes half a second to load
+from streams.runtime import sync, written_whole
 
 FORMAT, FORMAT_VERSION = "penstock-backup", 1
 NAME, TABLES, NEXT_TABLES, LOG = "backup.json", "tables.db", "tables.next.db", "log"
@@ -90,10 +87,8 @@ class Folder:
         self.path = path
         self.next_tables = str(Path(path, NEXT_TABLES))
 
-    def archive(self) -> "Archive":
+    def archive(self) -> Archive:
         """The logs in it."""
-        from streams.archive.store import Archive
-
         return Archive(Path(self.path, LOG).absolute().as_uri())
 
     def tenants(self) -> list[str]:

@@ -5,14 +5,10 @@ So what was carried once and interrupted is gone on with, and two histories neve
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TYPE_CHECKING
 
-from streams.archive.manifest import SEGMENT_BYTES, SEGMENT_RECORDS
+from streams import Record
+from streams.archive import SEGMENT_BYTES, SEGMENT_RECORDS, Archive
 from streams.errors import PenstockError
-from streams.event import Record
-
-if TYPE_CHECKING:
-    from streams.archive.store import Archive  # pyarrow takes half a second to load
 
 
 class RecordsDiffer(PenstockError):
@@ -27,7 +23,7 @@ class RecordsDiffer(PenstockError):
 class Comparison:
     """Compares records, page after page from the first on, with those of an archive."""
 
-    def __init__(self, tenant: str, archive: "Archive") -> None:
+    def __init__(self, tenant: str, archive: Archive) -> None:
         self._tenant = tenant
         self._pages = archive.read(tenant, 0)
         self._waiting: list[Record] = []
@@ -44,7 +40,7 @@ class Comparison:
         del self._waiting[: len(page)]
 
 
-async def pages_of(archive: "Archive", tenant: str, *, after: int = 0, through: int) -> AsyncGenerator[list[Record], None]:
+async def pages_of(archive: Archive, tenant: str, *, after: int = 0, through: int) -> AsyncGenerator[list[Record], None]:
     """Pages of archived records behind a position, up to another. Raises DamagedArchive, ArchiveUnavailable."""
     pages = archive.read(tenant, after)
     while page := await asyncio.to_thread(next, pages, None):
@@ -56,7 +52,7 @@ async def pages_of(archive: "Archive", tenant: str, *, after: int = 0, through: 
 
 
 async def carry(
-    pages: AsyncIterator[list[Record]], archive: "Archive", tenant: str, *, show: Callable[[int], None] = lambda done: None
+    pages: AsyncIterator[list[Record]], archive: Archive, tenant: str, *, show: Callable[[int], None] = lambda done: None
 ) -> tuple[int, int]:
     """See that an archive has the records of pages, which begin at position 1 or just behind what it has; the last position
     that they reached, and how many were added. Raises RecordsDiffer, ArchiveMoved, DamagedArchive, ArchiveUnavailable."""

@@ -12,16 +12,13 @@ import msgspec
 from projector.backup.create import deleted_tenants
 from projector.backup.folder import Backup, DamagedBackup, Folder, KeptLog
 from projector.backup.incremental_copy import Comparison, carry, pages_of
-from streams.archive.store import Archive
+from streams import Log, Record
+from streams.archive import Archive
 from streams.errors import PenstockError
-from streams.event import Record
 from streams.keys import deleted_key, keys_of
-from streams.log import Log
-from streams.runtime.failpoints import failpoint
-from streams.runtime.progress import Show
-from streams.tiering.recover import recover
-from streams.transfer.format import FORMAT, FORMAT_VERSION, Header
-from streams.transfer.import_log import LogImport
+from streams.runtime import Show, failpoint
+from streams.tiering import recover
+from streams.transfer import FORMAT, FORMAT_VERSION, Header, LogImport
 
 
 class TenantDeletedThere(PenstockError):

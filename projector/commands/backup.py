@@ -13,13 +13,11 @@ from redis.exceptions import ResponseError
 from projector.backup.create import LogLost, make
 from projector.backup.folder import BackupRunning, DamagedBackup, Folder, NoBackup
 from projector.backup.incremental_copy import RecordsDiffer
-from streams.connection import Connection
+from streams import Connection, Log
 from streams.errors import ArchiveMoved, LogFull, LogRefused, PenstockError, TenantDeleted
-from streams.log import Log
+from streams.runtime import Progress, Settings
 from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
-from streams.runtime.progress import Progress
-from streams.runtime.settings import Settings
-from streams.transfer.import_log import LogDiffers, LogEndsBefore
+from streams.transfer import LogDiffers, LogEndsBefore
 
 ENDS = (
     *KNOWN_ERRORS, ArchiveMoved, BackupRunning, DamagedBackup, LogDiffers, LogEndsBefore, LogFull, LogLost,
@@ -81,7 +79,7 @@ def restore(directory: str) -> None:
 
 async def _restore(settings: Settings, directory: str) -> None:
     from projector.backup.restore import Recovery
-    from streams.tiering.recover import HistoryDiffers  # not above: pyarrow takes half a second to load
+    from streams.tiering import HistoryDiffers
 
     begun = time.monotonic()
     folder = Folder(directory)

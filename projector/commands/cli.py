@@ -12,8 +12,9 @@ import uvloop
 
 from projector.rebuild.verify import Since
 from projector.store import Store, open_store
-from streams import Connection, Log, Settings, load_settings
+from streams import Connection, Log
 from streams.errors import PenstockError
+from streams.runtime import Settings, load_settings
 
 COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
 COMMAND_CACHE_MIB = 32  # logs are read one after another, in order: what is written next is beside what was written last

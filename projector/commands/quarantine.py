@@ -14,7 +14,8 @@ from projector.projection import PROJECTION_VERSION, QuarantineRow
 from projector.quarantine import Forecast, drop, forecasts
 from projector.rebuild import rebuild as rebuilding
 from projector.store import Selection, Store
-from streams import Log, Progress, Settings
+from streams import Log
+from streams.runtime import Progress, Settings
 
 SHOWN = 5
 LEVEL_SECONDS = 30.0

@@ -7,7 +7,7 @@ import click
 
 from projector.commands.cli import COMMAND_SECONDS, run_command
 from projector.store import FileStore, RebuildRunning, Store, adopt, open_store
-from streams import Progress, Settings
+from streams.runtime import Progress, Settings
 
 PAUSE_SECONDS = 0.1
 

@@ -10,19 +10,10 @@ from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, 
 from projector.live.scheduling import READ_AHEAD, LeasedTenant, plan
 from projector.projection import Batch, Checkpoint, project
 from projector.store import OtherProjection, Store, StoreReplaced, StoreUnavailable
-from streams import (
-    PARTITIONS,
-    READY_CHANNEL,
-    Consumer,
-    Delivery,
-    Gap,
-    Lease,
-    Log,
-    LogUnavailable,
-    Record,
-    failpoint,
-    mean_bytes,
-)
+from streams import Consumer, Delivery, Lease, Log, Record, mean_bytes
+from streams.errors import Gap, LogUnavailable
+from streams.keys import PARTITIONS, READY_CHANNEL
+from streams.runtime import failpoint
 
 log_of_worker = logging.getLogger("projector")
 

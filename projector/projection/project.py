@@ -19,9 +19,9 @@ from streams import (
     dead_letter,
     digest_of,
     event_identity,
-    microseconds,
     parse_body,
 )
+from streams.validation import microseconds
 
 PROJECTION_VERSION = 4  # 3 knows neither that somebody is forgotten, nor events without a session
 

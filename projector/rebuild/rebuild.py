@@ -12,8 +12,9 @@ from projector.divergence import TenantUnknown, disagreements
 from projector.projection import NO_CHECKPOINT, Checkpoint
 from projector.rebuild.replay import Span, read, replay
 from projector.store import PREVIOUS, SHADOW, SetName, Store
-from streams import Gap, Log, LogSummary, failpoint
-from streams.errors import PenstockError
+from streams import Log, LogSummary
+from streams.errors import Gap, PenstockError
+from streams.runtime import failpoint
 
 BREATH_SECONDS = 0.004  # between transactions, for the projectors that wait for their turn to write
 SWAP_SECONDS = 0.5

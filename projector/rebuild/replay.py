@@ -19,7 +19,8 @@ import uvloop
 
 from projector.projection import Batch, project
 from projector.store import Chunk, StoreUnavailable, stage_rows
-from streams import Connection, Gap, Log, LogUnavailable, Record
+from streams import Connection, Log, Record
+from streams.errors import Gap, LogUnavailable
 
 PROCESS_RECORDS = 50_000  # from here on, processes pay for their start
 PROCESSES = 2

@@ -7,7 +7,8 @@ import msgspec
 
 from projector.projection import Batch, Checkpoint, SessionRow
 from projector.projection.sessionization import NOTHING_SESSIONLESS, Sessionless
-from streams import LIMIT_NAMES, Limits
+from streams import Limits
+from streams.limits import LIMIT_NAMES
 
 Place = tuple[int, int]  # event time, position: where the page before ended
 

@@ -22,7 +22,8 @@ from projector import StoreUnavailable
 from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.store.sqlite import SqliteStore
-from streams import NO_LIMITS, Log
+from streams import Log
+from streams.limits import NO_LIMITS
 from tests.support.access import assert_refused, basic, kept
 from tests.support.clock import stopwatch
 from tests.support.commands import key_command

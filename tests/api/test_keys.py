@@ -5,8 +5,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from streams import PARTITIONS, BadTenant, keys_of, leases_key
-from streams.keys import TENANT_PATTERN, groups_key, log_prefix, ready_key, ready_prefix, tenants_key
+from streams import keys_of
+from streams.errors import BadTenant
+from streams.keys import PARTITIONS, TENANT_PATTERN, groups_key, leases_key, log_prefix, ready_key, ready_prefix, tenants_key
 
 names = st.from_regex(TENANT_PATTERN, fullmatch=True)
 hashes = st.text(alphabet="0123456789abcdef", min_size=32, max_size=32)

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streams import Connection, Counts, Event, Limits, Log, LogBusy, event_identity, keys_of
+from streams import Connection, Event, Limits, Log, event_identity, keys_of
 from streams.append import TENANT_WAITING_LIMIT_BYTES, WAITING_LIMIT_BYTES
+from streams.errors import LogBusy
 from streams.limits import LIMIT_NAMES
+from streams.log import Counts
 from tests.support.clock import stopwatch
 from tests.support.events import body, event, events
 from tests.support.http import App, environment, opened

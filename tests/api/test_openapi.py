@@ -24,7 +24,8 @@ from api.openapi.document import codes_of, operations_of
 from api.openapi.operations import NDJSON, OPERATIONS, PROBLEMS
 from projector import ApiKey
 from projector.store.sqlite import SqliteStore
-from streams import control, event_identity, keys_of, load_settings, parse_event
+from streams import control, event_identity, keys_of, parse_event
+from streams.runtime import load_settings
 from tests.support.documentation import first_cells
 from tests.support.events import body
 from tests.support.http import ROOT, Api, App, opened, running, wait_until

@@ -22,8 +22,9 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Log, TenantDeleted, keys_of
+from streams import Connection, Log, keys_of
 from streams.erasure import delete_log
+from streams.errors import TenantDeleted
 from tests.support.dumps import everything_in
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from api.auth import tokens
 from api.http.problems import Problem
-from streams import SettingError, load_settings
+from streams.runtime import SettingError, load_settings
 from tests.support.access import assert_refused
 from tests.support.clock import stopwatch
 from tests.support.commands import key_command

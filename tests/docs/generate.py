@@ -14,7 +14,7 @@ from api.metrics import Figures, page_of
 from api.openapi.document import operations_of
 from api.openapi.operations import CODES_OF_READS, OPERATIONS, PROBLEMS, Operation
 from projector import TenantStatus
-from streams import Settings
+from streams.runtime import Settings
 from tests.support.documentation import DOCS, generated, with_generated
 
 PACKAGES = ("api", "projector", "streams")

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from streams import Settings
+from streams.runtime import Settings
 
 
 def rows_of_settings() -> dict[str, tuple[str, str]]:

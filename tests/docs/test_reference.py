@@ -9,8 +9,8 @@ import pytest
 
 from api.openapi.operations import CODES_OF_ALL, CODES_OF_MODE, CODES_OF_READS, CODES_OF_TENANTS, OPERATIONS
 from projector.store.sqlite import SqliteStore
-from streams import Settings, keys
-from streams.runtime.settings import load_settings
+from streams import keys
+from streams.runtime import Settings, load_settings
 from tests.docs import generate
 from tests.docs.settings_rows import rows_of_settings
 from tests.support.documentation import HEADING, first_cells, rows, section, text_of

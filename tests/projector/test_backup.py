@@ -19,8 +19,9 @@ from projector.backup import create
 from projector.backup.folder import Folder
 from projector.live.worker import Worker
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Log, LogUnavailable, Record, keys_of
+from streams import Connection, Log, Record, keys_of
 from streams.erasure import delete_log
+from streams.errors import LogUnavailable
 from tests.support.events import body, event, events
 from tests.support.http import environment, running, wait_until
 from tests.support.needs import needs

@@ -9,7 +9,8 @@ from projector.live import worker as worker_module
 from projector.live.worker import Worker
 from projector.projection import Batch
 from projector.store.sqlite import SqliteStore
-from streams import PARTITIONS, Consumer, Delivery, Log, ReadRequest, keys_of
+from streams import Consumer, Delivery, Log, ReadRequest, keys_of
+from streams.keys import PARTITIONS
 from streams.log import PAGE_BYTES
 from tests.support.clock import stopwatch
 from tests.support.events import event, events, numbered

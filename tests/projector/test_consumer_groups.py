@@ -7,8 +7,8 @@ import pytest
 
 from projector.live.worker import Worker, group_of
 from projector.store.sqlite import SqliteStore
-from streams import PARTITIONS, Log, keys_of, leases_key
-from streams.keys import ready_key
+from streams import Log, keys_of
+from streams.keys import PARTITIONS, leases_key, ready_key
 from tests.support.events import events, numbered
 from tests.support.proxy import until
 from tests.support.servers import Server

@@ -10,9 +10,9 @@ from projector.live.scheduling import LeasedTenant
 from projector.live.worker import Worker, group_of
 from projector.projection import NO_CHECKPOINT, Batch
 from projector.store.sqlite import SqliteStore
-from streams import PARTITIONS, Consumer, Lease, Log, ReadRequest, keys_of
+from streams import Consumer, Lease, Log, ReadRequest, keys_of
 from streams.consumer import _delivery
-from streams.keys import ready_key
+from streams.keys import PARTITIONS, ready_key
 from tests.support.events import events, numbered
 from tests.support.servers import Server
 from tests.support.tables import checkpoint_of, positions_of

@@ -8,7 +8,9 @@ import pytest
 
 from projector.live.worker import Worker, group_of
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Consumer, Delivery, Log, LogUnavailable, ReadRequest, Release, keys_of, leases_key
+from streams import Connection, Consumer, Delivery, Log, ReadRequest, Release, keys_of
+from streams.errors import LogUnavailable
+from streams.keys import leases_key
 from tests.support.clock import stopwatch
 from tests.support.events import event, events, numbered
 from tests.support.proxy import Proxy, until

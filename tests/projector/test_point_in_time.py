@@ -18,7 +18,8 @@ from projector.rebuild.point_in_time import Cut, write
 from projector.rebuild.rebuild import RebuildRefused
 from projector.store import OutputExists
 from projector.store.sqlite import SqliteStore
-from streams import Gap, Log, Record, control, keys_of
+from streams import Log, Record, control, keys_of
+from streams.errors import Gap
 from tests.support.commands import command
 from tests.support.events import event, events
 from tests.support.logs import spoiled

@@ -17,7 +17,8 @@ from projector.rebuild.replay import Span
 from projector.rebuild.verify import verify
 from projector.store import LIVE, StoreUnavailable
 from projector.store.sqlite import SqliteStore
-from streams import Gap, Log, LogUnavailable
+from streams import Log
+from streams.errors import Gap, LogUnavailable
 from streams.log import PAGE_BYTES
 from tests.support.events import event, events
 from tests.support.proxy import until

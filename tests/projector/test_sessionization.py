@@ -24,7 +24,8 @@ from projector.store.sqlite import SqliteStore, sessions
 from projector.store.sqlite.refold import refold
 from projector.store.sqlite.schema import LIVE as LIVE_SUFFIX
 from projector.store.sqlite.staging import COLUMNS, stage_rows
-from streams import Event, Log, Record, make_event, microseconds
+from streams import Event, Log, Record, make_event
+from streams.validation import microseconds
 
 MINUTE_US = 60_000_000
 GAP_MINUTES = 30

@@ -15,19 +15,8 @@ from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
-from streams import (
-    BadTenant,
-    Connection,
-    Event,
-    Log,
-    LogBusy,
-    LogFull,
-    LogRefused,
-    LogUnavailable,
-    digest_of,
-    event_identity,
-    keys_of,
-)
+from streams import Connection, Event, Log, digest_of, event_identity, keys_of
+from streams.errors import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable
 from tests.support.clock import stopwatch
 from tests.support.events import event, events
 from tests.support.logs import position_of

@@ -19,14 +19,13 @@ from projector.rebuild.rebuild import RebuildRefused, rebuild
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Gap, Log, Record, keys_of
+from streams import Connection, Log, Record, keys_of
+from streams.archive import Archive
 from streams.archive.manifest import Segment, kept_of
 from streams.archive.segments import pack, unpack
-from streams.archive.store import Archive
 from streams.erasure import delete_log
-from streams.errors import ArchiveMoved, DamagedArchive
-from streams.tiering.recover import HistoryDiffers, recover
-from streams.tiering.verify import problems
+from streams.errors import ArchiveMoved, DamagedArchive, Gap
+from streams.tiering import HistoryDiffers, problems, recover
 from tests.support.archives import archiver
 from tests.support.events import event, events
 from tests.support.http import ROOT, environment

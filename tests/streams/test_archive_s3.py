@@ -17,12 +17,12 @@ from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, keys_of
-from streams.archive.store import Archive
+from streams.archive import Archive
 from streams.erasure import delete_log
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
 from streams.errors import ArchiveUnavailable, DamagedArchive
-from streams.tiering.verify import problems
+from streams.tiering import problems
 from tests.support.archives import archiver
 from tests.support.events import event, events
 from tests.support.records import records_of

@@ -14,9 +14,9 @@ from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.status import status
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Log, LogUnavailable, TenantDeleted, control, keys_of
+from streams import Connection, Log, control, keys_of
 from streams.erasure import delete_log
-from streams.errors import LogFull
+from streams.errors import LogFull, LogUnavailable, TenantDeleted
 from streams.keys import ready_key
 from tests.support.events import event, events
 from tests.support.http import App, opened, process_of

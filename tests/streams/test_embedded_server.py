@@ -17,8 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from streams import Settings
 from streams.embedded_server import find_server, server_arguments
+from streams.runtime import Settings
 from tests.support.commands import clean
 
 SECONDS = 60.0

@@ -23,8 +23,7 @@ from streams import Connection, Event, Log, Record, control, event_identity, key
 from streams.erasure import delete_log
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject, SubjectSearch
-from streams.tiering.recover import recover
-from streams.tiering.verify import problems
+from streams.tiering import problems, recover
 from tests.faults.kinds import ERASE_POINTS
 from tests.support.dumps import everything_in
 from tests.support.events import event, events

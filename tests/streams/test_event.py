@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from projector.projection import project
 from projector.store.sqlite import SqliteStore
 from projector.store.sqlite.table_set import TableSet
-from streams import Event, Record, Rejected, decode_json, digest_of, event_identity, microseconds, parse_body, parse_event
+from streams import Event, Record, Rejected, digest_of, event_identity, parse_body, parse_event
+from streams.validation import decode_json, microseconds
 from tests.support.events import body, event
 from tests.support.json_values import ACCEPTED, NAMED, REFUSED, with_member
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from streams import Connection, Log, LogUnavailable, keys_of, parse_event
+from streams import Connection, Log, keys_of, parse_event
 from streams.erasure import delete_log
+from streams.errors import LogUnavailable
 from streams.transfer.csv_rows import BadColumns, csv_lines
 from streams.transfer.import_events import EventImport, Line, Refusal, ndjson_lines
 from tests.support.commands import clean, peak_mib, run

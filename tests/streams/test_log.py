@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from streams import Event, Gap, Log, LogUnavailable, Record, digest_of, keys_of
+from streams import Event, Log, Record, digest_of, keys_of
 from streams import log as log_module
+from streams.errors import Gap, LogUnavailable
 from streams.log import PAGE_BYTES, PAGE_RECORDS
 from tests.support.events import event, events
 from tests.support.servers import Server

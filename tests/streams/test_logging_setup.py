@@ -22,7 +22,8 @@ import pytest
 from api.auth.credentials import KEY_ID_LENGTH, hash_of, new_key
 from projector import ApiKey
 from projector.store.sqlite import SqliteStore
-from streams import keys_of, load_settings
+from streams import keys_of
+from streams.runtime import load_settings
 from streams.runtime.logging_setup import formatter, is_text
 from streams.runtime.settings import without_passwords
 from tests.support.events import body

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from streams import Progress
+from streams.runtime import Progress
 from tests.support.commands import clean
 
 
@@ -37,7 +37,7 @@ def test_nothing_to_do_is_done(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_terminal_gets_a_bar() -> None:
-    code = "from streams import Progress\nwith Progress('counting') as show:\n  show(1, 3); show(3, 3)"
+    code = "from streams.runtime import Progress\nwith Progress('counting') as show:\n  show(1, 3); show(3, 3)"
     terminal, end = pty.openpty()
     done = subprocess.run([sys.executable, "-c", code], env=clean() | {"TERM": "xterm"}, stderr=end, timeout=20)
     os.close(end)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from streams import Record, SettingError, Settings, load_settings
-from streams.archive.store import Archive
+from streams import Record
+from streams.archive import Archive
+from streams.runtime import SettingError, Settings, load_settings
 from tests.support.commands import run
 
 WRONG = [

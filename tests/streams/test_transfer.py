@@ -21,10 +21,11 @@ import streams.transfer.import_log
 from projector.live.worker import Worker
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
-from streams import BadTenant, Connection, Gap, Log, LogFull, LogUnavailable, Record, TenantDeleted, event_identity, keys_of
+from streams import Connection, Log, Record, event_identity, keys_of
 from streams.erasure import delete_log, readmit_tenant
+from streams.errors import BadTenant, Gap, LogFull, LogUnavailable, TenantDeleted
+from streams.transfer import LogDiffers, LogEndsBefore, LogImport
 from streams.transfer.format import BadLine, export, line_of, lines_of
-from streams.transfer.import_log import LogDiffers, LogEndsBefore, LogImport
 from tests.support.clock import stopwatch
 from tests.support.commands import clean, peak_mib, run
 from tests.support.events import body, event, events

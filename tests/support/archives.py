@@ -1,8 +1,8 @@
 """An archiver for tests."""
 
 from streams import Log
-from streams.archive.store import Archive
-from streams.tiering.archiver import Archiver
+from streams.archive import Archive
+from streams.tiering import Archiver
 
 
 def archiver(log: Log, *, lease_owner: str = "test", hot_seconds: float = 0, hot_records: int = 10**9) -> Archiver:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from projector.store.sqlite import SqliteStore
-from streams import Settings
+from streams.runtime import Settings
 from tests.support.http import ROOT, environment
 from tests.support.servers import Server
 

@@ -17,7 +17,8 @@ import httpx
 from api import create_app
 from projector.live.worker import Worker
 from projector.store.sqlite import SqliteStore
-from streams import Log, load_settings
+from streams import Log
+from streams.runtime import load_settings
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[2]

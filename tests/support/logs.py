@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Sequence
 
 from projector.live.worker import Worker
-from streams import Event, Log, LogUnavailable, Receipt, keys_of
+from streams import Event, Log, Receipt, keys_of
+from streams.errors import LogUnavailable
 from tests.support.events import event, events
 from tests.support.servers import Server
 

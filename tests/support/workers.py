@@ -8,7 +8,8 @@ from typing import Any
 from projector.live.worker import Worker, group_of
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
-from streams import PARTITIONS, Consumer, Delivery, Lease, Log, ReadRequest, keys_of
+from streams import Consumer, Delivery, Lease, Log, ReadRequest, keys_of
+from streams.keys import PARTITIONS
 from tests.support.servers import Server
 from tests.support.tables import checkpoint_of
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from streams import Connection, Event, Log, LogFull, LogRefused, LogUnavailable
+from streams import Connection, Event, Log
+from streams.errors import LogFull, LogRefused, LogUnavailable
 from tests.support.events import event
 from tests.support.logs import position_of
 from tests.support.needs import needs

@@ -16,7 +16,7 @@ from projector.store.sqlite.copy import part_of
 from projector.store.sqlite.schema import LIVE, TABLES
 from projector.store.sqlite.store import SqliteStore
 from projector.store.sqlite.table_set import TableSet
-from streams import failpoint, sync
+from streams.runtime import failpoint, sync
 
 FILLED = (*TABLES, "api_keys", "tenant_limits", "deleted_tenants")
 CACHE_MIB = 8

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import pysqlite3
 
 from projector.store.errors import StoreReplaced, StoreUnavailable
-from streams import failpoint
+from streams.runtime import failpoint
 
 PAGE_BYTES = 8192
 WAL_PAGES = 8_000  # checkpoint at 64 MiB: a page that is written often is copied back once

@@ -7,7 +7,7 @@ from projector.store.errors import OutputExists
 from projector.store.files import publish
 from projector.store.sqlite.connection import SqliteFile, store_errors
 from projector.store.sqlite.vacuum import copy_to
-from streams import sync
+from streams.runtime import sync
 
 
 def copy(file: SqliteFile, path: str) -> int:

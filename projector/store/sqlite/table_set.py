@@ -16,7 +16,8 @@ from projector.store.sqlite.sessions import SESSION, SESSION_VALUES, planned, wr
 from projector.store.sqlite.staging import COLUMNS
 from projector.store.sqlite.tombstones import Tombstones, names_of
 from projector.store.structs import KEYS, StagedRows, TenantState
-from streams import failpoint, keys_of
+from streams import keys_of
+from streams.runtime import failpoint
 
 # What a value of ours can meet in a table that we did not expect; I/O, locks and full disks are none of these.
 CONSTRAINT_ERRORS = (pysqlite3.IntegrityError, pysqlite3.DataError, pysqlite3.InterfaceError, OverflowError, UnicodeError)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from projector.store.sqlite.api_keys import change_config_version
 from projector.store.sqlite.connection import SqliteFile
-from streams import failpoint, keys_of
+from streams import keys_of
+from streams.runtime import failpoint
 
 CHUNK_ROWS = 5_000
 BREATH_SECONDS = 0.004  # for the projectors that wait to write

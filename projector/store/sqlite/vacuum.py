@@ -7,7 +7,7 @@ import pysqlite3
 
 from projector.store.errors import StoreUnavailable
 from projector.store.sqlite.connection import SqliteFile, read_only, store_errors
-from streams import failpoint
+from streams.runtime import failpoint
 
 TRIES = 10
 STEPS = 100  # of copying back: before each, a look whether another process has written
