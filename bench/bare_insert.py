@@ -18,7 +18,8 @@ from bench.rows import Values, transactions
 from bench.workload import tenant_names
 from projector.store.sqlite import SqliteStore
 from projector.store.sqlite.connection import PAGE_BYTES, WAL_PAGES
-from projector.store.sqlite.table_set import TableSet
+from projector.store.sqlite.event_rows import EventRows
+from projector.store.sqlite.schema import LIVE
 from streams.runtime import load_settings
 
 CACHE_MIB = load_settings({}).sqlite_cache_mib
@@ -35,8 +36,8 @@ class Inserter:
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         self._connection.execute(f"PRAGMA journal_size_limit = {PAGE_BYTES * WAL_PAGES}")
-        tables = TableSet(self._connection)
-        self._insert_event, self._add_to_session = tables._insert_event, tables._add_to_session
+        rows = EventRows(self._connection, LIVE)
+        self._insert_event, self._add_to_session = rows.insert_event, rows.add_to_session
 
     def write(self, events: Values, sessions: Values) -> float:
         """One transaction; its seconds."""

@@ -7,7 +7,7 @@ import msgspec
 
 from bench.workload import bodies
 from projector.projection import project
-from projector.projection.sessions import by_session, with_sessions
+from projector.projection.additions import additions_of, at_positions, values_of
 from streams import EVENT_VERSION, Record, parse_event
 from streams.runtime import load_settings
 
@@ -46,7 +46,9 @@ def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int 
 def _project(tenant: str, page: list[Record], known: dict[str, int], events: Values, sessions: Values) -> None:
     batch = project(tenant, page[0].position - 1, page, page[-1].position)
     assert not batch.quarantined, batch.quarantined[0]
-    values, added = with_sessions(batch.rows, by_session(batch.rows), known)
+    additions = additions_of(batch.rows)
+    moved = {row.first_position: known[row.session_id] for row in additions.sessions if row.session_id in known}
+    added = at_positions(additions.sessions, moved)
     known.update({session.session_id: session.first_position for session in added})
-    events += values
+    events += values_of(batch.rows, additions, moved)
     sessions += map(msgspec.structs.astuple, added)

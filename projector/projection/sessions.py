@@ -1,10 +1,7 @@
 """Sessions that were sent: what events add to the session that they name. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
-
-import msgspec
 
 from projector.projection.identities import named_in
 from projector.projection.rows import EventRow, SessionRow
@@ -48,22 +45,3 @@ def least(names: Iterable[str]) -> str:
 
 
 _time = attrgetter("timestamp_us")
-
-
-def with_sessions(
-    rows: Sequence[EventRow],
-    sessions: Mapping[str, Sequence[EventRow]],
-    known: dict[str, int],
-    placed: Mapping[int, int] | None = None,
-) -> tuple[list[tuple[Any, ...]], list[SessionRow]]:
-    """Rows as the values of `events`, and what they add to their sessions. `known`: first positions of those begun before.
-    `placed`: of the sessions that were derived, by the position of the event; one that is not there is in none."""
-    first = {session_id: events[0].position for session_id, events in sessions.items()} | known
-    if "" in sessions:
-        at = placed or {}
-        values = [
-            (*msgspec.structs.astuple(row), first[row.session_id] if row.session_id else at.get(row.position, 0)) for row in rows
-        ]
-    else:
-        values = [(*msgspec.structs.astuple(row), first[row.session_id]) for row in rows]
-    return values, [fold_session(events, first[session_id]) for session_id, events in sessions.items() if session_id]

@@ -5,8 +5,8 @@ from enum import Enum
 
 import msgspec
 
-from projector.projection import Batch, Checkpoint, SessionRow
-from projector.projection.sessionization import NOTHING_SESSIONLESS, Sessionless
+from projector.projection import Batch, Checkpoint
+from projector.projection.additions import Additions
 from streams import Limits
 from streams.limits import LIMIT_NAMES
 
@@ -37,15 +37,11 @@ KEYS = {
 
 
 class StagedRows(msgspec.Struct, frozen=True):
-    """Where the rows of a batch are in a file: from rowid `first` to `last`.
-
-    `sessions` and `sessionless` are what the rows add to sessions, as if no session had begun before the batch.
-    """
+    """Where the rows of a batch are in a file, from rowid `first` to `last`, and what they add to sessions."""
 
     first: int
     last: int
-    sessions: list[SessionRow]
-    sessionless: Sessionless = NOTHING_SESSIONLESS
+    additions: Additions
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -17,8 +17,8 @@ XADD = (
     "      'version', hash_parts == 'dead_letter' and '3' or '1')"
 )
 SET = "redis.call('SET', KEYS[i], value and (value .. ' ' .. entry) or entry, 'PX', window_ms)"
-ADD_SESSIONS = "self._connection.executemany(self._add_to_session, map(msgspec.structs.astuple, sessions))"
-FOLD_SESSIONS = "self._add_to_sessions(added)"
+ADD_SESSIONS = "self._connection.executemany(self.add_to_session, map(msgspec.structs.astuple, sessions))"
+INSERT = "self._insert(rows, additions, {**moved, **plan.placed})"
 
 MUTANTS = [
     Mutant(
@@ -52,15 +52,15 @@ MUTANTS = [
         "a late duplicate is not counted as one",
         "lose-dedup-keys",
         "late",
-        (("projector/store/sqlite/table_set.py", "            return 1, []\n", "            return 0, []\n"),),
+        (("projector/store/sqlite/event_rows.py", "            counts.late_duplicates += 1\n", ""),),
     ),
     Mutant(
         "a session counts a record that was skipped",
         "lose-dedup-keys",
         "sessions that count",
         (
-            ("projector/store/sqlite/table_set.py", "        if self._connection.executemany(self._insert_event, values).rowcount != len(rows):\n            return False\n", "        inserted = self._connection.executemany(self._insert_event, values).rowcount\n"),
-            ("projector/store/sqlite/table_set.py", f"        {FOLD_SESSIONS}\n        return True\n", f"        {FOLD_SESSIONS}\n        return inserted == len(rows)\n"),
+            ("projector/store/sqlite/event_rows.py", f"        if not {INSERT}:\n            return False\n", f"        inserted = {INSERT}\n"),
+            ("projector/store/sqlite/event_rows.py", "            actors.write(plan)\n        return True\n", "            actors.write(plan)\n        return inserted\n"),
         ),
     ),
     Mutant(
@@ -74,12 +74,12 @@ MUTANTS = [
         "dies-alone-at-before_commit",
         "sessions that count",
         (
-            ("projector/store/sqlite/table_set.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, sessions)]'),
+            ("projector/store/sqlite/event_rows.py", ADD_SESSIONS, 'self.later = [*getattr(self, "later", ()), *map(msgspec.structs.astuple, sessions)]'),
             (
                 "projector/store/sqlite/store.py",
                 "            return written\n",
                 "        with self.transaction():\n"
-                '            self._connection.executemany(live._add_to_session, getattr(live, "later", ()))\n'
+                '            self._connection.executemany(live.rows_of_events.add_to_session, getattr(live.rows_of_events, "later", ()))\n'
                 "        return written\n",
             ),
         ),
@@ -108,7 +108,7 @@ MUTANTS = [
         "is in quarantine",
         (
             ("projector/store/sqlite/schema.py", "(tenant_id, timestamp_us, event_hash, hash_parts)", "(tenant_id, timestamp_us, event_hash)"),
-            ("projector/store/sqlite/table_set.py", "event_hash = ? AND hash_parts = ?", "event_hash = ? AND ? <> ''"),
+            ("projector/store/sqlite/event_rows.py", "event_hash = ? AND hash_parts = ?", "event_hash = ? AND ? <> ''"),
         ),
     ),
     Mutant(

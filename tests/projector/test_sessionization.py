@@ -20,10 +20,10 @@ from projector.rebuild.point_in_time import Cut, write
 from projector.rebuild.rebuild import rebuild, rollback
 from projector.rebuild.verify import verify
 from projector.store import LIVE
-from projector.store.sqlite import SqliteStore, sessions
-from projector.store.sqlite.refold import refold
+from projector.store.sqlite import SqliteStore, actors, stage_rows
+from projector.store.sqlite.columns import EVENT
 from projector.store.sqlite.schema import LIVE as LIVE_SUFFIX
-from projector.store.sqlite.staging import COLUMNS, stage_rows
+from projector.store.sqlite.tombstones import Tombstones
 from streams import Event, Log, Record, make_event
 from streams.validation import microseconds
 
@@ -229,7 +229,7 @@ def sets_of_events(draw: st.DrawFn) -> list[Sent]:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Actors that are soon too large."""
     monkeypatch.setattr(identities, "ACTOR_LIMIT_IDENTITIES", FEW)
-    monkeypatch.setattr(sessions, "ACTOR_LIMIT_IDENTITIES", FEW)
+    monkeypatch.setattr(actors, "ACTOR_LIMIT_IDENTITIES", FEW)
 
 
 @pytest.mark.usefixtures("few")
@@ -278,10 +278,10 @@ def delete(store: SqliteStore, positions: set[int]) -> None:
         where = f"FROM events WHERE tenant_id = 'acme' AND position IN ({', '.join(map(str, positions))})"
         deleted = [
             (EventRow(*row), session_position)
-            for session_position, *row in store.execute(f"SELECT session_position, {COLUMNS} {where}").fetchall()
+            for session_position, *row in store.execute(f"SELECT session_position, {EVENT} {where}").fetchall()
         ]
         store.execute(f"DELETE {where}")
-        refold(store._connection, LIVE_SUFFIX, "acme", deleted)
+        Tombstones(store._connection, LIVE_SUFFIX).refold("acme", deleted)
 
 
 # -- the rule, one case at a time ------------------------------------------------------------------------------------------

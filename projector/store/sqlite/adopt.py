@@ -13,9 +13,9 @@ from projector.store.errors import NotACopy, TablesNotEmpty
 from projector.store.files import publish
 from projector.store.sqlite.connection import store_errors
 from projector.store.sqlite.copy import part_of
-from projector.store.sqlite.schema import LIVE, TABLES
+from projector.store.sqlite.schema import TABLES
 from projector.store.sqlite.store import SqliteStore
-from projector.store.sqlite.table_set import TableSet
+from projector.store.sqlite.table_reader import TableReader
 from streams.runtime import failpoint, sync
 
 FILLED = (*TABLES, "api_keys", "tenant_limits", "deleted_tenants")
@@ -57,7 +57,7 @@ def _read(path: str) -> tuple[str, dict[str, Checkpoint]]:
     try:
         with contextlib.closing(pysqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
             [tables_id] = connection.execute("SELECT tables_id FROM database_identity").fetchone()
-            return tables_id, TableSet(connection, LIVE).checkpoints()
+            return tables_id, TableReader(connection).checkpoints()
     except (pysqlite3.DatabaseError, TypeError) as error:
         raise NotACopy(path, str(error)) from None
 

@@ -7,8 +7,9 @@ import msgspec
 
 from projector.projection import EventRow, KnownEvent
 from projector.store.sqlite.connection import SqliteFile
-from projector.store.sqlite.schema import live_generation
-from projector.store.sqlite.table_set import TableSet
+from projector.store.sqlite.event_rows import EventRows
+from projector.store.sqlite.schema import LIVE, live_generation
+from projector.store.sqlite.table_reader import TableReader
 from projector.store.structs import Filters, Place, TableCounts
 
 EVENT_COLUMNS = (
@@ -71,20 +72,20 @@ class SqliteQueries:
             if record:
                 reason = {"reason": record[0], "detail": record[1]}
                 return {"status": "quarantined", "event_hash": None, "position": position} | reason
-            tables = TableSet(connection)
+            tables = TableReader(connection)
             applied = tables.checkpoint(tenant).position >= position
-            status = tables.tombstones.reason(tenant, position) or ("late_duplicate" if applied else "queued")
+            status = tables.removal_reason(tenant, position) or ("late_duplicate" if applied else "queued")
             return {"status": status, "event_hash": None, "position": position}
 
     def known_event(self, row: EventRow) -> KnownEvent | None:
         """The event in the tables that has the identity of a row, or None."""
         with self._file.reading() as connection:
-            return TableSet(connection).known_event(row)
+            return EventRows(connection, LIVE).known_event(row)
 
     def counts(self, tenants: Iterable[str]) -> TableCounts:
         """What the tables hold of every tenant, and which of the given tenants were deleted; of one snapshot."""
         with self._file.reading() as connection:
-            tables = TableSet(connection)
+            tables = TableReader(connection)
             checkpoints = tables.checkpoints()
             quarantined = dict(connection.execute("SELECT tenant_id, count(*) FROM quarantine GROUP BY tenant_id").fetchall())
             deleted = [tenant for tenant in tenants if tenant not in checkpoints and tables.is_deleted(tenant)]

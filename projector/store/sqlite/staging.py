@@ -10,12 +10,11 @@ import msgspec
 import pysqlite3
 
 from projector.projection import Batch, EventRow
-from projector.projection.sessionization import sessionless_of
-from projector.projection.sessions import by_session, with_sessions
+from projector.projection.additions import additions_of, values_of
+from projector.store.sqlite.columns import EVENT
 from projector.store.sqlite.connection import store_errors
 from projector.store.structs import Chunk, StagedRows
 
-COLUMNS = ", ".join(EventRow.__struct_fields__)
 _PRAGMAS = ("page_size = 65536", "journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
 _INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (len(EventRow.__struct_fields__) + 1))})"
 
@@ -30,16 +29,16 @@ def _stage(path: str, batches: Sequence[Batch]) -> Chunk:
     connection = pysqlite3.connect(path, isolation_level=None)
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
-    connection.execute(f"CREATE TABLE rows ({COLUMNS}, session_position)")
+    connection.execute(f"CREATE TABLE rows ({EVENT}, session_position)")
     connection.execute("BEGIN")
     staged: list[StagedRows] = []
     last = 0
     for batch in batches:
-        sessionless = sessionless_of(batch.rows)
-        alone = {single.run.first_position: single.run.first_position for single in sessionless.singles}
-        values, sessions = with_sessions(batch.rows, by_session(batch.rows), {}, alone)
+        additions = additions_of(batch.rows)
+        alone = {single.run.first_position: single.run.first_position for single in additions.sessionless.singles}
+        values = values_of(batch.rows, additions, alone)
         connection.executemany(_INSERT, values)
-        staged.append(StagedRows(last + 1, last + len(values), sessions, sessionless))
+        staged.append(StagedRows(last + 1, last + len(values), additions))
         last += len(values)
     connection.execute("COMMIT")
     connection.close()

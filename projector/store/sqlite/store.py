@@ -34,6 +34,7 @@ from projector.store.sqlite.schema import (
     session_gap_of,
 )
 from projector.store.sqlite.swap import SqliteSwap
+from projector.store.sqlite.table_reader import TableReader
 from projector.store.sqlite.table_set import TableSet
 from projector.store.sqlite.tenant_deletion import create_tenant, delete_tenant
 from projector.store.sqlite.tenant_limits import SqliteTenantLimits
@@ -118,23 +119,23 @@ class SqliteStore(SqliteFile):
     def checkpoint(self, tenant: str, name: SetName = SetName.LIVE) -> Checkpoint:
         """A tenant's checkpoint; position 0 for a tenant without rows."""
         with self.reading() as connection:
-            return TableSet(connection, SUFFIXES[name]).checkpoint(tenant)
+            return TableReader(connection, SUFFIXES[name]).checkpoint(tenant)
 
     def checkpoints(self, name: SetName = SetName.LIVE) -> dict[str, Checkpoint]:
         """The checkpoint of every tenant that has one, by tenant."""
         with self.reading() as connection:
-            return TableSet(connection, SUFFIXES[name]).checkpoints()
+            return TableReader(connection, SUFFIXES[name]).checkpoints()
 
     def states(self, tenants: Iterable[str]) -> dict[str, TenantState]:
         """How far the live tables are with each of some tenants; of one snapshot."""
         with self.reading() as connection:
-            tables = TableSet(connection)
+            tables = TableReader(connection)
             return {tenant: tables.state(tenant) for tenant in tenants}
 
     def deleted_among(self, tenants: Iterable[str]) -> set[str]:
         """The tenants that were deleted and not created again."""
         with self.reading() as connection:
-            tables = TableSet(connection)
+            tables = TableReader(connection)
             return {tenant for tenant in tenants if tables.is_deleted(tenant)}
 
     def check_readable(self) -> None:
@@ -148,13 +149,13 @@ class SqliteStore(SqliteFile):
             return int(connection.execute("SELECT version FROM config_version").fetchone()[0])
 
     @contextmanager
-    def snapshot(self) -> Iterator[TableSet]:
+    def snapshot(self) -> Iterator[TableReader]:
         """The live tables as they are now, for as long as it takes. Writers go on; the WAL grows meanwhile."""
         with store_errors():
             connection = self.connect(read_only(self.path), SNAPSHOT_CACHE_MIB)
             try:
                 connection.execute("BEGIN")
-                yield TableSet(connection)
+                yield TableReader(connection)
             finally:
                 self.close_connection(connection)
 

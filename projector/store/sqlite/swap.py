@@ -5,6 +5,7 @@ from typing import Any
 
 from projector.projection import Batch, Checkpoint
 from projector.store.sqlite.schema import DROPPED, LIVE, NEXT, PREVIOUS, SHADOW, TABLES, has_set, rename_set
+from projector.store.sqlite.table_reader import TableReader
 from projector.store.sqlite.table_set import TableSet
 
 
@@ -22,7 +23,7 @@ class SqliteSwap:
 
     def live_checkpoints(self) -> dict[str, Checkpoint]:
         """How far the live set is, by tenant."""
-        return TableSet(self._connection).checkpoints()
+        return TableReader(self._connection).checkpoints()
 
     def apply(self, batch: Batch) -> bool:
         """Write a batch to the set; False when it does not begin at the checkpoint."""

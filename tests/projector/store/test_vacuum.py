@@ -98,7 +98,7 @@ def test_what_somebody_writes_between_copy_and_back_stays(
     if times < 10:
         store.vacuum()
     else:
-        with pytest.raises(StoreUnavailable, match="others write"):
+        with pytest.raises(StoreUnavailable, match="other processes write"):
             store.vacuum()
 
     assert len(dump(store)["events"]) == written == min(times, 10) + 1
