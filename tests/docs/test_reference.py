@@ -149,7 +149,9 @@ def test_the_page_of_redis_keys_gives_every_key_with_its_type() -> None:
     assert documented == listed
 
 
-@pytest.mark.parametrize("name", ["log", "dedup", "suppressed", "usage", "tenants", "archiving", "copy", "deleted", "groups"])
+@pytest.mark.parametrize(
+    "name", ["log", "dedup", "suppressed", "usage", "archive_lease", "rewrite", "tenants", "deleted", "groups"]
+)
 def test_the_keys_of_a_tenant_are_named_as_the_page_says(name: str) -> None:
     acme = keys.keys_of("acme")
     key = str(getattr(acme, name)).replace(f"{{{acme.partition}}}", "{p}").replace("acme", "TENANT")
