@@ -34,11 +34,10 @@ MUTANTS = [
         (
             (
                 "projector/live/worker.py",
-                "                applied += self._apply(tenants, batches)\n",
-                "                for batch in batches:\n"
-                "                    tenants[batch.tenant].checkpoint = Checkpoint(batch.through, batch.digest, 0)\n"
+                "                applied += advance(tenants, batches, ",
+                "                advance(tenants, batches, [True] * len(batches))\n"
                 "                await self._acknowledge(tenants)\n"
-                "                applied += self._apply(tenants, batches)\n",
+                "                applied += advance(tenants, batches, ",
             ),
         ),
     ),

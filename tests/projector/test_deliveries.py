@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from projector.live import deliveries
 from projector.live.scheduling import LeasedTenant
 from projector.live.worker import Worker, group_of
 from projector.projection import NO_CHECKPOINT, Batch
@@ -72,7 +73,7 @@ async def test_a_group_that_is_behind_the_tables_catches_up_and_writes_nothing(
         raise AssertionError("the group gives what is missing")
 
     monkeypatch.setattr(store, "apply", counted)
-    monkeypatch.setattr(worker, "_fill", fill)
+    monkeypatch.setattr(deliveries, "fill", fill)
     await worker.run_to_end()
 
     assert written == [5]

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from projector.live import deliveries
+from projector.live import worker as worker_module
 from projector.live.worker import Worker, group_of
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Consumer, Delivery, Log, ReadRequest, Release, keys_of
@@ -135,16 +137,17 @@ async def test_one_that_holds_an_old_batch_writes_nothing_when_it_wakes(
         late, other = worker_of(log, store, "late"), worker_of(log, same, "other")
         await late.sweep()
         await log.append("acme", events(5))
-        next_batch = late._next_batch
+        next_batch = deliveries.next_batch
 
         async def paused(*arguments: Any) -> Any:
+            patched.setattr(worker_module, "next_batch", next_batch)
             batch = await next_batch(*arguments)
             await until_applied(other, same, 5)
             await log.append("acme", [event(session_id="meanwhile")])
             return batch
 
         with monkeypatch.context() as patched:
-            patched.setattr(late, "_next_batch", paused)
+            patched.setattr(worker_module, "next_batch", paused)
             assert await late.run_once() == 0
         await other.run_to_end()
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projector.live.scheduling import READ_AHEAD, UNKNOWN_RECORDS, LeasedTenant, plan, quotas
+from projector.live.scheduling import READ_AHEAD, UNKNOWN_RECORDS, BatchLimits, LeasedTenant, plan, quotas
 from projector.projection import Checkpoint
 from streams import Lease
 
@@ -22,7 +22,7 @@ def leased(*, newest_bytes: int = SMALL, **backlogs: int) -> dict[str, LeasedTen
 
 
 def test_a_flood_does_not_push_out_the_small() -> None:
-    parts = plan(leased(flood=1_000_000, small=3, other=7), {"flood": SMALL}, records=100, size_bytes=2**40)
+    parts = plan(leased(flood=1_000_000, small=3, other=7), {"flood": SMALL}, BatchLimits(100, 2**40))
 
     assert [(want.lease.tenant, want.count) for want in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
     assert [[want.lease.tenant for want in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
@@ -46,7 +46,7 @@ def test_who_got_nothing_keeps_its_place_and_who_got_something_goes_to_the_end()
 
 
 def test_a_backlog_that_spans_batches_is_read_in_order_and_compared_once() -> None:
-    parts = plan(leased(a=250), {}, records=100, size_bytes=2**40)
+    parts = plan(leased(a=250), {}, BatchLimits(100, 2**40))
 
     assert [(want.after, want.count, want.first) for part in parts for want in part] == [
         (100, 100, True),
@@ -56,19 +56,19 @@ def test_a_backlog_that_spans_batches_is_read_in_order_and_compared_once() -> No
 
 
 def test_a_record_larger_than_a_batch_is_read_alone() -> None:
-    parts = plan(leased(a=2, b=1), {"a": 1_000, "b": 1_000}, records=100, size_bytes=500)
+    parts = plan(leased(a=2, b=1), {"a": 1_000, "b": 1_000}, BatchLimits(100, 500))
 
     assert [[want.count for want in part] for part in parts] == [[1]] * 3
 
 
 def test_of_a_tenant_nobody_has_seen_little_is_read_whatever_its_newest_record_says() -> None:
-    [[want]] = plan(leased(a=100_000), {}, records=5_000, size_bytes=2**40)
+    [[want]] = plan(leased(a=100_000), {}, BatchLimits(5_000, 2**40))
 
     assert want.count == UNKNOWN_RECORDS
 
 
 def test_a_newest_record_that_is_larger_than_the_last_ones_seen_is_believed() -> None:
-    parts = plan(leased(a=300, newest_bytes=1_000), {"a": SMALL}, records=5_000, size_bytes=100_000)
+    parts = plan(leased(a=300, newest_bytes=1_000), {"a": SMALL}, BatchLimits(5_000, 100_000))
 
     assert [[want.count for want in part] for part in parts] == [[100]] * 3
 
@@ -83,7 +83,7 @@ def test_a_newest_record_that_is_larger_than_the_last_ones_seen_is_believed() ->
 def test_no_batch_passes_its_bounds_and_nobody_gets_more_than_waits(
     backlogs: dict[str, int], sizes: dict[str, int], newest_bytes: int, records: int, size_bytes: int
 ) -> None:
-    parts = plan(leased(**backlogs, newest_bytes=newest_bytes), sizes, records=records, size_bytes=size_bytes)
+    parts = plan(leased(**backlogs, newest_bytes=newest_bytes), sizes, BatchLimits(records, size_bytes))
 
     assert len(parts) <= READ_AHEAD
     for part in parts:
