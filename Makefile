@@ -9,9 +9,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run  ## start everything on this machine: API, projector, embedded server
-	@port=$$($(BIN)/python -m streams settings PORT) || exit 1; \
-	if [ -t 1 ] && [ "$$($(BIN)/python -m streams settings LOG_FORMAT)" = auto ]; then export LOG_FORMAT=text; fi; \
-	PATH="$(CURDIR)/$(BIN):$$PATH" PORT=$$port $(BIN)/honcho start || [ $$? -eq 130 ]  # 130: Ctrl-C, as it should end
+	@$(BIN)/penstock run
 
 fmt: .venv/test  ## format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """python -m api: the HTTP door and the windows, and who may use them."""
 
 import gc
@@ -100,7 +101,11 @@ def _raise_file_limit() -> None:
     """A connection is a file; the usual soft limit of 1,024 is soon reached."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+=======
+"""`python -m api`, which is `penstock api`."""
+>>>>>>> 9866110 (Commands live in commands/, and `penstock` runs them all)
 
+from api.commands.main import main
 
 if __name__ == "__main__":
     main()

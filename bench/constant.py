@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.__main__ import serve
+from api.commands.run import serve
 from streams.runtime import load_settings
 
 ANSWER = b'{"status":"accepted","event_hash":"0123456789abcdef0123456789abcdef","position":123456}'

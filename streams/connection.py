@@ -6,6 +6,9 @@ is the server's own, and a command that may have been sent is never sent again.
 
 import asyncio
 import hashlib
+import math
+import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from importlib import resources
@@ -16,9 +19,12 @@ from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streams.errors import LogFull, LogRefused, LogUnavailable, PenstockError, TenantDeleted
+from streams.errors import LogFull, LogRefused, LogUnavailable, NoServer, PenstockError, TenantDeleted
+from streams.runtime.settings import without_passwords
 
 Command = Sequence[Any]
 ScriptCall = tuple[Sequence[str], Sequence[Any]]  # keys and arguments
@@ -49,10 +55,12 @@ class Script:
 class Connection:
     """Commands and scripts over a pool of connections. Every call has a time budget in seconds."""
 
-    def __init__(self, url: str, *, budget_seconds: float = 2.0) -> None:
+    def __init__(self, url: str, *, budget_seconds: float = 2.0, connect_seconds: float | None = None) -> None:
+        """Calls wait `budget_seconds` for their replies. The first connection must be there after `connect_seconds`."""
         self.url = url
         self.budget_seconds = budget_seconds
-        self._pool = _pool(url, budget_seconds)
+        self._connect_seconds = connect_seconds
+        self._pool = _pool(url, budget_seconds if connect_seconds is None else connect_seconds)
         self._connect_error = ""
 
     async def __aenter__(self) -> Self:
@@ -115,17 +123,21 @@ class Connection:
                 finally:
                     await self._pool.release(connection)
         except (RedisError, OSError, TimeoutError) as error:
-            raise LogUnavailable(str(error) or self._connect_error or "no answer in time") from error
+            raise LogUnavailable(str(error) or self._connect_error or "the server did not answer in time") from error
 
     async def _connected(self) -> AbstractConnection:
-        """A connection, tried again within the budget: nothing has been sent yet."""
+        """A connection, tried again within the budget: nothing has been sent yet. Raises NoServer."""
+        deadline = math.inf if self._connect_seconds is None else time.monotonic() + self._connect_seconds
         while True:
             try:
                 connection: AbstractConnection = await self._pool.get_connection()
                 self._connect_error = ""
+                self._connect_seconds = None  # a server that was there once may be restarting
                 return connection
             except (RedisError, OSError) as error:
                 self._connect_error = str(error)
+                if time.monotonic() > deadline:
+                    raise NoServer(_shown(self.url)) if _is_no_server(error) else LogUnavailable(str(error)) from error
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
 
     async def listen(self, channel: str) -> AsyncIterator[bytes]:
@@ -161,11 +173,22 @@ def error_of(reply: ResponseError, unknown: type[PenstockError] = LogRefused) ->
     return unknown(text)
 
 
-def _pool(url: str, budget_seconds: float) -> ConnectionPool:
+def _is_no_server(error: Exception) -> bool:
+    """Whether nothing accepts connections; a server that refuses a password, say, is there."""
+    return isinstance(error, OSError) or type(error) in (RedisConnectionError, RedisTimeoutError)
+
+
+def _shown(url: str) -> str:
+    """An address for a person: without a password, a socket's path from the root."""
+    path = url.removeprefix("unix://")
+    return without_passwords(url if path == url or "@" in path else f"unix://{os.path.abspath(path)}")
+
+
+def _pool(url: str, connect_seconds: float) -> ConnectionPool:
     options: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": None,
-        "socket_connect_timeout": budget_seconds,
+        "socket_connect_timeout": connect_seconds,
         "socket_read_size": READ_BYTES,
         "retry": Retry(NoBackoff(), 0),
         "driver_info": None,

@@ -27,6 +27,13 @@ class LogUnavailable(Retryable):
     """The server of the log did not answer in time; what was sent may have been applied or not."""
 
 
+class NoServer(LogUnavailable):
+    """No server accepts connections at an address."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"no server at {url}; is `make run` up?")
+
+
 class LogFull(Retryable):
     """The server's memory is full (maxmemory): it takes no more events until it gets more memory."""
 

@@ -1,7 +1,6 @@
-"""python -m api tenant: how much each tenant may send, and its removal from everywhere."""
+"""`penstock api tenant`: how much each tenant may send, and the deletion of a tenant."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,24 +10,24 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from api.commands.cli import opened, tenant_or_exit
+from api.commands.cli import CommandRefused, opened
 from projector import Store, TenantLimits
-from streams import Connection
+from streams import Connection, keys_of
+from streams.commands import open_log
 from streams.erasure import delete_log, readmit_tenant
 from streams.limits import LIMIT_NAMES
-from streams.runtime import Settings
+from streams.runtime import Settings, exit_with_sentence
 from streams.validation import INTEGER_LIMIT
 
 T = TypeVar("T")
-COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
 
 
 def limit_value(text: str) -> int | str:
-    """What an option says: a number, 0 for `none`, or `default`."""
+    """The value of an option: a number, 0 for `none`, or `default`."""
     if text in ("none", "default"):
         return 0 if text == "none" else text
     if not (text.isascii() and text.isdigit() and 0 < int(text) < INTEGER_LIMIT):
-        raise click.BadParameter(f"{text!r} is no whole number above 0, nor none, nor default")
+        raise click.BadParameter(f"{text!r} must be a whole number above 0, or none, or default")
     return int(text)
 
 
@@ -39,25 +38,25 @@ def limit_option(flag: str, words: str) -> Callable[[Any], Any]:
 
 @click.group()
 def tenant() -> None:
-    """How much tenants may send, and the removal of one.
+    """Set how much a tenant may send, or delete a tenant.
 
-    Limits that are set here hold for one tenant, in the place of EVENTS_PER_SECOND, BYTES_PER_SECOND and EVENTS_PER_DAY. They
-    are kept in the database of the tables; every API process follows within two seconds.
+    A limit that is set here holds for one tenant, instead of EVENTS_PER_SECOND, BYTES_PER_SECOND or EVENTS_PER_DAY. Limits are
+    kept in the database of the tables; every API process follows a change within two seconds.
     """
 
 
 @tenant.command("set")
 @click.argument("name", metavar="TENANT")
-@limit_option("--events-per-second", "Events a second.")
-@limit_option("--bytes-per-second", "Bytes a second, of events as the log keeps them.")
-@limit_option("--events-per-day", "Events a day, in UTC.")
+@limit_option("--events-per-second", "Events per second.")
+@limit_option("--bytes-per-second", "Bytes per second, of events as the log keeps them.")
+@limit_option("--events-per-day", "Events per day, in UTC.")
 def set_limits(name: str, **given: int | str | None) -> None:
-    """Set limits of TENANT; those that are not named stay as they are."""
-    tenant_or_exit(name)
+    """Set limits of TENANT; the other limits stay as they are."""
     chosen = {limit: None if value == "default" else value for limit, value in given.items() if value is not None}
     if not chosen:
         raise click.UsageError("Name a limit to set: --events-per-second, --bytes-per-second or --events-per-day.")
     with opened() as (settings, store):
+        keys_of(name)
         own = store.tenant_limits.load().get(name, TenantLimits(name))
         store.tenant_limits.keep(msgspec.structs.replace(own, **chosen))
         _show(settings, store.tenant_limits.load(), name)
@@ -66,7 +65,10 @@ def set_limits(name: str, **given: int | str | None) -> None:
 @tenant.command()
 @click.argument("name", metavar="[TENANT]", required=False)
 def show(name: str | None) -> None:
-    """Show the limits in force of TENANT, or of every tenant that has its own, and those of all others."""
+    """Show the limits in force, of TENANT or of all tenants.
+
+    Without TENANT it shows every tenant that has limits of its own, and then the limits of all others.
+    """
     with opened() as (settings, store):
         _show(settings, store.tenant_limits.load(), name)
 
@@ -75,47 +77,51 @@ def _show(settings: Settings, own: dict[str, TenantLimits], name: str | None) ->
     table = Table("tenant", box=SIMPLE_HEAD)
     for limit in LIMIT_NAMES:
         table.add_column(limit.replace("_", " "), justify="right")
-    rows = [(one, own.get(one, TenantLimits(one))) for one in ([name] if name else own)]
-    for one, kept in [*rows, *([] if name else [("(others)", TenantLimits(""))])]:
-        in_force = msgspec.structs.astuple(kept.over(settings.limits))
-        table.add_row(one, *(f"{value:,}" if value else "none" for value in in_force))
+    rows = [(tenant, own.get(tenant, TenantLimits(tenant))) for tenant in ([name] if name else own)]
+    for label, limits in [*rows, *([] if name else [("(others)", TenantLimits(""))])]:
+        in_force = msgspec.structs.astuple(limits.over(settings.limits))
+        table.add_row(label, *(f"{value:,}" if value else "none" for value in in_force))
     Console().print(table)
 
 
 @tenant.command()
 @click.argument("name", metavar="TENANT")
 def create(name: str) -> None:
-    """Let TENANT, which was erased, begin again; its log starts at position 1. Others need no creation."""
-    tenant_or_exit(name)
+    """Let a deleted TENANT begin again.
+
+    Its log starts at position 1. A tenant that was not deleted needs no creation: it begins with its first event.
+    """
     with opened() as (settings, store):
+        keys_of(name)
         was_deleted = store.create_tenant(name)
         if not _ask(settings, lambda connection: readmit_tenant(connection, name)) and not was_deleted:
-            sys.exit(f"{name} was not erased; there is nothing to do.")
-    print(f"{name} may begin again. Keys that it had are gone: python -m api key create {name}")
+            raise CommandRefused(f"{name} was not deleted; there is nothing to do")
+    print(f"{name} may begin again. The keys that it had were deleted: penstock api key create {name}")
 
 
 @tenant.command()
 @click.argument("name", metavar="TENANT")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(name: str, yes: bool) -> None:
-    """Remove TENANT from everywhere, for good: its log, rows, sessions, quarantine, keys, limits and counts.
+    """Delete TENANT: its log, rows, keys, limits and counts.
 
-    While it is removed, and from then on, what is sent for it is answered 410. Previous tables go, too; backups of yours do
-    not. It may be interrupted and started again. A rebuild must not be running.
+    Its sessions, its quarantine and the previous tables are deleted too; your backups are not. While it runs, and from then on,
+    events for this tenant are answered 410. Interrupt it at any moment and start it again. A rebuild must not be running.
     """
-    tenant_or_exit(name)
+    with exit_with_sentence():
+        keys_of(name)
     if not yes:
-        click.confirm(f"Remove everything of {name}? Nothing brings it back", abort=True)
+        click.confirm(f"Delete everything of {name}? Nothing brings it back", abort=True)
     with opened() as (settings, store):
         with store.rebuilding():
             removed = _delete(settings, store, name)
     for what, count in removed.items():
         print(f"{count:>12,} {what}")
-    print(f"Everything of {name} is removed. Nothing is taken for it until `python -m api tenant create {name}`.")
+    print(f"Everything of {name} is deleted. No event is accepted for it until `penstock api tenant create {name}`.")
 
 
 def _delete(settings: Settings, store: Store, name: str) -> dict[str, int]:
-    """Remove a tenant, the log first: from there on nothing new comes. What was removed, by what it was."""
+    """Delete a tenant, the log first: from then on nothing new arrives. How much was deleted, by kind."""
     log = _ask(settings, lambda connection: delete_log(connection, name, settings.archive))
     rows = store.delete_tenant(name)
     return {"records of the log": log.records, "deduplication keys": log.dedup_keys, "files of the archive": log.files} | {
@@ -124,10 +130,10 @@ def _delete(settings: Settings, store: Store, name: str) -> dict[str, int]:
 
 
 def _ask(settings: Settings, act: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-    """What an act over the wire gives."""
+    """What a function returns that talks to the server of the log."""
 
     async def asked() -> T:
-        async with Connection(settings.log_url, budget_seconds=COMMAND_SECONDS) as connection:
-            return await act(connection)
+        async with open_log(settings) as log:
+            return await act(log.connection)
 
     return asyncio.run(asked())

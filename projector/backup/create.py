@@ -1,8 +1,8 @@
 """Backup: the tables, then every log, copied into a folder while everything runs.
 
-The tables come first: so no log is behind them, and what the tables lack they read again. A folder that holds a backup is gone
-on with: what it has of each log is compared with the log, record by record, and what is new is added. A history that was
-rewritten, by an erasure say, must not live on in it.
+The tables come first, so every log reaches at least as far as they do, and what they lack is read again. When the folder holds a
+backup already, its records of each log are compared with the log, one by one, and new records are added. A history that was
+rewritten, by an erasure for example, must not live on in a backup.
 """
 
 import asyncio
@@ -13,83 +13,92 @@ from importlib.metadata import version
 
 import msgspec
 
-from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, DeletedTenant, Folder, KeptLog, digest_of_file
-from projector.backup.incremental_copy import RecordsDiffer, carry
-from streams import Connection, Log, LogSummary
+from projector.backup.folder import FORMAT, FORMAT_VERSION, Backup, BackupFolder, DeletedTenant, KeptLog, digest_of_file
+from projector.backup.incremental_copy import RecordsDiffer, copy_log
+from streams import Connection, Log, LogSummary, keys_of
 from streams.errors import Gap, PenstockError
-from streams.keys import PARTITIONS, deleted_key, keys_of
+from streams.keys import PARTITIONS, deleted_key
 from streams.runtime import Show, failpoint
 
-NOT_KEPT = "archived"  # of a usage: where the records are is another thing after a restore
+NOT_KEPT = "archived"  # a field of the usage: after a restore, the records are somewhere else
 
 
 class LogLost(PenstockError):
-    """The server has less of a log than the backup that is to be gone on with."""
+    """The server has less of a log than the backup that is to be continued."""
 
     def __init__(self, tenant: str, last: int, kept: int) -> None:
-        has = f"the log of {tenant} ends at position {last}" if last else f"there is no log of {tenant}"
-        super().__init__(f"{has}, and the backup holds it up to {kept}: go on with another folder, or restore this one")
+        held = f"the log of {tenant} ends at position {last}" if last else f"there is no log of {tenant}"
+        super().__init__(f"{held}, and the backup holds it up to {kept}: back up into another folder, or restore this backup")
 
 
-class Made(msgspec.Struct, frozen=True):
+class LogRewritten(PenstockError):
+    """A log has other records than the backup that is to be continued."""
+
+    def __init__(self, error: RecordsDiffer) -> None:
+        super().__init__(f"{error}: it was rewritten, and the old records must not live on. Back up into another folder")
+
+
+class Created(msgspec.Struct, frozen=True):
     """A backup that was made, and how many records were new in it."""
 
     backup: Backup
     added: int
 
 
-async def make(log: Log, folder: Folder, copy_tables: Callable[[str], Awaitable[None]], show: Show) -> Made:
-    """Make a backup in a folder that nobody else makes one in. `copy_tables` copies them to a file that is not there.
+async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[str], Awaitable[None]], show: Show) -> Created:
+    """Make a backup in a folder that is locked. `copy_tables` copies the tables to a file that does not exist.
 
-    Interrupt it at any moment and start it again. Raises RecordsDiffer, LogLost, Gap, LogUnavailable, DamagedArchive,
+    Interrupt it at any moment and start it again. Raises LogRewritten, LogLost, Gap, LogUnavailable, DamagedArchive,
     ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
     """
     while True:
-        erased = await deleted_tenants(log.connection)
+        deleted = await deleted_tenants(log.connection)
         await copy_tables(folder.next_tables)
         failpoint("after_tables_before_log")
         try:
-            tenants, added = await _copy_logs(log, folder, erased, show)
-        except (RecordsDiffer, LogLost, Gap):
-            if await deleted_tenants(log.connection) == erased:
+            tenants, added = await _copy_logs(log, folder, deleted, show)
+        except (RecordsDiffer, LogLost, Gap) as error:
+            if await deleted_tenants(log.connection) == deleted:
+                if isinstance(error, RecordsDiffer):
+                    raise LogRewritten(error) from error
                 raise
         else:
-            if await deleted_tenants(log.connection) == erased:
+            if await deleted_tenants(log.connection) == deleted:
                 break
-        os.unlink(folder.next_tables)  # a tenant was erased meanwhile, and these tables may have it
-    size, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
+        os.unlink(folder.next_tables)  # a tenant was deleted meanwhile, and these tables may have it
+    size_bytes, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
-    backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size, digest, tenants, erased)
+    backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size_bytes, digest, tenants, deleted)
     failpoint("before_backup_is_one")
     folder.finish(backup)
-    for tenant in _of_deleted(folder.tenants(), erased):
+    for tenant in _deleted_among(folder.tenants(), deleted):
         await asyncio.to_thread(folder.archive().remove, tenant)
-    return Made(backup, added)
+    return Created(backup, added)
 
 
-async def _copy_logs(log: Log, folder: Folder, erased: Sequence[DeletedTenant], show: Show) -> tuple[list[KeptLog], int]:
-    """Every log into the folder; what it has then, and how many records were added."""
+async def _copy_logs(log: Log, folder: BackupFolder, deleted: Sequence[DeletedTenant], show: Show) -> tuple[list[KeptLog], int]:
+    """Copy every log into the folder; the logs that it has then, and how many records were added."""
     summaries = await log.summaries()
     usages = await _usages(log.connection, summaries)
     archive = folder.archive()
-    there = {summary.tenant for summary in summaries}
-    for tenant in sorted(set(folder.tenants()) - there - set(_of_deleted(folder.tenants(), erased))):
+    with_log = {summary.tenant for summary in summaries}
+    for tenant in sorted(set(folder.tenants()) - with_log - set(_deleted_among(folder.tenants(), deleted))):
         if kept := (await asyncio.to_thread(archive.manifest, tenant)).through:
             raise LogLost(tenant, 0, kept)
     total = sum(summary.last for summary in summaries)
-    done = added = 0
+    copied = added = 0
 
     def count(records: int) -> None:
-        nonlocal done
-        done += records
-        show(done, total)
+        nonlocal copied
+        copied += records
+        show(copied, total)
 
     for summary in summaries:
         await asyncio.to_thread(archive.tidy, summary.tenant, age_seconds=0)
         kept = (await asyncio.to_thread(archive.manifest, summary.tenant)).through
         if summary.last < kept:
             raise LogLost(summary.tenant, summary.last, kept)
-        reached, new = await carry(log.read(summary.tenant, 0, through=summary.last), archive, summary.tenant, show=count)
+        reached, new = await copy_log(log.read(summary.tenant, 0, through=summary.last), archive, summary.tenant, show=count)
         if reached < summary.last:
             raise Gap(summary.tenant, reached + 1, summary.last)
         added += new
@@ -97,24 +106,25 @@ async def _copy_logs(log: Log, folder: Folder, erased: Sequence[DeletedTenant], 
     return [KeptLog(summary.tenant, summary.last, usages[summary.tenant]) for summary in summaries], added
 
 
-def _of_deleted(tenants: Sequence[str], erased: Sequence[DeletedTenant]) -> list[str]:
-    digests = {one.digest for one in erased}
+def _deleted_among(tenants: Sequence[str], deleted: Sequence[DeletedTenant]) -> list[str]:
+    digests = {entry.digest for entry in deleted}
     return [tenant for tenant in tenants if keys_of(tenant).digest in digests]
 
 
 async def _usages(connection: Connection, summaries: Sequence[LogSummary]) -> dict[str, dict[str, str]]:
-    """What the door counted of each tenant, and what is left of its limits."""
+    """What was counted of each tenant, and what is left of its limits."""
     replies = await connection.call_each([("HGETALL", keys_of(summary.tenant).usage) for summary in summaries])
-    found = {}
+    usages = {}
     for summary, reply in zip(summaries, replies, strict=True):
         words = [word.decode() for word in reply]
-        found[summary.tenant] = {field: value for field, value in zip(words[::2], words[1::2], strict=True) if field != NOT_KEPT}
-    return found
+        fields = zip(words[::2], words[1::2], strict=True)
+        usages[summary.tenant] = {field: value for field, value in fields if field != NOT_KEPT}
+    return usages
 
 
 async def deleted_tenants(connection: Connection) -> list[DeletedTenant]:
-    """Every tenant that was erased. Raises LogUnavailable."""
-    found = []
+    """Every tenant that was deleted. Raises LogUnavailable."""
+    deleted = []
     for partition, reply in enumerate(await connection.call_each([("SMEMBERS", deleted_key(p)) for p in range(PARTITIONS)])):
-        found += [DeletedTenant(partition, digest.decode()) for digest in sorted(reply)]
-    return found
+        deleted += [DeletedTenant(partition, digest.decode()) for digest in sorted(reply)]
+    return deleted

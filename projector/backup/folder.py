@@ -1,12 +1,12 @@
-"""The folder of a backup: what stands where, and the file that makes it one.
+"""The folder of a backup: its files, and the file that makes it a backup.
 
 tables.db        a copy of the database of the tables
 log/             an archive of every log: log/tenant=acme/…parquet and manifest.json
-backup.json      what of both the backup is, and its digests; without it the folder is none
+backup.json      what the backup holds, and the digests of its files; without it the folder is no backup
 tables.next.db   the tables of a backup that is being made
 
-`backup.json` is written last, so a backup that is gone on with stays the one it was until the new one is whole. The logs in it
-may have grown meanwhile: what is behind the positions that it names is not of it.
+`backup.json` is written last, so a folder stays the backup that it was until the new one is complete. The logs in it may have
+grown meanwhile: records after the positions that `backup.json` names do not belong to the backup.
 """
 
 import contextlib
@@ -22,6 +22,9 @@ from streams.archive import Archive
 from streams.errors import PenstockError
 from streams.runtime import sync, written_whole
 
+if TYPE_CHECKING:
+    from streams.archive import Archive
+
 FORMAT, FORMAT_VERSION = "penstock-backup", 1
 NAME, TABLES, NEXT_TABLES, LOG = "backup.json", "tables.db", "tables.next.db", "log"
 PART = ".part"
@@ -29,11 +32,11 @@ READ_BYTES = 1024 * 1024
 
 
 class NoBackup(PenstockError):
-    """A folder that is no backup, or cannot become one."""
+    """The folder is no backup, or cannot become one."""
 
 
 class DamagedBackup(PenstockError):
-    """Something in a backup is not what it was."""
+    """A file of the backup is missing, or is not what it was."""
 
 
 class BackupRunning(PenstockError):
@@ -44,7 +47,7 @@ class BackupRunning(PenstockError):
 
 
 class KeptLog(msgspec.Struct, frozen=True):
-    """A tenant: its log's last position, and what was counted of it and is left of its limits (the fields of its usage)."""
+    """A tenant: the last position of its log, and its usage: what was counted, and what is left of its limits."""
 
     tenant: str
     last: int
@@ -52,14 +55,14 @@ class KeptLog(msgspec.Struct, frozen=True):
 
 
 class DeletedTenant(msgspec.Struct, frozen=True):
-    """A tenant that was erased: where the server knows it, and the digest of its name."""
+    """A tenant that was deleted: its partition, and the digest of its name."""
 
     partition: int
     digest: str
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """What a backup is of. `sha256` is the digest of all the rest."""
+    """What a backup holds. `sha256` is the digest of all the other fields."""
 
     format: str
     version: int
@@ -68,19 +71,19 @@ class Backup(msgspec.Struct, frozen=True):
     tables_bytes: int
     tables_sha256: str
     tenants: list[KeptLog]
-    erased: list[DeletedTenant]
+    deleted: list[DeletedTenant]
     sha256: str = ""
 
     @property
     def records(self) -> int:
         """How many records it holds."""
-        return sum(one.last for one in self.tenants)
+        return sum(kept.last for kept in self.tenants)
 
 
 _decode = msgspec.json.Decoder(Backup).decode
 
 
-class Folder:
+class BackupFolder:
     """A folder that is a backup, or is to become one."""
 
     def __init__(self, path: str) -> None:
@@ -88,7 +91,7 @@ class Folder:
         self.next_tables = str(Path(path, NEXT_TABLES))
 
     def archive(self) -> Archive:
-        """The logs in it."""
+        """The archive of the logs in it."""
         return Archive(Path(self.path, LOG).absolute().as_uri())
 
     def tenants(self) -> list[str]:
@@ -101,7 +104,7 @@ class Folder:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def read(self) -> Backup:
-        """What it is a backup of. Raises NoBackup, DamagedBackup."""
+        """What the backup holds. Raises NoBackup, DamagedBackup."""
         path = Path(self.path, NAME)
         try:
             backup = _decode(path.read_bytes())
@@ -110,15 +113,15 @@ class Folder:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DamagedBackup(f"{path} is damaged: {error}") from None
         if (backup.format, backup.version) != (FORMAT, FORMAT_VERSION):
-            said = f"format {backup.format!r} version {backup.version}"
-            raise NoBackup(f"{path} says {said}; what is read here is {FORMAT!r} version {FORMAT_VERSION}")
+            actual = f"format {backup.format!r} version {backup.version}"
+            raise NoBackup(f"{path} has {actual}; this Penstock reads {FORMAT!r} version {FORMAT_VERSION}")
         if _digest_of(backup) != backup.sha256:
             raise DamagedBackup(f"{path} is damaged: its digest is another")
         return backup
 
     def tables(self, backup: Backup) -> str:
         """The file of a backup's tables. Raises DamagedBackup."""
-        for name in (TABLES, NEXT_TABLES):  # one that was made and had not got its name yet
+        for name in (TABLES, NEXT_TABLES):  # a backup that was killed before its tables got their name
             path = Path(self.path, name)
             if path.exists() and digest_of_file(path) == (backup.tables_bytes, backup.tables_sha256):
                 return str(path)
@@ -128,9 +131,11 @@ class Folder:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def making(self) -> Iterator[int]:
-        """The right to make a backup in it, as the descriptor of a lock, for a process of ours to hold, too; made when it is not
-        there. Raises NoBackup for a folder with other files, BackupRunning."""
+    def locked(self) -> Iterator[None]:
+        """Hold the right to make a backup in the folder, which is made when it does not exist.
+
+        Raises NoBackup for a folder with other files, BackupRunning.
+        """
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -139,15 +144,15 @@ class Folder:
             except OSError:
                 raise BackupRunning(self.path) from None
             self._tidy()
-            yield descriptor
+            yield
         finally:
             os.close(descriptor)
 
     def _tidy(self) -> None:
-        """Finish or remove what a backup that was killed left."""
+        """Finish or remove what a killed backup left."""
         names = os.listdir(self.path)
-        ours = {NAME, TABLES, NEXT_TABLES, LOG, "lost+found"}
-        others = [name for name in sorted(names) if name not in ours and not name.endswith(PART)]
+        known = {NAME, TABLES, NEXT_TABLES, LOG, "lost+found"}
+        others = [name for name in sorted(names) if name not in known and not name.endswith(PART)]
         if others:
             raise NoBackup(f"{self.path} holds other files, such as {others[0]}; a backup needs a folder of its own")
         for name in names:
@@ -160,7 +165,7 @@ class Folder:
                 os.unlink(self.next_tables)
 
     def finish(self, backup: Backup) -> None:
-        """Make it that backup: from here on it is the new one, and was the one before until now."""
+        """Make the folder the new backup; until here it is the old one."""
         sealed = msgspec.structs.replace(backup, sha256=_digest_of(backup))
         with written_whole(str(Path(self.path, NAME))) as file:
             file.write(msgspec.json.format(msgspec.json.encode(sealed)))
@@ -179,7 +184,7 @@ def digest_of_file(path: str | Path) -> tuple[int, str]:
     """A file's size in bytes and its SHA-256."""
     digest, size = hashlib.sha256(), 0
     with open(path, "rb") as file:
-        while some := file.read(READ_BYTES):
-            digest.update(some)
-            size += len(some)
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
     return size, digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Carry: the records of a log into an archive that is to have them; those that it has already are compared, one by one.
+"""Incremental copy: add the records of a log to an archive, and compare the records that it has already, one by one.
 
-So what was carried once and interrupted is gone on with, and two histories never become one.
+So a copy that was interrupted is continued, and two different histories never become one.
 """
 
 import asyncio
@@ -10,9 +10,12 @@ from streams import Record
 from streams.archive import SEGMENT_BYTES, SEGMENT_RECORDS, Archive
 from streams.errors import PenstockError
 
+if TYPE_CHECKING:
+    from streams.archive import Archive
+
 
 class RecordsDiffer(PenstockError):
-    """Two histories of one log: at a position one has another record than the other, or none."""
+    """A log and a backup hold different records at a position, or one of them holds none."""
 
     def __init__(self, tenant: str, position: int) -> None:
         super().__init__(f"the log of {tenant} has another record at position {position} than the backup")
@@ -21,27 +24,28 @@ class RecordsDiffer(PenstockError):
 
 
 class Comparison:
-    """Compares records, page after page from the first on, with those of an archive."""
+    """Compares pages of records, from the first position on, with the records of an archive."""
 
     def __init__(self, tenant: str, archive: Archive) -> None:
         self._tenant = tenant
         self._pages = archive.read(tenant, 0)
         self._waiting: list[Record] = []
 
-    async def see(self, page: list[Record]) -> None:
-        """Raises RecordsDiffer at the first record that is another there, or none; DamagedArchive, ArchiveUnavailable."""
+    async def compare(self, page: list[Record]) -> None:
+        """Compare the next page. Raises RecordsDiffer at the first record that the archive does not hold so; DamagedArchive,
+        ArchiveUnavailable."""
         while len(self._waiting) < len(page) and (more := await asyncio.to_thread(next, self._pages, None)):
             self._waiting += more
-        theirs = self._waiting[: len(page)]
-        if page != theirs:
-            same = [mine == other for mine, other in zip(page, theirs, strict=False)]
-            first = same.index(False) if False in same else len(theirs)
+        archived = self._waiting[: len(page)]
+        if page != archived:
+            same = [record == other for record, other in zip(page, archived, strict=False)]
+            first = same.index(False) if False in same else len(archived)
             raise RecordsDiffer(self._tenant, page[first].position)
         del self._waiting[: len(page)]
 
 
 async def pages_of(archive: Archive, tenant: str, *, after: int = 0, through: int) -> AsyncGenerator[list[Record], None]:
-    """Pages of archived records behind a position, up to another. Raises DamagedArchive, ArchiveUnavailable."""
+    """Pages of archived records after a position, up to another. Raises DamagedArchive, ArchiveUnavailable."""
     pages = archive.read(tenant, after)
     while page := await asyncio.to_thread(next, pages, None):
         wanted = [record for record in page if record.position <= through]
@@ -51,24 +55,27 @@ async def pages_of(archive: Archive, tenant: str, *, after: int = 0, through: in
             return
 
 
-async def carry(
-    pages: AsyncIterator[list[Record]], archive: Archive, tenant: str, *, show: Callable[[int], None] = lambda done: None
+async def copy_log(
+    pages: AsyncIterator[list[Record]], archive: Archive, tenant: str, *, show: Callable[[int], None] = lambda records: None
 ) -> tuple[int, int]:
-    """See that an archive has the records of pages, which begin at position 1 or just behind what it has; the last position
-    that they reached, and how many were added. Raises RecordsDiffer, ArchiveMoved, DamagedArchive, ArchiveUnavailable."""
+    """Copy pages, which begin at position 1 or just after the archive's last position, into an archive.
+
+    Returns the last position that the pages reached, and how many records were added. Raises RecordsDiffer, ArchiveMoved,
+    DamagedArchive, ArchiveUnavailable.
+    """
     has = (await asyncio.to_thread(archive.manifest, tenant)).through
     comparison = Comparison(tenant, archive)
     batch: list[Record] = []
-    size = reached = added = 0
+    size_bytes = reached = added = 0
     async for page in pages:
         known = min(len(page), max(0, has - page[0].position + 1))
-        await comparison.see(page[:known])
+        await comparison.compare(page[:known])
         for record in page[known:]:
-            if len(batch) == SEGMENT_RECORDS or (batch and size + len(record.body) > SEGMENT_BYTES):
+            if len(batch) == SEGMENT_RECORDS or (batch and size_bytes + len(record.body) > SEGMENT_BYTES):
                 await asyncio.to_thread(archive.add, tenant, batch)
-                batch, size = [], 0
+                batch, size_bytes = [], 0
             batch.append(record)
-            size += len(record.body)
+            size_bytes += len(record.body)
         added += len(page) - known
         reached = page[-1].position
         show(len(page))

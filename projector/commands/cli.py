@@ -1,22 +1,21 @@
-"""What the commands of python -m projector share: settings, log and tables opened, what is wrong said in one sentence."""
+"""What the commands share: the log and the tables that are open, the event loop, times and positions as options."""
 
 import contextlib
 import gc
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import uvloop
 
 from projector.rebuild.verify import Since
-from projector.store import Store, open_store
-from streams import Connection, Log
+from projector.store import FileStore, Store, open_store
+from streams import Log, runtime
+from streams.commands import open_log
 from streams.errors import PenstockError
-from streams.runtime import Settings, load_settings
+from streams.runtime import Act, Settings
 
-COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
 COMMAND_CACHE_MIB = 32  # logs are read one after another, in order: what is written next is beside what was written last
 
 
@@ -24,26 +23,25 @@ class CommandRefused(PenstockError):
     """What was asked for cannot be done; the message says why."""
 
 
-def run_command(act: Callable[[Settings], Coroutine[Any, Any, int]]) -> None:
-    """Run a command; what is wrong with settings or surroundings ends it with one sentence."""
+def run_command(act: Act) -> NoReturn:
+    """Run a command on uvloop, and end the process with the exit status that it returns."""
     gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
-    try:
-        sys.exit(uvloop.run(act(load_settings())))
-    except PenstockError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    runtime.run_command(act, run=uvloop.run)
 
 
 @contextlib.asynccontextmanager
-async def opened(
-    settings: Settings, budget_seconds: float = COMMAND_SECONDS, *, cache_mib: int = COMMAND_CACHE_MIB
-) -> AsyncIterator[tuple[Log, Store]]:
-    """The log and the tables that settings name."""
-    gap_seconds = settings.session_gap_seconds
-    with open_store(settings.tables_url, cache_mib=cache_mib, session_gap_seconds=gap_seconds) as store:
-        async with Log(Connection(settings.log_url, budget_seconds=budget_seconds), archive_url=settings.archive) as log:
+async def opened(settings: Settings) -> AsyncIterator[tuple[Log, Store]]:
+    """The log and the tables that the settings name, for a command that ends."""
+    with open_store(settings.tables_url, cache_mib=COMMAND_CACHE_MIB, session_gap_seconds=settings.session_gap_seconds) as store:
+        async with open_log(settings) as log:
             yield log, store
+
+
+def file_store(store: Store) -> FileStore:
+    """The store, for a command that needs its file. Raises CommandRefused."""
+    if not isinstance(store, FileStore):
+        raise CommandRefused(f"these tables are not in a file: {store.location}")
+    return store
 
 
 def moment_us(text: str) -> int:

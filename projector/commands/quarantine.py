@@ -1,4 +1,4 @@
-"""python -m projector quarantine: list, show, retry, drop."""
+"""`penstock projector quarantine`: records that could not become rows."""
 
 import sys
 from array import array
@@ -24,18 +24,20 @@ REASONS = click.Choice(["invalid", "conflict", "lost"])
 
 @click.group()
 def quarantine() -> None:
-    """What could not become a row: list it, show it, try it again, drop it."""
+    """List, show, retry or drop records that became no row."""
 
 
 @quarantine.command("list")
 @click.argument("tenant", required=False)
-@click.option("--reason", type=REASONS, help="Only what is there for this reason.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--reason", type=REASONS, help="Only records that are there for this reason.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many records to print.")
 def list_command(tenant: str | None, reason: str | None, limit: int) -> None:
-    """Print what is in quarantine, of all tenants or of TENANT: tenant, position, when it was received, reason, bytes, detail;
-    with tabs between."""
+    """List the quarantine, of all tenants or of TENANT.
 
-    async def act(settings: Settings) -> int:
+    One line for each record, with tabs between: tenant, position, when it was received, reason, bytes, detail.
+    """
+
+    async def act(settings: Settings) -> None:
         async with opened(settings) as (_, store):
             selection = Selection(tenant, reason=reason)
             for entry in islice(store.quarantine.entries(selection), limit):
@@ -45,7 +47,6 @@ def list_command(tenant: str | None, reason: str | None, limit: int) -> None:
             more = store.quarantine.count(selection) - limit
         if more > 0:
             print(f"and {more} more: --limit {limit + more}", file=sys.stderr)
-        return 0
 
     run_command(act)
 
@@ -54,9 +55,12 @@ def list_command(tenant: str | None, reason: str | None, limit: int) -> None:
 @click.argument("tenant")
 @click.argument("position", type=click.IntRange(min=1))
 def show(tenant: str, position: int) -> None:
-    """Print one record in quarantine: why it is there, and its bytes, as text when they are text, or else in hexadecimal."""
+    """Print a record in quarantine, and why it is there.
 
-    async def act(settings: Settings) -> int:
+    Its bytes are printed as text when they are text, and in hexadecimal otherwise.
+    """
+
+    async def act(settings: Settings) -> None:
         async with opened(settings) as (_, store):
             row = store.quarantine.find(tenant, position)
             if row is None:
@@ -70,21 +74,20 @@ def show(tenant: str, position: int) -> None:
             print(f"{name + ':':<10}{printable(str(value))}")
         print()
         print(text_or_hex(row))
-        return 0
 
     run_command(act)
 
 
 @quarantine.command()
 @click.argument("tenant", required=False)
-@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="Only this one; may be repeated.")
+@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="Only this position; may be repeated.")
 @click.option("--accept-loss", is_flag=True, help="As in rebuild: go on although the log misses records.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes: bool) -> None:
-    """Try what is in quarantine again, of all tenants or of TENANT, with the projection of this version.
+    """Retry the quarantine with the projection of this version.
 
-    Shows how many records would become rows now. If any would, their tenants are rebuilt from the log, online, so that the
-    tables are what the log says and not a repair of it; then it says what became of them.
+    Of all tenants or of TENANT. It shows how many records would become rows now. If any would, their tenants are rebuilt from
+    the log, online, so that the tables are what the log says and not a repair of them; then it says what became of the records.
     """
     if positions and tenant is None:
         raise click.UsageError("--position needs a TENANT")
@@ -92,9 +95,9 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
             outcomes, leaving, first = await _tried(forecasts(log, store, Selection(tenant, positions)))
-            print(f"{outcomes.total()} in quarantine: {_words(outcomes) or 'nothing to try again'}")
-            for one in first:
-                print(f"  {one.tenant} {one.position}: {one.outcome}, {printable(one.words)}")
+            print(f"{outcomes.total()} in quarantine: {_words(outcomes) or 'nothing to retry'}")
+            for forecast in first:
+                print(f"  {forecast.tenant} {forecast.position}: {forecast.outcome}, {printable(forecast.words)}")
             if not leaving:
                 print(f"None would leave quarantine with projection version {PROJECTION_VERSION}; nothing was changed.")
                 return 0
@@ -103,8 +106,8 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
                 click.confirm(f"Rebuild {_named(list(leaving))} from the log?", abort=True)
             with Progress("rebuilding") as progress:
                 await rebuilding.rebuild(log, store, tenants=list(leaving), accept_loss=accept_loss, progress=progress)
-            for name, at in leaving.items():
-                now = store.quarantine.outcomes(name, at)
+            for name, left in leaving.items():
+                now = store.quarantine.outcomes(name, left)
                 elsewhere = f"{now.neither} late duplicates or control records"
                 print(f"{name}: {now.rows} rows, {elsewhere}, {now.quarantined} in quarantine")
         return 0
@@ -112,60 +115,59 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
     run_command(act)
 
 
-async def _tried(found: AsyncIterator[Forecast]) -> tuple[Counter[str], dict[str, "array[int]"], list[Forecast]]:
-    """How many of each outcome; the positions that would leave quarantine, by tenant; and the first of these."""
+async def _tried(tried: AsyncIterator[Forecast]) -> tuple[Counter[str], dict[str, "array[int]"], list[Forecast]]:
+    """How many records have each outcome; the positions that would leave quarantine, by tenant; the first of these."""
     outcomes: Counter[str] = Counter()
     leaving: dict[str, array[int]] = defaultdict(lambda: array("q"))
     first: list[Forecast] = []
-    async for one in found:
-        outcomes[one.outcome] += 1
-        if one.leaves:
-            leaving[one.tenant].append(one.position)
-            first += [one] if len(first) < SHOWN else []
+    async for forecast in tried:
+        outcomes[forecast.outcome] += 1
+        if forecast.leaves:
+            leaving[forecast.tenant].append(forecast.position)
+            first += [forecast] if len(first) < SHOWN else []
     return outcomes, leaving, first
 
 
 @quarantine.command("drop")
 @click.argument("tenant")
-@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="Only this one; may be repeated.")
-@click.option("--reason", type=REASONS, help="Only what is there for this reason.")
+@click.option("--position", "positions", type=click.IntRange(min=1), multiple=True, help="Only this position; may be repeated.")
+@click.option("--reason", type=REASONS, help="Only records that are there for this reason.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def drop_command(tenant: str, positions: tuple[int, ...], reason: str | None, yes: bool) -> None:
-    """Remove records of TENANT from quarantine, for good: all, or those at positions, or there for a reason.
+    """Drop records of TENANT from quarantine, for good.
 
-    A note in the log says so, and the tables carry it out as they apply events, also when they are made again. The records
-    stay in the log. One that a later version of the projection can make a row of becomes a row when the tables are rebuilt.
-    To drop what was dropped before does nothing.
+    All of them, or those at positions, or those that are there for a reason. A control record in the log says so, and the tables
+    carry it out when they apply it, also when they are rebuilt. The records stay in the log. When a later version of the
+    projection can make a row of such a record, it becomes a row when the tables are rebuilt. To drop a record twice does
+    nothing.
     """
 
     async def act(settings: Settings) -> int:
         async with opened(settings) as (log, store):
             if not await catch_up(log, store, tenant, seconds=LEVEL_SECONDS):
-                raise CommandRefused(f"the tables of {tenant} do not come level with its log; see `python -m projector status`")
+                raise CommandRefused(f"the tables of {tenant} keep lagging behind its log; see `penstock projector status`")
             through = store.checkpoint(tenant).position
             selection = Selection(tenant, positions, reason, through)
-            found = store.quarantine.count(selection)
-            if not found:
-                print("Nothing of this is in quarantine; there is nothing to drop.")
+            selected = store.quarantine.count(selection)
+            if not selected:
+                print("No such record is in quarantine; there is nothing to drop.")
                 return 0
             for entry in islice(store.quarantine.entries(selection), SHOWN):
                 print(f"  {tenant} {entry.position}: {entry.reason}, {printable(entry.detail)}")
             if not yes:
-                click.confirm(f"Drop {found} of {tenant}?", abort=True)
+                click.confirm(f"Drop {selected} records of {tenant}?", abort=True)
             dropped, last = await drop(log, store, selection)
-            return await _said(log, store, tenant, dropped, last)
+            return await _report(log, store, tenant, dropped, last)
 
     run_command(act)
 
 
-async def _said(log: Log, store: Store, tenant: str, dropped: int, last: int) -> int:
-    """Say when the notes have been carried out, or that they are not yet."""
+async def _report(log: Log, store: Store, tenant: str, dropped: int, last: int) -> int:
+    """Say that the tables have carried out the control records, or that they will."""
     if await wait_until_applied(log, store, tenant, last, seconds=LEVEL_SECONDS):
         print(f"{dropped} dropped; the log says so at position {last}.")
         return 0
-    print(
-        f"The log says at position {last} that {dropped} are dropped. The tables are not there yet: the next projector does it."
-    )
+    print(f"The log says at position {last} that {dropped} are dropped. The tables lag behind it; the next projector drops them.")
     return 1
 
 
@@ -196,5 +198,6 @@ def text_or_hex(row: QuarantineRow) -> str:
 def printable(text: str, also: str = "") -> str:
     """Text without characters that steer a terminal, which are written as escapes."""
     return "".join(
-        one if one.isprintable() or one in also else one.encode("unicode_escape", "surrogatepass").decode() for one in text
+        letter if letter.isprintable() or letter in also else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in text
     )

@@ -1,22 +1,16 @@
-"""python -m streams erase: forget a person."""
+"""`penstock streams erase`: the records of a data subject are removed for good."""
 
-import asyncio
-import sys
 from datetime import UTC, datetime
 
 import click
 
-from streams.connection import Connection
+from streams.commands.cli import open_log
 from streams.control import LogMissing
-from streams.erasure.erase import LeaseLost, NoMemoryForRewrite, Rewritten, SubjectErasure
+from streams.erasure.erase import Rewritten, SubjectErasure
 from streams.erasure.subject import Subject
-from streams.errors import ArchiveMoved, LogFull, TenantDeleted
-from streams.log import Log
-from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
+from streams.runtime.cli import run_command
 from streams.runtime.progress import Progress
 from streams.runtime.settings import Settings
-
-REFUSALS = (LogFull, LogMissing, TenantDeleted, LeaseLost, NoMemoryForRewrite, ArchiveMoved)
 
 
 class Where(click.ParamType[Subject]):
@@ -36,58 +30,52 @@ class Where(click.ParamType[Subject]):
 
 @click.command()
 @click.argument("tenant")
-@click.option("--session", help="Forget the events of this session.")
-@click.option("--where", type=Where(), help="Forget the events that have this, such as user_id=42.")
+@click.option("--session", help="Erase the events of this session.")
+@click.option("--where", type=Where(), help="Erase the events that have this value, such as user_id=42.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def erase(tenant: str, session: str | None, where: Subject | None, yes: bool) -> None:
-    """Forget a person: erase the records of TENANT that name them, from the log, its archive and the tables, for good.
+    """Erase a data subject: remove its records for good.
 
-    --where compares one of an event's own members (session_id, event_type, event_id), or one of its properties, with a text, or
-    the number, true, false or null that it is in JSON. Records that are no events go, too, where any object in their JSON
-    has the member with the value.
+    The records of TENANT that name the subject leave the log, its archive and the tables. --where compares a member of an event
+    (session_id, event_type, event_id), or one of its properties, with a text, or with the number, true, false or null that the
+    text is in JSON. A record that is no event is erased too, when any object in its JSON has the member with that value.
 
-    A note in the log says which records are erased, under a salted digest. The tables carry it out as they apply events, and
-    again whenever they are made again; what is sent again is answered `duplicate`. Positions stay. Interrupt it at any moment
-    and start it again. Then `python -m projector vacuum` clears what the database file still holds in pages that are free.
+    A control record in the log says which records are erased, under a salted digest. The tables carry it out when they apply it,
+    and again whenever they are rebuilt. An erased event that is sent again is answered `duplicate`. Positions stay. Interrupt it
+    at any moment and start it again. Afterwards `penstock projector vacuum` clears the free pages of the database file.
     """
     if (session is None) == (where is None):
         raise click.UsageError("give --session or --where")
     subject = where or Subject("session_id", session or "")
-    try:
-        sys.exit(asyncio.run(_erase(settings_or_exit(), tenant, subject, yes)))
-    except (*KNOWN_ERRORS, *REFUSALS) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(lambda settings: _erase(settings, tenant, subject, yes))
 
 
-async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -> int:
-    async with Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS), archive_url=settings.archive) as log:
+async def _erase(settings: Settings, tenant: str, subject: Subject, yes: bool) -> None:
+    async with open_log(settings) as log:
         if not await log.holds(tenant):
             raise LogMissing(tenant)
         erasure = SubjectErasure(log, tenant, subject)
         async with erasure.lease():
             with Progress("reading") as progress:
                 await erasure.find_records(progress)
-            found = len(erasure.search.new_positions)
-            if found:
-                print(_found(tenant, erasure))
+            count = len(erasure.search.new_positions)
+            if count:
+                print(_question(tenant, erasure))
                 if not yes:
-                    click.confirm("Forget them, for good?", abort=True)
+                    click.confirm("Erase them, for good?", abort=True)
                     await erasure.renew_lease()
             elif not erasure.search.has_control_records:
-                print(f"No record of {tenant} names it; there is nothing to forget.")
-                return 0
+                print(f"No record of {tenant} names it; there is nothing to erase.")
+                return
             last = await erasure.append_control_records()
             with Progress("copying the log") as progress:
-                cleaned = await erasure.rewrite(progress)
-            level = await erasure.wait_for_tables(last)
-    print(_done(found, last, cleaned))
-    print(_of_tables(level))
-    return 0
+                rewritten = await erasure.rewrite(progress)
+            applied = await erasure.wait_for_tables(last)
+    print(_summary(count, last, rewritten))
+    print(_tables_summary(applied))
 
 
-def _found(tenant: str, erasure: SubjectErasure) -> str:
+def _question(tenant: str, erasure: SubjectErasure) -> str:
     search = erasure.search
     words = f"{len(search.new_positions)} records of {tenant} are to be erased"
     if search.first_match is None:
@@ -96,16 +84,16 @@ def _found(tenant: str, erasure: SubjectErasure) -> str:
     return f"{words}; the first that names it is at position {search.first_match.position}, received {received}"
 
 
-def _done(found: int, last: int, cleaned: Rewritten) -> str:
-    words = f"{found} records forgotten; the log says so at position {last}." if found else "Nothing new was to be forgotten."
-    words += f"\ncleaned: {cleaned.entries} records on the server, {cleaned.segments} segments of the archive"
-    if cleaned.append_only_file is None:
-        return f"{words}; the server has no append-only file, or lets nobody have it written anew"
+def _summary(count: int, last: int, rewritten: Rewritten) -> str:
+    words = f"{count} records erased; the log says so at position {last}." if count else "No further record was to be erased."
+    words += f"\ncleaned: {rewritten.entries} records on the server, {rewritten.segments} segments of the archive"
+    if rewritten.append_only_file is None:
+        return f"{words}; the server has no append-only file, or does not allow that it is rewritten"
     return words + (
-        "; the append-only file was written anew" if cleaned.append_only_file else "; the append-only file could NOT be"
+        "; the append-only file was rewritten" if rewritten.append_only_file else "; the append-only file could NOT be"
     )
 
 
-def _of_tables(level: bool) -> str:
-    words = "The tables have forgotten, too" if level else "The tables forget when a projector gets there"
-    return f"{words}. `python -m projector vacuum` clears what free pages of their file still hold."
+def _tables_summary(applied: bool) -> str:
+    words = "The tables have erased them too" if applied else "The tables erase them when a projector applies that record"
+    return f"{words}. `penstock projector vacuum` clears the free pages of their file."

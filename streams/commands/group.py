@@ -1,66 +1,61 @@
-"""python -m streams group: who reads the logs, and the end of a group that nobody uses."""
-
-import asyncio
-import sys
-from collections.abc import Coroutine
-from typing import Any
+"""`penstock streams group`: the consumer groups that read the logs."""
 
 import click
 
-from streams.connection import Connection
-from streams.groups import GroupAlive, destroy, groups
-from streams.log import Log
-from streams.runtime.cli import COMMAND_SECONDS, KNOWN_ERRORS, settings_or_exit
+from streams.commands.cli import open_log
+from streams.errors import PenstockError
+from streams.groups import destroy, groups
+from streams.runtime.cli import run_command
 from streams.runtime.settings import Settings
+
+
+class NoSuchGroup(PenstockError):
+    """No log has a consumer group of that name."""
+
+    def __init__(self, name: str, names: list[str]) -> None:
+        super().__init__(f"There is no group {name}; there are {', '.join(names) or 'none'}")
 
 
 @click.group()
 def group() -> None:
-    """The groups that read the logs, one for each database of tables. Records stay in memory until all have applied them."""
+    """List consumer groups, or destroy a group.
+
+    Each database of tables reads the logs in a group of its own. Records stay in memory until all groups have applied them.
+    """
 
 
 @group.command("list")
 def list_command() -> None:
-    """Show each group, and how far it is behind: what it has not applied holds back the archive."""
-    _ended_by(_list(settings_or_exit()))
+    """Show each group and its lag.
+
+    The archive takes no record that a group has not applied.
+    """
+
+    async def act(settings: Settings) -> None:
+        async with open_log(settings) as log:
+            for entry in await groups(log):
+                print(f"{entry.name}: lag of {entry.records} records, in {entry.logs} logs")
+
+    run_command(act)
 
 
-async def _list(settings: Settings) -> None:
-    async with _log_of(settings) as log:
-        for one in await groups(log):
-            print(f"{one.name}: {one.records} records behind, of {one.logs} logs")
-
-
-@group.command("forget")
+@group.command("destroy")
 @click.argument("name", metavar="GROUP")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def forget_command(name: str, yes: bool) -> None:
-    """Forget GROUP, of a database that is not used any more. One that a projector uses is refused, which takes ten seconds.
+def destroy_command(name: str, yes: bool) -> None:
+    """Destroy GROUP, of a database that is not used any more.
 
-    Nothing is lost by it: a database that comes back reads on from its checkpoints, in a group that is made anew.
+    A group that a projector uses is refused; to find that out takes ten seconds. No record is lost: when the database is used
+    again, its projector makes a new group and reads on from its checkpoints.
     """
-    settings = settings_or_exit()
-    _ended_by(_forget(settings, name, yes))
 
+    async def act(settings: Settings) -> None:
+        async with open_log(settings) as log:
+            by_name = {entry.name: entry for entry in await groups(log)}
+            if name not in by_name:
+                raise NoSuchGroup(name, list(by_name))
+            if not yes:
+                click.confirm(f"Destroy {name}, which has a lag of {by_name[name].records} records?", abort=True)
+            print(f"destroyed: {name}, in {await destroy(log, name)} logs")
 
-async def _forget(settings: Settings, name: str, yes: bool) -> None:
-    async with _log_of(settings) as log:
-        found = {one.name: one for one in await groups(log)}
-        if name not in found:
-            sys.exit(f"There is no group {name}; there are {', '.join(found) or 'none'}.")
-        if not yes:
-            click.confirm(f"Forget {name}, which is {found[name].records} records behind?", abort=True)
-        print(f"forgotten: {name}, of {await destroy(log, name)} logs")
-
-
-def _log_of(settings: Settings) -> Log:
-    return Log(Connection(settings.log_url, budget_seconds=COMMAND_SECONDS))
-
-
-def _ended_by(act: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(act)
-    except (*KNOWN_ERRORS, GroupAlive) as error:
-        sys.exit(f"{str(error).rstrip('.')}.")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(act)

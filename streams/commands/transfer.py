@@ -1,145 +1,162 @@
-"""python -m streams export and import: a log moves to another installation, a history moves in."""
+"""`penstock streams export` and `import`: a log moves to another installation, a history moves in."""
 
-import asyncio
 import contextlib
 import os
 import stat
 import sys
 import time
-from collections.abc import Coroutine, Iterator
-from typing import Any, BinaryIO
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import BinaryIO
 
 import click
 import msgspec
 from redis.exceptions import ResponseError
 
-from streams.connection import Connection
-from streams.errors import BadTenant, Gap, LogBusy, LogFull, LogRefused, LogUnavailable, TenantDeleted
+from streams.commands.cli import COMMAND_SECONDS, open_log
+from streams.errors import PenstockError
 from streams.keys import keys_of
 from streams.log import Log
-from streams.runtime.cli import settings_or_exit
+from streams.runtime.cli import exit_with_sentence, run_command, sentence_of
 from streams.runtime.files import written_whole
 from streams.runtime.progress import Progress
 from streams.runtime.settings import Settings
-from streams.transfer.csv_rows import BadColumns, csv_lines
-from streams.transfer.file import OtherFile, resumed
-from streams.transfer.format import LINE_LIMIT_BYTES, BadLine, export, lines_of
+from streams.transfer.csv_rows import csv_lines
+from streams.transfer.file import resumed
+from streams.transfer.format import LINE_LIMIT_BYTES, export, lines_of
 from streams.transfer.import_events import EventImport, Refusal, ndjson_lines
-from streams.transfer.import_log import LogDiffers, LogEndsBefore, LogImport
+from streams.transfer.import_log import LogImport
 
 READERS = {"ndjson": ndjson_lines, "csv": csv_lines}
-REFUSED = 2  # the exit status when some lines were
-ENDS = (
-    BadColumns, BadLine, BadTenant, Gap, LogBusy, LogDiffers, LogEndsBefore, LogFull, LogRefused, LogUnavailable, OSError,
-    OtherFile, ResponseError, TenantDeleted,
-)  # fmt: skip
+LINES_REFUSED = 2  # the exit status of an import that refused lines
+
+
+class NothingToExport(PenstockError):
+    """The log has no records that could be exported."""
+
+
+class ImportStopped(PenstockError):
+    """An import ended before the end of its file; the message says how far it came."""
+
+
+class BadUsage(PenstockError):
+    """The options do not go together."""
 
 
 @click.command("export")
 @click.argument("tenant")
-@click.option("--after", type=click.IntRange(min=0), default=0, help="Begin behind this position.")
-@click.option("--out", default="-", metavar="FILE", help="Where to; - is the terminal or a pipe, and the default.")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Start after this position.")
+@click.option("--out", default="-", metavar="FILE", help="The file to write; - is stdout, and the default.")
 def export_command(tenant: str, after: int, out: str) -> None:
-    """Write a tenant's log as lines of JSON: a header, then every record with its position.
+    """Write a tenant's log to a file, as lines of JSON.
 
-    FILE is there when all of it is, or not at all. With --after N, a FILE that is there must end at N, and is gone on with.
+    A header comes first, then every record with its position. FILE is complete or does not exist. With --after N, a FILE that
+    exists must end at position N, and the records after N are added to it.
     """
-    _ended_by(_export(settings_or_exit(), tenant, after, out))
+    run_command(lambda settings: _export(settings, tenant, after, out))
 
 
 async def _export(settings: Settings, tenant: str, after: int, out: str) -> None:
-    async with _log_of(settings) as log:
+    async with _open_log(settings) as log:
         last = await log.last_position(tenant)
         if not last:
-            sys.exit(f"There is no log of {tenant}.")
+            raise NothingToExport(f"There is no log of {tenant}")
         if after > last:
-            sys.exit(f"The log of {tenant} ends at position {last}; there is nothing behind {after}.")
-        begun = time.monotonic()
+            raise NothingToExport(f"The log of {tenant} ends at position {last}; there is nothing after {after}")
+        started = time.monotonic()
         with _opened_to_write(out, tenant, after) as file, Progress("exporting") as show:
             async for position, lines in export(log, tenant, after, last):
                 file.write(lines)
                 show(position - after, last - after)
             file.flush()
-        print(f"exported: the log of {tenant} up to position {last}, {last - after} records, {_in(begun)}", file=sys.stderr)
+        print(f"exported: the log of {tenant} up to position {last}, {last - after} records, {_in(started)}", file=sys.stderr)
 
 
 def _opened_to_write(out: str, tenant: str, after: int) -> contextlib.AbstractContextManager[BinaryIO]:
     if out == "-":
         return contextlib.nullcontext(sys.stdout.buffer)
-    there = os.path.exists(out)
-    if there and not stat.S_ISREG(os.stat(out).st_mode):
+    exists = os.path.exists(out)
+    if exists and not stat.S_ISREG(os.stat(out).st_mode):
         return open(out, "wb")
-    return resumed(out, tenant, after) if there and after else written_whole(out)
+    return resumed(out, tenant, after) if exists and after else written_whole(out)
 
 
 @click.command("import")
 @click.argument("file", default="-")
 @click.option(
     "--format", "kind", type=click.Choice(["log", *READERS]), default="log",
-    help="log: what export wrote. ndjson, csv: events from elsewhere, an event a line or row.",
+    help="log: a file of `export`. ndjson, csv: events from elsewhere, one on each line or row.",
 )  # fmt: skip
-@click.option("--tenant", help="Whose events these are, with ndjson and csv.")
-@click.option("--rejects", metavar="FILE", help="Write the lines that were refused there, and not to the terminal.")
+@click.option("--tenant", help="The tenant of the events, with ndjson and csv.")
+@click.option("--rejects", metavar="FILE", help="Write refused lines to this file, not to the terminal.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, help="Seconds to wait for a server that is away or full.")
 def import_command(file: str, kind: str, tenant: str | None, rejects: str | None, wait: float) -> None:
-    """Put a log that was exported into this installation, or events from elsewhere at the end of a log.
+    """Read an exported log, or events from elsewhere.
 
-    Interrupt it at any moment and start it again: what is there already is compared, or answered duplicate.
+    Interrupt it at any moment and start it again: records that the log has already are compared, events that it has already are
+    answered `duplicate`.
 
-    A log keeps its tenant and positions, and nobody else may append to it meanwhile. Events from elsewhere go through the
-    door's checks and keep their timestamps; a CSV's first row names session_id, event_type, timestamp, perhaps event_id, and
-    the properties. Exit status: 0, 2 when lines were refused, 1 when it could not go on.
+    An exported log keeps its tenant and its positions; nothing else may append to that log meanwhile. Events from elsewhere are
+    appended at the end of a log, after the checks of the ingest endpoint, and keep their timestamps. The first row of a CSV
+    names session_id, event_type, timestamp, optionally event_id, and the properties. The exit status is 0, or 2 when lines were
+    refused, or 1 when the import could not go on.
     """
-    settings = settings_or_exit()
     if kind == "log":
-        _ended_by(_restore(settings, file, tenant, wait))
-    elif tenant is None:
-        sys.exit(f"Say whose events these are: --format {kind} --tenant TENANT.")
-    elif rejects and os.path.exists(rejects) and os.path.exists(file) and os.path.samefile(rejects, file):
-        sys.exit(f"{rejects} cannot be read and written at once.")
-    else:
-        _ended_by(_bring_in(settings, file, kind, tenant, rejects, wait))
+        run_command(lambda settings: _import_log(settings, file, tenant, wait))
+    with exit_with_sentence():
+        if tenant is None:
+            raise BadUsage(f"Name the tenant of the events: --format {kind} --tenant TENANT")
+        if rejects and os.path.exists(rejects) and os.path.exists(file) and os.path.samefile(rejects, file):
+            raise BadUsage(f"{rejects} cannot be read and written at once")
+    run_command(lambda settings: _import_events(settings, file, kind, tenant, rejects, wait))
 
 
-async def _restore(settings: Settings, path: str, tenant: str | None, wait_seconds: float) -> None:
-    begun = time.monotonic()
-    async with _log_of(settings) as log:
-        restore = LogImport(log, dedup_window_seconds=settings.dedup_window_seconds, wait_seconds=wait_seconds)
-        try:
-            with _opened_to_read(path) as file, Progress("importing") as show:
-                await restore.run(lines_of(file, LINE_LIMIT_BYTES), tenant=tenant, show=show)
-        except ENDS as error:
-            sys.exit(f"{_said(error)}.{_so_far(restore)}")
-        upto = f"the log of {restore.tenant} up to position {restore.position}"
-        print(f"imported: {upto}, {restore.written} records written, {restore.compared} were there, {_in(begun)}")
+async def _import_log(settings: Settings, path: str, tenant: str | None, wait_seconds: float) -> None:
+    started = time.monotonic()
+    async with _open_log(settings) as log:
+        log_import = LogImport(log, dedup_window_seconds=settings.dedup_window_seconds, wait_seconds=wait_seconds)
+        with _stopping_with(lambda: _so_far(log_import)), _opened_to_read(path) as file, Progress("importing") as show:
+            await log_import.run(lines_of(file, LINE_LIMIT_BYTES), tenant=tenant, show=show)
+    through = f"the log of {log_import.tenant} up to position {log_import.position}"
+    print(f"imported: {through}, {log_import.written} records written, {log_import.compared} were there, {_in(started)}")
 
 
-async def _bring_in(settings: Settings, path: str, kind: str, tenant: str, rejects: str | None, wait_seconds: float) -> None:
+async def _import_events(settings: Settings, path: str, kind: str, tenant: str, rejects: str | None, wait_seconds: float) -> int:
     keys_of(tenant)
-    async with _log_of(settings) as log:
-        with _opened_to_read(path) as file, _refusals_to(rejects) as refused, Progress("importing", unit=_unit(file)) as show:
-            history = EventImport(log, tenant, refuse=refused, wait_seconds=wait_seconds)
+    async with _open_log(settings) as log:
+        with _opened_to_read(path) as file, _refusals_to(rejects) as refuse, Progress("importing", unit=_unit(file)) as show:
+            event_import = EventImport(log, tenant, refuse=refuse, wait_seconds=wait_seconds)
             size = os.fstat(file.fileno()).st_size if file.seekable() else None
-            try:
+            with _stopping_with(
+                lambda: f"Up to line {event_import.line} all is done: {_counts(event_import)}. Start it again to go on."
+            ):
                 lines = READERS[kind](file, settings.max_event_bytes)
-                await history.run(lines, show=lambda line: show(line if size is None else file.tell(), size))
-            except ENDS as error:
-                sys.exit(f"{_said(error)}. Up to line {history.line} all is done: {_counts(history)}. Start it again to go on.")
-        print(f"imported: {_counts(history)}")
-        if history.counts["rejected"] + history.counts["conflict"]:
-            sys.exit(REFUSED)
+                await event_import.run(lines, show=lambda line: show(line if size is None else file.tell(), size))
+    print(f"imported: {_counts(event_import)}")
+    return LINES_REFUSED if event_import.counts["rejected"] + event_import.counts["conflict"] else 0
 
 
-def _so_far(restore: LogImport) -> str:
-    if not restore.tenant:
-        return " Nothing was written."
-    upto = f"Up to position {restore.position} the log of {restore.tenant} is as in the file"
-    return f" {upto}; {restore.written or 'no'} records were written."
+@contextlib.contextmanager
+def _stopping_with(progress: Callable[[], str]) -> Iterator[None]:
+    """Say beside an error how far an import came."""
+    try:
+        yield
+    except (PenstockError, OSError, ResponseError) as error:
+        raise ImportStopped(f"{sentence_of(error)} {progress()}") from error
 
 
-def _log_of(settings: Settings) -> Log:
-    connection = Connection(settings.log_url, budget_seconds=settings.append_timeout_seconds)
-    return Log(connection, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive)
+def _so_far(log_import: LogImport) -> str:
+    if not log_import.tenant:
+        return "Nothing was written."
+    through = f"Up to position {log_import.position} the log of {log_import.tenant} is as in the file"
+    return f"{through}; {log_import.written or 'no'} records were written."
+
+
+@contextlib.asynccontextmanager
+async def _open_log(settings: Settings) -> AsyncIterator[Log]:
+    """The log, whose server is there; what follows is retried here, so a single call waits no longer than a request does."""
+    async with open_log(settings, budget_seconds=settings.append_timeout_seconds) as log:
+        await log.connection.pipeline([("PING",)], budget_seconds=COMMAND_SECONDS)
+        yield log
 
 
 def _opened_to_read(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
@@ -151,40 +168,22 @@ def _unit(file: BinaryIO) -> str:
 
 
 @contextlib.contextmanager
-def _refusals_to(path: str | None) -> Iterator[Any]:
-    """What takes refusals: a file, a line of JSON each, or stderr."""
+def _refusals_to(path: str | None) -> Iterator[Callable[[Refusal], None]]:
+    """A function that writes refusals: to a file, one line of JSON each, or to stderr."""
     if path is None:
         yield lambda refusal: print(_line_of(refusal), file=sys.stderr)
         return
-    with open(path, "wb") as file:
-        yield lambda refusal: file.write(msgspec.json.encode(refusal) + b"\n")
+    with open(path, "w", encoding="utf-8") as file:
+        yield lambda refusal: print(msgspec.json.encode(refusal).decode(), file=file)
 
 
 def _line_of(refusal: Refusal) -> str:
     return f"line {refusal.line}: {refusal.field and f'{refusal.field} '}{refusal.reason}"
 
 
-def _counts(history: EventImport) -> str:
-    return ", ".join(f"{count} {status}" for status, count in history.counts.items())
+def _counts(event_import: EventImport) -> str:
+    return ", ".join(f"{count} {status}" for status, count in event_import.counts.items())
 
 
-def _in(begun: float) -> str:
-    return f"in {time.monotonic() - begun:.1f} s"
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    return str(error).rstrip(".")
-
-
-def _ended_by(act: Coroutine[Any, Any, None]) -> None:
-    """Run a command; what is wrong with file or surroundings ends it with one sentence."""
-    try:
-        asyncio.run(act)
-    except BrokenPipeError:
-        raise  # click ends without a word for a reader that went away
-    except ENDS as error:
-        sys.exit(f"{_said(error)}.")
-    except KeyboardInterrupt:
-        sys.exit(130)
+def _in(started: float) -> str:
+    return f"in {time.monotonic() - started:.1f} s"

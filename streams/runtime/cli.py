@@ -1,25 +1,70 @@
-"""What the commands of python -m streams share."""
+"""How every command runs and ends: settings first, one sentence for what a person can act on, an exit status."""
 
 import asyncio
+import contextlib
+import logging
+import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NoReturn
 
-from streams.errors import ArchiveUnavailable, BadTenant, DamagedArchive, Gap, LogUnavailable
-from streams.runtime.settings import SettingError, Settings, load_settings
+from redis.exceptions import RedisError
 
-COMMAND_SECONDS = 30.0  # commands may wait longer for a busy server than a request may
-KNOWN_ERRORS = (ArchiveUnavailable, BadTenant, DamagedArchive, Gap, LogUnavailable)
+from streams.errors import PenstockError
+from streams.runtime import env_file
+from streams.runtime.settings import Settings, load_settings
+
+log_of_settings = logging.getLogger("settings")
+ENV_FILE_CHECKED = "PENSTOCK_ENV_FILE_CHECKED"  # set for the processes of `penstock run`, which has warned already
+INTERRUPTED = 130  # the exit status of a command that Ctrl-C ended
+
+Act = Callable[[Settings], Coroutine[Any, Any, int | None]]
 
 
-def settings_or_exit() -> Settings:
-    """The settings; ends the process with one sentence when one cannot be used."""
+def run_command(act: Act, *, run: Callable[[Coroutine[Any, Any, int | None]], int | None] = asyncio.run) -> NoReturn:
+    """Run a command with the settings, and end the process with the exit status that it returns; None is 0."""
+    with exit_with_sentence():
+        status = run(act(command_settings()))
+    sys.exit(status or 0)
+
+
+def command_settings() -> Settings:
+    """The settings, after a warning for each line of `.env` that looks like a setting and is none. Raises SettingError."""
+    from_file = env_file.values()
+    if ENV_FILE_CHECKED not in os.environ:
+        for sentence in env_file.unknown_names(from_file, Settings.__struct_encode_fields__):
+            log_of_settings.warning(sentence)
+    return load_settings(from_file | os.environ)
+
+
+@contextlib.contextmanager
+def exit_with_sentence() -> Iterator[None]:
+    """End the process with one sentence for an error that a person can act on; every other error is a bug and rises.
+
+    A reader that closed our output ends a command without a word: click does that.
+    """
     try:
-        return load_settings()
-    except SettingError as error:
-        sys.exit(str(error))
+        yield
+    except BrokenPipeError:
+        raise
+    except (PenstockError, OSError, RedisError) as error:
+        sys.exit(sentence_of(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
-def stopping() -> asyncio.Event:
+def sentence_of(error: Exception) -> str:
+    """What an error says to a person, on one line."""
+    words = " ".join(str(error).splitlines())
+    if isinstance(error, OSError) and error.errno:
+        reason = error.strerror or os.strerror(error.errno)
+        words = f"{error.filename}: {reason}" if error.filename else reason
+    words = words or type(error).__name__
+    return words if words.endswith((".", "?", "!")) else f"{words}."
+
+
+def stop_event() -> asyncio.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -28,7 +73,7 @@ def stopping() -> asyncio.Event:
 
 
 async def wait_for_signal(words: str) -> None:
-    """Say why there is nothing to do, and wait for the end: the same Procfile serves both."""
-    stop = stopping()
+    """Print why there is nothing to do, and wait for SIGTERM: so one Procfile serves every installation."""
+    stop = stop_event()
     print(words, flush=True)
     await stop.wait()

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar in a terminal, a plain line now and then elsewhere; on stderr."""
+"""Progress of a long command, on stderr: bars in a terminal, a line for each tenth elsewhere."""
 
 import sys
 from collections.abc import Callable
@@ -8,14 +8,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-EVERY = 1_000_000  # a line, where nobody knows how many there are in all
+STEP = 1_000_000  # a line for each, where the total is unknown
 
-
-Show = Callable[[int, int | None], None]
+Show = Callable[[int, int | None], None]  # how much is done, and how much there is; None when that is unknown
 
 
 class Progress:
-    """Called with what is done and what there is in all, None when nobody knows; or its stages are, one below the other."""
+    """What shows progress: call it with what is done and the total, or call its stages, which are shown one below another."""
 
     def __init__(self, title: str = "", *, unit: str = "records") -> None:
         self._unit = unit
@@ -23,7 +22,7 @@ class Progress:
         self._show = self.stage(title)
 
     def __enter__(self) -> Self:
-        # Only here: every process that imports the log would carry what a terminal needs.
+        # Imported here, so that a process that shows nothing does not load what a terminal needs.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -41,25 +40,26 @@ class Progress:
             self._bars.stop()
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Show it, if it is worth a line."""
+        """Show how far it is."""
         self._show(done, total)
 
-    def stage(self, title: str) -> Show:
-        """One of several bars, there from when it is first called."""
+    def stage(self, title: str, *, unit: str = "") -> Show:
+        """A function that shows one stage. The stage's bar appears when the function is first called."""
+        unit = unit or self._unit
         task: TaskID | None = None
-        said = -1
+        last_step = -1
 
         def show(done: int, total: int | None) -> None:
-            nonlocal task, said
+            nonlocal task, last_step
             if self._bars:
                 task = self._bars.add_task(title, total=None, rate="") if task is None else task
-                speed = next(one.speed for one in self._bars.tasks if one.id == task)
-                self._bars.update(task, completed=done, total=total, rate=f"{speed or 0:,.0f} {self._unit}/s")
+                speed = next(entry.speed for entry in self._bars.tasks if entry.id == task)
+                self._bars.update(task, completed=done, total=total, rate=f"{speed or 0:,.0f} {unit}/s")
                 return
-            step = done // EVERY if total is None else done * 10 // max(total, 1)
-            if step > said:
-                said = step
-                of = "" if total is None else f" of {total}"
-                print(f"{title}: {done}{of} {self._unit}", file=sys.stderr, flush=True)
+            step = done // STEP if total is None else done * 10 // max(total, 1)
+            if step > last_step:
+                last_step = step
+                of_total = "" if total is None else f" of {total}"
+                print(f"{title}: {done}{of_total} {unit}", file=sys.stderr, flush=True)
 
         return show

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from dotenv import dotenv_values
 from msgspec import Meta
 from redis.asyncio.connection import parse_url
 
 from streams.errors import PenstockError
 from streams.limits import Limits
+from streams.runtime import env_file
 
 TOKEN_CHARACTERS = 16
 SOCKET_PATH_LIMIT_BYTES = 100  # a unix socket's path has 108 bytes on Linux, 104 on macOS
@@ -102,7 +102,7 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
 
     @property
     def embedded(self) -> bool:
-        """Whether `python -m streams serve` runs the server: no REDIS_URL is given."""
+        """Whether `penstock streams serve` runs the server: no REDIS_URL is given."""
         return not self.redis_url
 
     @property
@@ -135,7 +135,7 @@ def _items(text: str) -> list[str]:
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from the environment, then `.env`, then the defaults. Raises SettingError, which names the setting."""
     if environment is None:
-        environment = _environment()
+        environment = env_file.environment()
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         given = environment.get(field.encode_name, "")
@@ -148,7 +148,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 def log_format() -> str:
     """LOG_FORMAT as it is given, or empty: what is needed before settings are loaded, which may fail."""
-    return _environment().get("LOG_FORMAT", "")
+    return env_file.environment().get("LOG_FORMAT", "")
 
 
 def without_passwords(text: str) -> str:
@@ -159,10 +159,6 @@ def without_passwords(text: str) -> str:
 def _without_user(address: str) -> str:
     before, _, place = address.rpartition("@")  # a password may hold @ and /, although it should not
     return f"//***@{place}" if before else address
-
-
-def _environment() -> dict[str, str]:
-    return {**{k: v or "" for k, v in dotenv_values(".env").items()}, **os.environ}
 
 
 def _parse(name: str, given: str, kind: Any) -> Any:

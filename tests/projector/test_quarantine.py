@@ -106,7 +106,7 @@ async def test_a_record_is_shown_as_text_or_in_hexadecimal(
     assert "reason:   invalid" in found.stdout and f"bytes:    {len(body)}" in found.stdout
     assert "\x1b" not in found.stdout
     nothing = asked(server, store, "show", "acme", "1")
-    assert (nothing.returncode, nothing.stderr) == (1, "position 1 of acme is not in quarantine\n")
+    assert (nothing.returncode, nothing.stderr) == (1, "position 1 of acme is not in quarantine.\n")
 
 
 def test_what_steers_a_terminal_is_written_as_an_escape() -> None:
@@ -220,7 +220,7 @@ async def test_nothing_is_dropped_without_a_yes(server: Server, log: Log, store:
 
     done = asked(server, store, "drop", "acme")
 
-    assert done.returncode == 1 and "Drop 4 of acme?" in done.stdout
+    assert done.returncode == 1 and "Drop 4 records of acme?" in done.stdout
     assert (quarantined(store), await log.last_position("acme")) == ([6, 7, 8, 9], 9)
 
 

@@ -27,7 +27,7 @@ def command(server: Server, folder: Path, *arguments: str, status: int = 0) -> s
     return done.stdout + done.stderr
 
 
-async def test_groups_are_listed_with_how_far_they_are_behind(
+async def test_groups_are_listed_with_their_lag(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
     group = f"projector:{store.tables_id}"
@@ -44,11 +44,11 @@ async def test_groups_are_listed_with_how_far_they_are_behind(
     assert await groups(log) == sorted(
         [Group(group, 0, 0), Group("projector:gone", 10, 1), Group("projector:registered", 30, 1)], key=lambda one: one.name
     )
-    assert "projector:gone: 10 records behind, of 1 logs\n" in command(server, tmp_path, "group", "list")
+    assert "projector:gone: lag of 10 records, in 1 logs\n" in command(server, tmp_path, "group", "list")
 
 
 @one_server
-async def test_a_group_that_nobody_uses_is_forgotten_and_the_archive_goes_on(
+async def test_an_unused_group_is_destroyed_and_the_archive_goes_on(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
     await log.append("acme", events(30))
@@ -58,22 +58,22 @@ async def test_a_group_that_nobody_uses_is_forgotten_and_the_archive_goes_on(
         name = f"projector:{tombstones.tables_id}"
     assert "archived 0 records" in command(server, tmp_path, "archive", "--once")
 
-    said = command(server, tmp_path, "group", "forget", name, "--yes")
+    said = command(server, tmp_path, "group", "destroy", name, "--yes")
 
-    assert said == f"forgotten: {name}, of 0 logs\n"
+    assert said == f"destroyed: {name}, in 0 logs\n"
     assert [one.name for one in await groups(log)] == [f"projector:{store.tables_id}"]
     assert not [key for key in server.client.scan_iter() if name.encode() in key]
     assert "archived 29 records" in command(server, tmp_path, "archive", "--once")
 
 
 @one_server
-async def test_a_group_that_a_projector_uses_is_not_forgotten(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_group_that_a_projector_uses_is_not_destroyed(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(3))
     with process_of(("-m", "projector", "run"), tmp_path, "projector.out", REDIS_URL=server.url, DATA_DIR=tmp_path):
         wait_until(lambda: server.client.xinfo_groups(keys_of("acme").log), "the projector reads")
         [name] = server.client.smembers(keys_of("acme").groups)
 
-        said = command(server, tmp_path, "group", "forget", name.decode(), "--yes", status=1)
+        said = command(server, tmp_path, "group", "destroy", name.decode(), "--yes", status=1)
 
         assert said == f"a projector uses the group {name.decode()}: stop it first.\n"
         [kept] = server.client.xinfo_groups(keys_of("acme").log)

@@ -119,18 +119,11 @@ def test_an_odd_line_in_the_file_is_said_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("terminal", "given", "used"),
-    [(True, None, "text"), (True, "json", "json"), (False, None, "unset"), (False, "text", "text")],
+    [(True, None, "text"), (True, "json", "json"), (False, None, "None"), (False, "text", "text")],
 )
-def test_make_run_asks_for_text_in_a_terminal(tmp_path: Path, terminal: bool, given: str | None, used: str) -> None:
-    honcho, python = tmp_path / "honcho", tmp_path / "python"
-    honcho.write_text('#!/bin/sh\necho "LOG_FORMAT is ${LOG_FORMAT:-unset}."\n')
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    for file in (honcho, python):
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    command = ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/run", "run", f"BIN={tmp_path}"]
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "run").touch()
-    (tmp_path / "pyproject.toml").touch()
+def test_the_processes_of_a_run_write_text_to_a_terminal(tmp_path: Path, terminal: bool, given: str | None, used: str) -> None:
+    code = "from api.commands.run_all import environment_of_processes as e; print(f'LOG_FORMAT is {e().get(\"LOG_FORMAT\")}.')"
+    command = [sys.executable, "-c", code]
     settings = {"LOG_FORMAT": given} if given else {}
 
     if terminal:
@@ -141,6 +134,22 @@ def test_make_run_asks_for_text_in_a_terminal(tmp_path: Path, terminal: bool, gi
         ).stdout
 
     assert f"LOG_FORMAT is {used}." in said
+
+
+def test_make_run_is_penstock_run(tmp_path: Path) -> None:
+    penstock = tmp_path / "penstock"
+    penstock.write_text('#!/bin/sh\necho "penstock $*"\n')
+    penstock.chmod(penstock.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "run").touch()
+    (tmp_path / "pyproject.toml").touch()
+
+    done = subprocess.run(
+        ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/run", "run", f"BIN={tmp_path}"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+
+    assert done.stdout == "penstock run\n"
 
 
 # -- what is in a line -------------------------------------------------------------------------------------------------

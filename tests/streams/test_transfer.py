@@ -625,7 +625,7 @@ async def test_an_export_goes_on_where_a_file_ends(server: Server, log: Log, tmp
     ("arguments", "said"),
     [
         (["export", "nobody"], "There is no log of nobody."),
-        (["export", "acme", "--after", "6"], "The log of acme ends at position 5; there is nothing behind 6."),
+        (["export", "acme", "--after", "6"], "The log of acme ends at position 5; there is nothing after 6."),
         (["export", "{acme}"], "A tenant's name is 1 to 64"),
         (["export", "acme", "--out", "no/where"], "No such file or directory"),
         (["import", "nothing"], "nothing: No such file or directory. Nothing was written."),

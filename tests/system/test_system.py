@@ -1,6 +1,6 @@
 """The first run as a user has it, over HTTP and SQL.
 
-It imports nothing of Penstock: it starts the Procfile under honcho.
+It imports nothing of Penstock: it starts `penstock run`.
 """
 
 import json
@@ -52,7 +52,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -
 
 
 class Run:
-    """honcho with the Procfile's processes, in a session of its own as in a terminal."""
+    """`penstock run`, in a session of its own as in a terminal."""
 
     def __init__(self, checkout: Path, **settings: Any) -> None:
         with socket.socket() as probe:
@@ -64,8 +64,8 @@ class Run:
     def __enter__(self) -> "Run":
         with open(self._output, "wb") as output:
             self.honcho = subprocess.Popen(
-                ["honcho", "--no-colour", "start"],
-                executable=str(BIN / "honcho"), cwd=self.folder, env=environment(**self._settings),
+                ["penstock", "run"],
+                executable=str(BIN / "penstock"), cwd=self.folder, env=environment(**self._settings),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         return self

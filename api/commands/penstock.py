@@ -1,0 +1,21 @@
+"""The command `penstock`: everything on this machine, and the commands of each package."""
+
+import click
+
+from api.commands.main import main as api
+from api.commands.run_all import run
+from projector.commands.main import main as projector
+from streams.commands.main import main as streams
+
+
+@click.group("penstock")
+@click.version_option(package_name="penstock", prog_name="penstock")
+def main() -> None:
+    """Take events over HTTP; never lose or double one.
+
+    `penstock run` starts everything on this machine. Settings come from the environment, then from .env.
+    """
+
+
+for command in (api, projector, run, streams):
+    main.add_command(command)

@@ -1,0 +1,81 @@
+"""`penstock api run`: the process that serves HTTP."""
+
+import gc
+import ipaddress
+import resource
+
+import click
+import uvicorn
+from starlette.applications import Starlette
+
+from api.app import create_app
+from api.http.protocol import protocol_of
+from streams.runtime import SettingError, Settings, command_settings, exit_with_sentence
+
+SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
+DRAIN_SECONDS = 4  # `penstock run` kills after five
+
+
+@click.command()
+def run() -> None:
+    """Serve the HTTP API.
+
+    HOST and PORT say where it listens, REDIS_URL and DATABASE_URL which log and tables it uses, AUTH who may use it. Several of
+    these processes may serve the same log and tables.
+    """
+    with exit_with_sentence():
+        settings = command_settings()
+        refuse_open_to_all(settings)
+        app = create_app(settings)
+    serve(app, settings)
+
+
+def refuse_open_to_all(settings: Settings) -> None:
+    """Raise SettingError when every program that reaches this address could act for any tenant, and no setting allows that."""
+    if settings.auth == "open" and not settings.allow_open_access and not _is_loopback(settings.host):
+        raise SettingError(
+            "AUTH",
+            f"is open and HOST is {settings.host!r}: every program that reaches this address could write and read as any "
+            "tenant. Set AUTH=keys, or ALLOW_OPEN_ACCESS=1 if that is meant.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether an address is of this machine only; a name other than localhost may be any address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(app: Starlette, settings: Settings) -> None:
+    """Serve an application as Penstock's is served, until SIGTERM or SIGINT."""
+    _raise_file_limit()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # requests are many small objects that hold no cycles
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=protocol_of(settings),
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        log_level="error",  # its warnings are about what outsiders send
+        server_header=False,
+        headers=SECURITY_HEADERS,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=[str(network) for network in settings.proxies],
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        backlog=4096,
+    )
+
+
+def _raise_file_limit() -> None:
+    """Raise the limit of open files: a connection is a file, and the usual soft limit of 1,024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
