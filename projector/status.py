@@ -142,7 +142,7 @@ async def _waiting_reasons(log: Log, store: Store, tenants: Sequence[str]) -> di
     """Why tenants wait whose log does belong to the tables."""
     group = group_of(store)
     commands = [("HGET", leases_key(keys_of(tenant).partition, group), tenant) for tenant in tenants]
-    owners = await log.connection.calls(commands)
+    owners = await log.connection.call_each(commands)
     return {
         tenant: f"leased to {owner.decode()}" if isinstance(owner, bytes) else "no projector has its lease: is one running?"
         for tenant, owner in zip(tenants, owners, strict=True)

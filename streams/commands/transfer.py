@@ -126,9 +126,7 @@ async def _import_events(settings: Settings, path: str, kind: str, tenant: str, 
         with _opened_to_read(path) as file, _refusals_to(rejects) as refuse, Progress("importing", unit=_unit(file)) as show:
             event_import = EventImport(log, tenant, refuse=refuse, wait_seconds=wait_seconds)
             size = os.fstat(file.fileno()).st_size if file.seekable() else None
-            with _stopping_with(
-                lambda: f"Up to line {event_import.line} all is done: {_counts(event_import)}. Start it again to go on."
-            ):
+            with _stopping_with(lambda: _events_so_far(event_import)):
                 lines = READERS[kind](file, settings.max_event_bytes)
                 await event_import.run(lines, show=lambda line: show(line if size is None else file.tell(), size))
     print(f"imported: {_counts(event_import)}")
@@ -142,6 +140,10 @@ def _stopping_with(progress: Callable[[], str]) -> Iterator[None]:
         yield
     except (PenstockError, OSError, ResponseError) as error:
         raise ImportStopped(f"{sentence_of(error)} {progress()}") from error
+
+
+def _events_so_far(event_import: EventImport) -> str:
+    return f"Up to line {event_import.line} all is done: {_counts(event_import)}. Start it again to go on."
 
 
 def _so_far(log_import: LogImport) -> str:
