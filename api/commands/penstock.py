@@ -2,10 +2,10 @@
 
 import click
 
-from api.commands.main import main as api
+from api.commands.main import main as api_commands
 from api.commands.run_all import run
-from projector.commands.main import main as projector
-from streams.commands.main import main as streams
+from projector.commands import projector_commands
+from streams.commands import streams_commands
 
 
 @click.group("penstock")
@@ -17,5 +17,5 @@ def main() -> None:
     """
 
 
-for command in (api, projector, run, streams):
+for command in (api_commands, projector_commands, run, streams_commands):
     main.add_command(command)

@@ -22,9 +22,6 @@ from streams.archive import Archive
 from streams.errors import PenstockError
 from streams.runtime import sync, written_whole
 
-if TYPE_CHECKING:
-    from streams.archive import Archive
-
 FORMAT, FORMAT_VERSION = "penstock-backup", 1
 NAME, TABLES, NEXT_TABLES, LOG = "backup.json", "tables.db", "tables.next.db", "log"
 PART = ".part"

@@ -10,9 +10,6 @@ from streams import Record
 from streams.archive import SEGMENT_BYTES, SEGMENT_RECORDS, Archive
 from streams.errors import PenstockError
 
-if TYPE_CHECKING:
-    from streams.archive import Archive
-
 
 class RecordsDiffer(PenstockError):
     """A log and a backup hold different records at a position, or one of them holds none."""

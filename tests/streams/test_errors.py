@@ -6,10 +6,18 @@ from typing import NoReturn
 import pytest
 from redis.exceptions import ResponseError
 
-from streams import PenstockError, Settings
-from streams.errors import ArchiveUnavailable, Gap, LogBusy, LogFull, LogUnavailable, NoServer, Retryable, TenantDeleted
-from streams.runtime.cli import run_command
-from streams.runtime.retry import retry
+from streams.errors import (
+    ArchiveUnavailable,
+    Gap,
+    LogBusy,
+    LogFull,
+    LogUnavailable,
+    NoServer,
+    PenstockError,
+    Retryable,
+    TenantDeleted,
+)
+from streams.runtime import Settings, retry, run_command
 
 pytestmark = pytest.mark.anyio
 

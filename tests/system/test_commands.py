@@ -25,8 +25,9 @@ from api.commands.penstock import main
 from api.commands.run_all import PROCESSES
 from projector.live.worker import Worker
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Log, PenstockError, Settings
-from streams.runtime.cli import run_command
+from streams import Connection, Log
+from streams.errors import PenstockError
+from streams.runtime import Settings, run_command
 from tests.support.commands import clean, run
 from tests.support.events import events
 from tests.support.http import free_port, wait_until
@@ -271,7 +272,7 @@ def test_everything_reads_one_env_file_and_the_environment_comes_first(tmp_path:
 
 def test_a_secret_of_the_env_file_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"AUTH=keys\nJWT_SECRET={SECRET}\nDATA_DIR=my data\n")
-    code = "from streams import load_settings; s = load_settings(); print(s.jwt_secret, s.data_dir, sep='|')"
+    code = "from streams.runtime import load_settings; s = load_settings(); print(s.jwt_secret, s.data_dir, sep='|')"
 
     alone = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean(), capture_output=True, text=True, check=True)
     over = subprocess.run(
