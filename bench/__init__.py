@@ -1,1 +1,4 @@
-"""What is measured: one command a figure, both sides and their ratio in one run. `python -m bench --list` names them."""
+"""The benchmarks: a command a figure, both sides and their ratio in one run.
+
+`python -m bench --list` names them.
+"""

@@ -1,4 +1,4 @@
-"""python -m bench: measure, and print each figure beside what it should be."""
+"""python -m bench: measure, and print each figure beside its target."""
 
 import os
 import platform
@@ -8,11 +8,11 @@ import click
 from rich.console import Console
 
 from bench.archive import archive, leaving, reread, segment
-from bench.door import batch, single
 from bench.flood import flood
 from bench.footprint import idle, memory
 from bench.foreign import foreign
 from bench.formats import formats
+from bench.ingest import batch, single
 from bench.latency import latency
 from bench.long import long
 from bench.report import table_of
@@ -44,17 +44,17 @@ FIGURES = {measure.__name__: measure for measure in MEASURES}
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(FIGURES)), metavar="[NAME]...")
-@click.option("--quick", is_flag=True, help="Few rounds of little: to see that it works, not to quote.")
-@click.option("--list", "only_list", is_flag=True, help="Print the figures' names and what they are.")
+@click.option("--quick", is_flag=True, help="Few short rounds: a trial, not for quotation.")
+@click.option("--list", "only_list", is_flag=True, help="Print the names of the figures.")
 def main(names: tuple[str, ...], quick: bool, only_list: bool) -> None:
     """Measure the figures called NAME, or all of them.
 
     Every figure starts the real processes in a temporary directory, measures both sides in turn, and takes medians. The
-    numbers are this machine's; the ratios are what counts. Leave the machine alone meanwhile.
+    rates depend on the machine, the ratios hardly. Run nothing else meanwhile.
     """
     if only_list:
         for name, measure in FIGURES.items():
-            print(f"{name:8}  {measure.__doc__}")
+            print(f"{name:8}  {(measure.__doc__ or '').partition(chr(10))[0]}")
         return
     end_on_signals()
     began = time.monotonic()
@@ -65,8 +65,8 @@ def main(names: tuple[str, ...], quick: bool, only_list: bool) -> None:
     console.print(table_of(figures))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     version = platform.python_version()
-    hurried = "quick; " if quick else ""
-    console.print(f"{hurried}{os.cpu_count()} processors, Python {version}, {time.monotonic() - began:.0f} s, load {load}")
+    mode = "quick; " if quick else ""
+    console.print(f"{mode}{os.cpu_count()} processors, Python {version}, {time.monotonic() - began:.0f} s, load {load}")
 
 
 if __name__ == "__main__":

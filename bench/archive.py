@@ -1,4 +1,4 @@
-"""The figures of the archive: how fast records leave the server and are read again, how small they are, what the door feels."""
+"""The figures of the archive: its speed, its size, and what POSTs wait meanwhile."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.door import BATCH_EVENTS, send_bare
+from bench.ingest import BATCH_EVENTS, send_bare
 from bench.latency import at
 from bench.report import Figure, ratio_of
 from bench.system import Failed, System
@@ -19,28 +19,34 @@ from streams import keys_of
 Say = Callable[[str], None]
 GROUP = "bench"
 SEGMENT_RECORDS = 100_000
-RATE, TENANTS = 200, 20  # of those who post while records leave the server
+RATE, TENANTS = 200, 20  # of the POSTs while records leave the server
 SETTLE_SECONDS = 1.5
 ARCHIVER_START_SECONDS = 1.0
 
 
 def archive(say: Say, *, quick: bool) -> list[Figure]:
-    """Records a second of a whole `streams archive --once`, 20 tenants; beside a projector that drains the same backlog."""
+    """Records a second of `streams archive --once`, beside a projector that drains them.
+
+    20 tenants; from the start of the command to its end.
+    """
     rounds, records = (2, 60_000) if quick else (5, 500_000)
-    ours, theirs = [], []
+    ours, references = [], []
     for number in range(rounds):
         with System() as system:
             send_bare(system, tenants=20, events=records, seed=f"archive-{number}")
             drained = drain_once(system, system.folder / "drained.db", tenants=20)
             archived = archive_once(system, tenant_names(20), records - 20)
         ours.append(archived)
-        theirs.append(drained)
+        references.append(drained)
         say(f"archive: {archived:,.0f} records/s, drained {drained:,.0f}, ratio {archived / drained:.2f}")
-    return [ratio_of("archive --once, beside a projector", ours, theirs, target=1.0, unit="records/s")]
+    return [ratio_of("archive --once, beside a projector", ours, references, target=1.0, unit="records/s")]
 
 
 def segment(say: Say, *, quick: bool) -> list[Figure]:
-    """Bytes a record in a segment of 100,000, each with a random event_id and one of a hundred random sessions at a time."""
+    """Bytes a record in a segment of 100,000 records.
+
+    Each has a random event_id, and one of a hundred random sessions at a time.
+    """
     sizes = []
     for number in range(1 if quick else 5):
         with System() as system:
@@ -49,19 +55,15 @@ def segment(say: Say, *, quick: bool) -> list[Figure]:
             first = segments_of(system, tenant_names(1)[0])[0]
         sizes.append(first["size_bytes"] / SEGMENT_RECORDS)
         say(f"segment: {sizes[-1]:.1f} bytes a record; in the log {first['body_bytes'] / SEGMENT_RECORDS:.0f}")
-    control_record = f"the event itself: {first['body_bytes'] / SEGMENT_RECORDS:.0f}"
+    remark = f"the event itself: {first['body_bytes'] / SEGMENT_RECORDS:.0f}"
     spread = (min(sizes), max(sizes))
-    return [
-        Figure(
-            "segment, bytes a record", median(sizes), "at most", 60, form="{:.1f}", spread=spread, control_record=control_record
-        )
-    ]
+    return [Figure("segment, bytes a record", median(sizes), "at most", 60, form="{:.1f}", spread=spread, remark=remark)]
 
 
 def reread(say: Say, *, quick: bool) -> list[Figure]:
-    """Records a second of a rebuild whose log is in segments; beside one of the same records whose log is on the server."""
+    """Records a second of a rebuild from segments, beside one from the server."""
     rounds, records = (2, 60_000) if quick else (5, 500_000)
-    ours, theirs = [], []
+    ours, references = [], []
     with ExitStack() as stack:
         archived, live = stack.enter_context(System()), stack.enter_context(System())
         for system in (archived, live):
@@ -69,15 +71,20 @@ def reread(say: Say, *, quick: bool) -> list[Figure]:
             drain_once(system, system.folder / "level.db", tenants=20)
         archive_once(archived, tenant_names(20), records - 20)
         for _ in range(rounds):
-            mine, other = (rebuild_once(one, one.folder / "level.db", one.folder / "round.db") for one in (archived, live))
+            mine, other = (
+                rebuild_once(system, system.folder / "level.db", system.folder / "round.db") for system in (archived, live)
+            )
             ours.append(mine)
-            theirs.append(other)
+            references.append(other)
             say(f"reread: {mine:,.0f} records/s from segments, {other:,.0f} from the server, ratio {mine / other:.2f}")
-    return [ratio_of("rebuild from segments, beside from the server", ours, theirs, target=1.0, unit="records/s")]
+    return [ratio_of("rebuild from segments, beside from the server", ours, references, target=1.0, unit="records/s")]
 
 
 def leaving(say: Say, *, quick: bool) -> list[Figure]:
-    """p99 of POSTs, 200 a second over 20 tenants, while an archiver moves and trims other tenants' records; beside quiet."""
+    """p99 of POSTs while an archiver runs, beside p99 without one.
+
+    200 POSTs a second over 20 tenants; the archiver moves records of other tenants.
+    """
     rounds, seconds, records = (2, 2, 400_000) if quick else (5, 5, 1_000_000)
     pairs = []
     with System() as system:
@@ -106,24 +113,24 @@ def leaving(say: Say, *, quick: bool) -> list[Figure]:
 
 
 def _posted(system: System, port: int, *, seconds: int, seed: str, archiving: bool = False) -> float:
-    """p99 in milliseconds of POSTs at a steady rate; while an archiver is at work all the time, or nobody."""
-    begin = time.monotonic() + SETTLE_SECONDS
+    """p99 in ms of POSTs at a steady rate, while an archiver runs all the time or none does."""
+    start = time.monotonic() + SETTLE_SECONDS
     plan = {
         "port": port,
         "rate": RATE,
         "tenants": TENANTS,
         "seconds": seconds,
         "new_tenants": False,
-        "begin": begin,
+        "begin": start,
         "seed": seed,
     }
     posting = system.start("bench.pace", json.dumps(plan), piped=True)
     assert posting.stdout is not None
     if archiving:
-        time.sleep(max(0.0, begin - ARCHIVER_START_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, start - ARCHIVER_START_SECONDS - time.monotonic()))
         system.run("streams", "archive", "--once", HOT_SECONDS="0")
-        if time.monotonic() < begin + seconds:
-            raise Failed(f"what was cold had left the server before {seconds} s had passed")
+        if time.monotonic() < start + seconds:
+            raise Failed(f"all cold records had left the server before {seconds} s had passed")
     posted = json.loads(posting.stdout.read())
     system.stop(posting)
     if len(posted) != seconds * RATE:
@@ -131,11 +138,11 @@ def _posted(system: System, port: int, *, seconds: int, seed: str, archiving: bo
     return at(sorted((answered - due) * 1000 for *_, answered, due in posted), 0.99)
 
 
-# -- what the figures do -------------------------------------------------------------------------------------------------
+# -- steps of the figures -------------------------------------------------------------------------------------------------
 
 
 def acknowledge(system: System, tenants: Sequence[str]) -> None:
-    """A group that has all of these tenants' records, as if projectors had applied them."""
+    """Make a group that has acknowledged all records of these tenants."""
     pipeline = system.redis.pipeline(transaction=False)
     for tenant in tenants:
         pipeline.xgroup_create(keys_of(tenant).log, GROUP, "$")
@@ -143,13 +150,13 @@ def acknowledge(system: System, tenants: Sequence[str]) -> None:
 
 
 def archive_once(system: System, tenants: Sequence[str], expected: int, **environment: str) -> float:
-    """Records a second of a whole `streams archive --once`, from its start to its end."""
+    """Records a second of `streams archive --once`, from its start to its end."""
     acknowledge(system, tenants)
     started = time.perf_counter()
-    said = system.run("streams", "archive", "--once", **{"HOT_SECONDS": "0", **environment})
+    output = system.run("streams", "archive", "--once", **{"HOT_SECONDS": "0", **environment})
     seconds = time.perf_counter() - started
-    if f"archived {expected} records; {expected} left the server" not in said:
-        raise Failed(said)
+    if f"archived {expected} records; {expected} left the server" not in output:
+        raise Failed(output)
     return expected / seconds
 
 

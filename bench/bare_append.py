@@ -1,6 +1,6 @@
-"""The bare side of the API: a process that only sends the script calls an API would send, packed beforehand.
+"""The reference of the API: a process that only sends packed script calls.
 
-It is also how a log is filled before something else is measured.
+They are the calls that an API sends for the same events. It also fills the logs of other figures.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ LIMIT_SECONDS = 300.0
 
 
 class Recorder(Connection):
-    """A connection that keeps what it would send, and answers with an error."""
+    """A connection that keeps its commands and answers with errors."""
 
     def __init__(self) -> None:
         super().__init__("unix:///nowhere")
@@ -38,11 +38,11 @@ class Recorder(Connection):
         return [ResponseError("kept, not sent") for _ in calls]
 
 
-async def prepare(made: Iterator[tuple[str, list[bytes]]], dedup_window_seconds: float) -> list[bytes]:
+async def prepare(events: Iterator[tuple[str, list[bytes]]], dedup_window_seconds: float) -> list[bytes]:
     """The packed script calls that appending these events would send."""
     recorder = Recorder()
     async with Log(recorder, dedup_window_seconds=dedup_window_seconds) as log:
-        for tenant, bodies in made:
+        for tenant, bodies in events:
             with contextlib.suppress(LogRefused):
                 await log.append(tenant, [parse_event(body) for body in bodies])
     return recorder.packed
@@ -60,7 +60,7 @@ class AppendClient(asyncio.Protocol):
         self.transport = transport
 
     def send(self) -> None:
-        """Send the next call, if one is left."""
+        """Send the next call, if there is one."""
         if (call := next(self._waiting, None)) is not None:
             self.transport.write(call)
         else:
@@ -77,7 +77,7 @@ class AppendClient(asyncio.Protocol):
 
 
 async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[float, int]:
-    """Send all calls; the seconds from the first to the last reply, how many events were accepted."""
+    """Send all calls; the seconds from first to last reply, and the accepted events."""
     loop = asyncio.get_running_loop()
     waiting = iter(packed)
     async with Connection(f"unix://{socket}") as connection:
@@ -100,10 +100,10 @@ async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[
 
 
 async def act(plan: dict[str, Any]) -> dict[str, Any]:
-    """Do what a plan says; what came of it."""
+    """Carry out a plan; its seconds and counts."""
     tenants = tenant_names(plan["tenants"], prefix=plan.get("prefix", "tenant"))
-    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], after=plan["after"], kind=plan["kind"])
-    packed = await prepare(made, plan["dedup_window_seconds"])
+    events = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], after=plan["after"], kind=plan["kind"])
+    packed = await prepare(events, plan["dedup_window_seconds"])
     seconds, accepted = await send_all(plan["socket"], packed, plan["connections"])
     return {"seconds": seconds, "accepted": accepted, "events": len(packed) * plan["size"]}
 

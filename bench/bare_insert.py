@@ -1,8 +1,7 @@
-"""The bare side of the projector: a process that only writes rows made beforehand, with the projector's own statements.
+"""The reference of the projector: a process that only writes rows made beforehand.
 
-Told which rows to write to which database, it makes them, writes them, and answers how many records in how many seconds,
-counted from BEGIN to COMMIT. Each time is a process of its own, as the projector's is: one that wrote before has its memory
-at hand, and is a tenth faster.
+It uses the projector's statements, and answers the records and the seconds from BEGIN to COMMIT. Each round is a process of
+its own, as the projector's is: a process that wrote before has its memory at hand, and is a tenth faster.
 """
 
 import gc
@@ -40,7 +39,7 @@ class Inserter:
         self._insert_event, self._add_to_session = rows.insert_event, rows.add_to_session
 
     def write(self, events: Values, sessions: Values) -> float:
-        """One transaction; its seconds."""
+        """Write one transaction; its seconds."""
         started = time.perf_counter()
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany(self._insert_event, events)
@@ -49,7 +48,7 @@ class Inserter:
         return time.perf_counter() - started
 
     def move_checkpoints(self, tenants: list[str], position: int) -> None:
-        """What tells a projector that it applied these records."""
+        """Write the checkpoints of records that are applied."""
         with self._connection:
             self._connection.executemany(
                 "INSERT INTO checkpoints (tenant_id, position, digest, late_duplicates) VALUES (?, ?, '', 0)",
@@ -74,15 +73,15 @@ def fill(plan: dict[str, Any]) -> None:
 
 def measure(plan: dict[str, Any]) -> None:
     """Make rows, then write them."""
-    made = list(transactions(tenant_names(plan["tenants"]), plan["records"], seed=plan["seed"], after=plan["after"]))
+    rows = list(transactions(tenant_names(plan["tenants"]), plan["records"], seed=plan["seed"], after=plan["after"]))
     gc.collect()
     gc.freeze()
     inserter = Inserter(plan["path"])
-    seconds = sum(inserter.write(events, sessions) for events, sessions in made)
+    seconds = sum(inserter.write(events, sessions) for events, sessions in rows)
     inserter.close()
-    print(json.dumps({"seconds": seconds, "records": sum(len(events) for events, _ in made)}))
+    print(json.dumps({"seconds": seconds, "records": sum(len(events) for events, _ in rows)}))
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    measure(given) if "after" in given else fill(given)
+    plan = json.loads(sys.argv[1])
+    measure(plan) if "after" in plan else fill(plan)

@@ -1,4 +1,4 @@
-"""What the API is compared with: the same uvicorn and Starlette, reading the body and answering a constant."""
+"""The reference of the API: uvicorn and Starlette with a constant answer."""
 
 from starlette.applications import Starlette
 from starlette.requests import Request

@@ -12,7 +12,7 @@ from bench.report import Figure
 from bench.system import Failed, System
 
 Say = Callable[[str], None]
-OFFERED, LIMIT = 5_000, 500  # events a second of the one who floods
+OFFERED, LIMIT = 5_000, 500  # events a second of the flooding tenant
 RATE, TENANTS = 200, 20  # of the others
 FLOOD = "flood-00000"
 SETTLE_SECONDS = 1.5
@@ -20,9 +20,9 @@ MARGIN_SECONDS = 3.0
 
 
 def flood(say: Say, *, quick: bool) -> list[Figure]:
-    """p99 of others' POSTs and rows while one tenant offers 5,000 events/s over 64 connections, with a limit of 500; beside quiet.
+    """p99 of other tenants' POSTs and rows under a flood, beside p99 without it.
 
-    Who floods is niced: it would be on another machine.
+    One tenant sends 5,000 events/s over 64 connections, with a limit of 500. Its client is niced, as if it ran elsewhere.
     """
     rounds, seconds = (2, 4) if quick else (5, 10)
     posts, rows = [], []
@@ -40,7 +40,10 @@ def flood(say: Say, *, quick: bool) -> list[Figure]:
             say(
                 f"flood: p99 of a POST {loud[0]:.1f} ms, quiet {quiet[0]:.1f}; of a row visible {loud[1]:.1f} ms, quiet {quiet[1]:.1f}"
             )
-    return [_figure("others' POST, p99, flood beside quiet", posts), _figure("others' row visible, p99, the same", rows)]
+    return [
+        _figure("other tenants' POST, p99, flood beside quiet", posts),
+        _figure("other tenants' row visible, p99, the same", rows),
+    ]
 
 
 def _figure(what: str, pairs: list[tuple[float, float]]) -> Figure:
@@ -62,8 +65,8 @@ def _measure(system: System, port: int, database: Path, *, seconds: int, seed: s
     plan: dict[str, Any] = {"port": port, "new_tenants": False, "begin": time.monotonic() + SETTLE_SECONDS, "seed": seed}
     flooding = None
     if flooded:
-        more = {"rate": OFFERED, "tenants": 1, "prefix": "flood", "seconds": seconds, "brief": True, "nice": 10}
-        flooding = system.start("bench.pace", json.dumps(plan | more), piped=True)
+        overrides = {"rate": OFFERED, "tenants": 1, "prefix": "flood", "seconds": seconds, "brief": True, "nice": 10}
+        flooding = system.start("bench.pace", json.dumps(plan | overrides), piped=True)
     watched = {"path": str(database), "until": plan["begin"] + seconds + MARGIN_SECONDS}
     watcher = system.start("bench.watch", json.dumps(watched), piped=True)
     posted = system.ask("bench.pace", **plan | {"rate": RATE, "tenants": TENANTS, "seconds": seconds})

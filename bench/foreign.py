@@ -1,8 +1,8 @@
-"""The figure of a foreign door: Segment's batches beside native ones of the same events."""
+"""The figure of a foreign endpoint: Segment's batches beside native ones."""
 
 from collections.abc import Callable
 
-from bench.door import BATCH_CONNECTIONS, post_batches
+from bench.ingest import BATCH_CONNECTIONS, post_batches
 from bench.report import Figure, ratio_of
 from bench.system import Failed, System
 from bench.workload import tenant_names
@@ -14,9 +14,12 @@ TENANTS = 20
 
 
 def foreign(say: Say, *, quick: bool) -> list[Figure]:
-    """Events a second in Segment's batches of 100, 20 tenants; beside native batches of the same events."""
+    """Events a second in Segment's batches of 100, beside native batches of 100.
+
+    20 tenants; the same events.
+    """
     rounds, events = (2, 20_000) if quick else (7, 60_000)
-    ours, theirs = [], []
+    ours, references = [], []
     with System() as system:
         api = system.start_api()
         for number in range(-1, rounds):
@@ -28,16 +31,16 @@ def foreign(say: Say, *, quick: bool) -> list[Figure]:
             }
             if number >= 0:
                 ours.append(rates["segment"])
-                theirs.append(rates["native"])
-                mine, other = ours[-1], theirs[-1]
+                references.append(rates["native"])
+                mine, other = ours[-1], references[-1]
                 say(f"foreign: Segment {mine:,.0f} events/s, native {other:,.0f}, ratio {mine / other:.2f}")
         _check(system, 2 * events * (rounds + 1))
     what = f"Segment's batches of {BATCH_EVENTS}"
-    return [ratio_of(what, ours, theirs, target=0.7, unit="events/s", control_record=f"{BATCH_CONNECTIONS} connections")]
+    return [ratio_of(what, ours, references, target=0.7, unit="events/s", remark=f"{BATCH_CONNECTIONS} connections")]
 
 
 def _check(system: System, events: int) -> None:
-    """Its answers hold no receipts: the logs say whether all of them came in, each once."""
-    found = sum(system.redis.xlen(keys_of(tenant).log) for tenant in tenant_names(TENANTS))
-    if found != events:
-        raise Failed(f"{events} events were sent, and {found} are in the logs")
+    """Check that each event is in the logs once: Segment's answers hold no receipts."""
+    records = sum(system.redis.xlen(keys_of(tenant).log) for tenant in tenant_names(TENANTS))
+    if records != events:
+        raise Failed(f"{events} events were sent, and {records} are in the logs")

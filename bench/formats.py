@@ -1,4 +1,4 @@
-"""What foreign formats cost: a batch opened and an event made of each of its messages, in this process."""
+"""The cost of foreign formats: parsing a batch and mapping its messages."""
 
 import base64
 import gc
@@ -26,7 +26,7 @@ TIME = "2026-01-01T10:00:00.123456+00:00"
 
 
 def formats(say: Callable[[str], None], *, quick: bool) -> list[Figure]:
-    """What parsing and mapping an event of each foreign format costs, in microseconds."""
+    """Microseconds to parse and map an event of each foreign format."""
     figures = []
     for name, (format, request) in BATCHES.items():
         costs = [_event_us(format, request) for _ in range(20 if quick else 400)]

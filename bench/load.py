@@ -1,4 +1,4 @@
-"""The load generator: a process that posts requests made beforehand over plain sockets, as fast as they are answered.
+"""The load generator: a process that posts prepared requests as fast as it can.
 
 It must cost little beside what it measures: no HTTP library, a request is bytes, an answer is a status and a length.
 """
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
 
 
 def request_of(tenant: str, bodies: list[bytes], format: str = "native") -> bytes:
-    """The bytes of a POST: one event as an object, more as an array; or of a batch of Segment's."""
+    """The bytes of a POST: an event as an object, several as an array or a Segment batch."""
     if format == "segment":
         path, content = "/v1/batch", segment_batch(bodies)
     else:
@@ -59,16 +59,19 @@ def request_of(tenant: str, bodies: list[bytes], format: str = "native") -> byte
 
 
 async def connect(port: int, count: int, answered: Answered) -> list[Connection]:
-    """That many connections."""
+    """Open connections."""
     loop = asyncio.get_running_loop()
     return [(await loop.create_connection(lambda: Connection(answered), "127.0.0.1", port))[1] for _ in range(count)]
 
 
 async def post_all(port: int, requests: list[bytes], connections: int) -> tuple[float, Counter[int], int]:
-    """Post all requests; the seconds from the first to the last answer, the statuses, how many events were accepted."""
+    """Post all requests; the seconds, the statuses and the accepted events.
+
+    The seconds are from the first request to the last answer.
+    """
     waiting: Iterator[bytes] = iter(requests)
     statuses: Counter[int] = Counter()
-    done = asyncio.get_running_loop().create_future()
+    finished = asyncio.get_running_loop().create_future()
     accepted = 0
 
     def answered(connection: Connection, status: int, body: bytes) -> None:
@@ -78,14 +81,14 @@ async def post_all(port: int, requests: list[bytes], connections: int) -> tuple[
         if (request := next(waiting, None)) is not None:
             connection.post(request)
         elif statuses.total() == len(requests):
-            done.set_result(None)
+            finished.set_result(None)
 
     opened = await connect(port, min(connections, len(requests)), answered)
     started = time.perf_counter()
     for connection in opened:
         connection.post(next(waiting))
     async with asyncio.timeout(LIMIT_SECONDS):
-        await done
+        await finished
     seconds = time.perf_counter() - started
     for connection in opened:
         connection.transport.abort()
@@ -93,13 +96,13 @@ async def post_all(port: int, requests: list[bytes], connections: int) -> tuple[
 
 
 def main() -> None:
-    """Do what the plan in the first argument says, print what came of it."""
+    """Carry out the plan in the first argument; print the outcome."""
     plan = json.loads(sys.argv[1])
     tenants = tenant_names(plan["tenants"])
-    made = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], kind=plan.get("kind", "whole"))
-    requests = [request_of(tenant, bodies, plan.get("format", "native")) for tenant, bodies in made]
+    events = calls(tenants, plan["events"], plan["size"], seed=plan["seed"], kind=plan.get("kind", "whole"))
+    requests = [request_of(tenant, bodies, plan.get("format", "native")) for tenant, bodies in events]
     seconds, statuses, accepted = uvloop.run(post_all(plan["port"], requests, plan["connections"]))
-    if plan.get("format") == "segment":  # whose answers hold no receipts
+    if plan.get("format") == "segment":  # Segment's answers hold no receipts
         accepted = statuses[200] * plan["size"]
     print(json.dumps({"seconds": seconds, "statuses": statuses, "accepted": accepted, "events": len(requests) * plan["size"]}))
 

@@ -1,4 +1,4 @@
-"""The figures of long logs: what memory it takes to archive, rebuild, verify and export them, and what the server keeps."""
+"""The figures of long logs: memory of the commands and of the server."""
 
 import re
 import threading
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.archive import acknowledge
-from bench.door import send_bare
+from bench.ingest import send_bare
 from bench.report import Figure
 from bench.system import Failed, System
 from bench.workload import tenant_names
 
 Say = Callable[[str], None]
-TENANTS = 2  # a rebuild reads them in a process each
-PIECE_EVENTS = 250_000  # what the loader holds at a time
+TENANTS = 2  # a rebuild reads each in a process of its own
+PIECE_EVENTS = 250_000  # the events that the loader holds at a time
 LIMIT_MIB = 300
 LOOK_SECONDS = 0.02
 EXPIRY_SECONDS = 600.0
@@ -22,10 +22,11 @@ MIB = 1024 * 1024
 
 
 def long(say: Say, *, quick: bool) -> list[Figure]:
-    """Peak memory of each command over 5 million records, beside 500,000; the server's when all but 500,000 have left it.
+    """Peak memory of commands over 5 million records, beside 500,000; and the server's.
 
-    A tenth of each log is on the server, the rest in segments. A command's memory is its process's and its children's, added
-    up, with what they share counted once. The server remembers names for a minute, and is looked at when that is over, beside one that holds 600,000 and no more.
+    A tenth of each log is on the server, the rest in segments. A command's memory is that of its process and its
+    children, shared pages counted once. The server is measured after the deduplication window of a minute, beside a server that
+    holds 600,000 records.
     """
     records, dedup_window_seconds = (200_000, 5.0) if quick else (5_000_000, 60.0)
     before, _ = _peaks(say, records // 10, dedup_window_seconds)
@@ -42,12 +43,12 @@ def long(say: Say, *, quick: bool) -> list[Figure]:
 
 
 def _figure(command: str, peak_mib: float, before_mib: float) -> Figure:
-    control_record = f"{peak_mib / before_mib:.2f} of what a tenth takes, {before_mib:.0f} MiB"
-    return Figure(f"{command}, peak MiB", peak_mib, "at most", LIMIT_MIB, form="{:.0f}", control_record=control_record)
+    remark = f"{peak_mib / before_mib:.2f} of what a tenth takes, {before_mib:.0f} MiB"
+    return Figure(f"{command}, peak MiB", peak_mib, "at most", LIMIT_MIB, form="{:.0f}", remark=remark)
 
 
 def _peaks(say: Say, records: int, dedup_window_seconds: float) -> tuple[dict[str, float], float]:
-    """The peak memory of each command over so many records, and what the server uses when a tenth of them is left, in MiB."""
+    """The peak memory of each command, and the server's with a tenth of the records, in MiB."""
     peaks: dict[str, float] = {}
     with System() as system:
         tenants = tenant_names(TENANTS)
@@ -75,7 +76,7 @@ def _peaks(say: Say, records: int, dedup_window_seconds: float) -> tuple[dict[st
 
 
 def _fill(system: System, records: int, dedup_window_seconds: float) -> None:
-    """So many records over all tenants, in pieces that fit a loader's memory."""
+    """Append records over all tenants, in pieces that fit the loader's memory."""
     each = PIECE_EVENTS // TENANTS
     for after in range(0, records // TENANTS, each):
         count = min(each, records // TENANTS - after) * TENANTS
@@ -85,24 +86,24 @@ def _fill(system: System, records: int, dedup_window_seconds: float) -> None:
             events=count,
             seed=f"long-{after}",
             after=after,
-            kind="named",  # of millions of the others, two share a name
+            kind="named",  # millions of the other kinds hold two with one identity
             dedup_window_seconds=dedup_window_seconds,
         )
 
 
 def _used_mib(system: System) -> float:
-    """What the server uses when no name is remembered any more."""
-    system.wait_for(system.server, lambda: _names(system) == 0, seconds=EXPIRY_SECONDS)
+    """The memory of the server without deduplication keys, in MiB."""
+    system.wait_for(system.server, lambda: _expiring_keys(system) == 0, seconds=EXPIRY_SECONDS)
     return float(system.redis.info("memory")["used_memory"]) / MIB
 
 
-def _names(system: System) -> int:
-    """How many keys the server holds that will go."""
+def _expiring_keys(system: System) -> int:
+    """The number of keys that expire."""
     return int(system.redis.info("keyspace").get("db0", {}).get("expires", 0))
 
 
 def peak_mib(system: System, module: str, *arguments: str, **environment: str) -> float:
-    """Run a command to its end; the most memory that its process and their children had at one time. Raises Failed."""
+    """Run a command to its end; the peak memory of its processes in MiB. Raises Failed."""
     process = system.start(module, *arguments, piped=True, **environment)
     assert process.stdout is not None
     reader = threading.Thread(target=process.stdout.read)
@@ -119,7 +120,7 @@ def peak_mib(system: System, module: str, *arguments: str, **environment: str) -
 
 
 def _family(pid: int) -> Iterator[int]:
-    """A process and its children, and theirs."""
+    """A process and all its descendants."""
     yield pid
     try:
         children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
@@ -130,9 +131,9 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _held_bytes(pid: int) -> int:
-    """What a process has in memory, 0 when it has ended; of a page that several share, such as a library's, its part (PSS)."""
+    """The memory of a process with its part of shared pages (PSS); 0 when it has ended."""
     try:
-        found = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        line = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:
         return 0
-    return int(found[1]) * 1024 if found else 0
+    return int(line[1]) * 1024 if line else 0

@@ -1,4 +1,4 @@
-"""A process that posts single events at a steady rate, whatever the answers take, and notes what each waited for."""
+"""A process that posts single events at a steady rate, and notes each answer's time."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ GRACE_SECONDS = 2.0
 
 
 async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[tuple[str, int | None, float, float]]:
-    """Of each event the tenant, the position, when it was answered, and when it was due to be sent."""
-    dedup_keys: list[tuple[str, int | None, float, float]] = []
+    """The tenant, position, time of answer and due time of each event."""
+    answers: list[tuple[str, int | None, float, float]] = []
     waiting: deque[tuple[str, bytes, float]] = deque()
     busy: dict[Connection, tuple[str, float]] = {}
 
     def answered(connection: Connection, status: int, body: bytes) -> None:
         tenant, due = busy.pop(connection)
-        dedup_keys.append((tenant, json.loads(body).get("position"), time.monotonic(), due))
+        answers.append((tenant, json.loads(body).get("position"), time.monotonic(), due))
         idle.append(connection)
         send()
 
@@ -40,18 +40,18 @@ async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[
     idle = await connect(plan["port"], plan.get("connections", CONNECTIONS), answered)
     for i, (tenant, request) in enumerate(requests):
         due = plan["begin"] + i / plan["rate"]
-        if (left := due - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        if (wait_seconds := due - time.monotonic()) > 0:
+            await asyncio.sleep(wait_seconds)
         waiting.append((tenant, request, due))
         send()
     if plan.get("brief"):
-        waiting.clear()  # what a flood could not send in its time
+        waiting.clear()  # requests that a flood could not send in its time
     await asyncio.sleep(GRACE_SECONDS)
-    return dedup_keys
+    return answers
 
 
 def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
-    """Requests to tenants at random; a second's first goes to a tenant that nobody has heard of."""
+    """Requests to tenants at random; the first of each second goes to a new tenant."""
     chance = random.Random(plan["seed"])
     count = int(plan["seconds"] * plan["rate"])
     known = tenant_names(plan["tenants"], prefix=plan.get("prefix", "tenant"))
@@ -69,13 +69,13 @@ def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
 
 
 def main() -> None:
-    """Do what the plan in the first argument says, print what was seen; in brief, how many events were accepted."""
+    """Carry out the plan in the first argument; print the answers, or only their number."""
     plan = json.loads(sys.argv[1])
     os.nice(plan.get("nice", 0))
     requests = make(plan)
     plan["begin"] = max(plan["begin"], time.monotonic() + 0.1)
-    dedup_keys = uvloop.run(post(plan, requests))
-    print(json.dumps(sum(position is not None for _, position, *_ in dedup_keys) if plan.get("brief") else dedup_keys))
+    answers = uvloop.run(post(plan, requests))
+    print(json.dumps(sum(position is not None for _, position, *_ in answers) if plan.get("brief") else answers))
 
 
 if __name__ == "__main__":

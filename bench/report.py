@@ -1,4 +1,4 @@
-"""What a figure comes to, and the table of all of them."""
+"""Figures, and the table of them."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -11,7 +11,7 @@ Kind = Literal["at least", "at most"]
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One line: what was measured, the medians of both sides in `unit`, the figure and what it should be."""
+    """A line of the table: both sides' medians in `unit`, the figure and its target."""
 
     what: str
     figure: float
@@ -22,18 +22,18 @@ class Figure(msgspec.Struct, frozen=True):
     unit: str = ""
     form: str = "{:.2f}"
     spread: tuple[float, float] | None = None
-    control_record: str = ""
+    remark: str = ""
 
     @property
     def met(self) -> bool:
-        """Whether the figure is what it should be."""
+        """Whether the figure meets its target."""
         return self.figure >= self.target if self.kind == "at least" else self.figure <= self.target
 
 
 def ratio_of(
-    what: str, ours: Sequence[float], reference: Sequence[float], *, target: float, unit: str, control_record: str = ""
+    what: str, ours: Sequence[float], reference: Sequence[float], *, target: float, unit: str, remark: str = ""
 ) -> Figure:
-    """The median of the rounds' ratios: both sides of a round meet the same machine."""
+    """The median ratio of the rounds: both sides of a round meet the same machine."""
     ratios = [mine / other for mine, other in zip(ours, reference, strict=True)]
     return Figure(
         what=what,
@@ -44,7 +44,7 @@ def ratio_of(
         reference=median(reference),
         unit=unit,
         spread=(min(ratios), max(ratios)),
-        control_record=control_record,
+        remark=remark,
     )
 
 
@@ -53,17 +53,17 @@ def table_of(figures: Sequence[Figure]) -> Table:
     table = Table("what", "ours", "reference", "figure", "target", "met?", "note")
     for column in table.columns[1:5]:
         column.justify = "right"
-    for one in figures:
-        spread = f" ({one.form.format(one.spread[0])}–{one.form.format(one.spread[1])})" if one.spread else ""
-        sign = "≥" if one.kind == "at least" else "≤"
+    for figure in figures:
+        spread = f" ({figure.form.format(figure.spread[0])}–{figure.form.format(figure.spread[1])})" if figure.spread else ""
+        sign = "≥" if figure.kind == "at least" else "≤"
         table.add_row(
-            one.what,
-            _number(one.ours, one.unit),
-            _number(one.reference, one.unit),
-            one.form.format(one.figure) + spread,
-            f"{sign} {one.form.format(one.target)}",
-            "[green]yes[/]" if one.met else "[red]no[/]",
-            one.control_record,
+            figure.what,
+            _number(figure.ours, figure.unit),
+            _number(figure.reference, figure.unit),
+            figure.form.format(figure.figure) + spread,
+            f"{sign} {figure.form.format(figure.target)}",
+            "[green]yes[/]" if figure.met else "[red]no[/]",
+            figure.remark,
         )
     return table
 

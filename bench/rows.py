@@ -1,4 +1,4 @@
-"""Rows made beforehand, as the projector would make them, in the transactions it would write them in."""
+"""Rows as the projector makes them, in the transactions that it writes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,9 +16,9 @@ BATCH_RECORDS = load_settings({}).projector_batch_records
 
 
 def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int = 0) -> Iterator[tuple[Values, Values]]:
-    """The events and sessions of that many records behind position `after` of each tenant, a transaction each.
+    """The rows and sessions of records after a position of each tenant, a transaction each.
 
-    Tenants take turns, and a turn is as much of a transaction as there is.
+    Tenants take turns; a turn fills the transaction.
     """
     each = records // len(tenants)
     streams = {tenant: bodies(tenant, each, seed=seed, after=after) for tenant in tenants}

@@ -1,11 +1,11 @@
-"""The figures of what must not matter: how many tenants there are, and how many rows the tables have already."""
+"""The figures of scale: rates by the number of tenants, and by the rows of the tables."""
 
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.door import BATCH_EVENTS, post_batches, post_singles, send_bare
+from bench.ingest import BATCH_EVENTS, post_batches, post_singles, send_bare
 from bench.report import Figure, ratio_of
 from bench.system import System
 from bench.tables import drain_once, insert_bare, rebuild_once, remove
@@ -19,7 +19,10 @@ TARGET = 0.7
 
 
 def scale(say: Say, *, quick: bool) -> list[Figure]:
-    """All rates at 1 and 5,000 tenants beside those at 20; the projector's into 10 million rows beside empty tables."""
+    """All rates at 1 and 5,000 tenants, beside those at 20.
+
+    Also the projector's rate into 10 million rows, beside empty tables.
+    """
     return _api(say, quick) + _projector(say, quick) + _full_tables(say, quick)
 
 
@@ -31,12 +34,12 @@ def _api(say: Say, quick: bool) -> list[Figure]:
         api = system.start_api()
         for number in range(-1, rounds):
             for count in COUNTS:
-                one = post_singles(system, api, tenants=count, events=singles, seed=f"single-{count}-{number}")
-                many = post_batches(system, api, tenants=count, events=batched, seed=f"batch-{count}-{number}")
+                posts = post_singles(system, api, tenants=count, events=singles, seed=f"single-{count}-{number}")
+                batched_events = post_batches(system, api, tenants=count, events=batched, seed=f"batch-{count}-{number}")
                 if number >= 0:
-                    single[count].append(one)
-                    batch[count].append(many)
-                    say(f"scale: {count} tenants: {one:,.0f} POSTs/s, {many:,.0f} events/s in batches")
+                    single[count].append(posts)
+                    batch[count].append(batched_events)
+                    say(f"scale: {count} tenants: {posts:,.0f} POSTs/s, {batched_events:,.0f} events/s in batches")
     return _beside_20("single-event POSTs", single, "/s") + _beside_20("batch POSTs", batch, "events/s")
 
 
@@ -68,17 +71,17 @@ def _beside_20(what: str, rates: Rates, unit: str) -> list[Figure]:
 
 
 def _full_tables(say: Say, quick: bool) -> list[Figure]:
-    """Stretches of records, one after another, into empty tables and into full ones, by a projector and bare."""
+    """Records into empty and into full tables, by a projector and by bare inserts."""
     rounds, records, rows = (2, 40_000, 400_000) if quick else (5, 200_000, 10_000_000)
     with ExitStack() as stack:
         empty, full = stack.enter_context(System()), stack.enter_context(System())
         databases = [system.folder / name for system in (empty, full) for name in ("drained.db", "bare.db")]
         _fill(full, databases[2:], rows, say)
-        _begin_behind(full, rows // 20)
+        _continue_after(full, rows // 20)
         rates: list[list[float]] = [[], [], [], []]
         for number in range(rounds):
-            for i, (system, begin) in enumerate(((empty, 0), (full, rows // 20))):
-                seed, after = f"stretch-{number}", begin + number * records // 20
+            for i, (system, start) in enumerate(((empty, 0), (full, rows // 20))):
+                seed, after = f"stretch-{number}", start + number * records // 20
                 send_bare(system, tenants=20, events=records, seed=seed, after=after)
                 rates[2 * i].append(drain_once(system, databases[2 * i], tenants=20))
                 rates[2 * i + 1].append(
@@ -92,9 +95,7 @@ def _full_tables(say: Say, quick: bool) -> list[Figure]:
     what = f"into {rows:,} rows beside empty tables"
     return [
         ratio_of(f"projector, {what}", rates[2], rates[0], target=TARGET, unit="records/s"),
-        ratio_of(
-            f"executemany, {what}", rates[3], rates[1], target=TARGET, unit="records/s", control_record="the tables' own part"
-        ),
+        ratio_of(f"executemany, {what}", rates[3], rates[1], target=TARGET, unit="records/s", remark="the part of SQLite"),
     ]
 
 
@@ -106,8 +107,8 @@ def _fill(system: System, databases: Sequence[Path], rows: int, say: Say) -> Non
     say(f"scale: tables of {size / 1e9:.1f} GB")
 
 
-def _begin_behind(system: System, position: int) -> None:
-    """Make empty logs go on behind a position, as if their records had left memory."""
+def _continue_after(system: System, position: int) -> None:
+    """Make empty logs continue after a position, as if their records were archived."""
     for tenant in tenant_names(20):
         system.redis.xadd(keys_of(tenant).log, {"event": "{}"}, id=f"{position}-0")
         system.redis.xdel(keys_of(tenant).log, f"{position}-0")

@@ -1,4 +1,4 @@
-"""The real processes, each started as the Procfile starts it, in a temporary directory; all ended and removed at the end."""
+"""The processes of a Penstock in a temporary directory, which end with the context."""
 
 import contextlib
 import json
@@ -25,11 +25,11 @@ END_SECONDS = 15.0
 
 
 class Failed(Exception):
-    """A process that is measured did not start, ended early, or answered what it should not."""
+    """A measured process did not start, ended early, or answered wrongly."""
 
 
 class System:
-    """One embedded server with what is started beside it. Use it as a context manager."""
+    """An embedded server and the processes beside it; a context manager."""
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[str]] = []
@@ -50,7 +50,7 @@ class System:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, module: str, *arguments: str, piped: bool = False, **environment: str) -> subprocess.Popen[str]:
-        """Run `python -m module arguments` here. What it says goes to a file, or standard input and output are ours."""
+        """Start `python -m module arguments`; its output goes to a file, or to pipes."""
         names = {field.encode_name for field in msgspec.structs.fields(Settings)}
         inherited = {name: value for name, value in os.environ.items() if name not in names}
         with open(self.folder / f"{module}.log", "a") as errors:
@@ -62,7 +62,7 @@ class System:
                 stdout=subprocess.PIPE if piped else errors,
                 stderr=errors,
                 text=True,
-                start_new_session=True,  # Ctrl-C is ours to pass on, in order
+                start_new_session=True,  # Ctrl-C is passed on by this process, in order
             )
         self._processes.append(process)
         return process
@@ -84,7 +84,7 @@ class System:
             self._processes.remove(process)
 
     def run(self, module: str, *arguments: str, **environment: str) -> str:
-        """Run a process to its end; what it printed. Raises Failed."""
+        """Run a process to its end; its output. Raises Failed."""
         process = self.start(module, *arguments, piped=True, **environment)
         assert process.stdout is not None
         printed = process.stdout.read()
@@ -94,7 +94,7 @@ class System:
         return printed
 
     def ask(self, module: str, *arguments: str, **plan: Any) -> Any:
-        """Run a process of this package that is given a plan and answers, both in JSON."""
+        """Run a process of this package with a plan; its answer. Both are JSON."""
         return json.loads(self.run(module, *arguments, json.dumps(plan)))
 
     def start_api(self, **environment: str) -> int:
@@ -106,7 +106,7 @@ class System:
         return port
 
     def start_constant(self) -> int:
-        """Run what the API is compared with; its port."""
+        """Run the reference of the API; its port."""
         port = free_port()
         process = self.start("bench.constant", PORT=str(port))
         self.wait_for(process, lambda: _listens(port))
@@ -117,7 +117,7 @@ class System:
         return self.start("projector", "run", DATABASE_URL=f"sqlite:///{database}")
 
     def wait_for(self, process: subprocess.Popen[str], holds: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
-        """Until it holds. Raises Failed when the process ends or the time is up."""
+        """Wait for a condition. Raises Failed when the process ends or the time is up."""
         deadline = time.monotonic() + seconds
         while not holds():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -126,7 +126,7 @@ class System:
             time.sleep(0.02)
 
     def log_of(self, module: str) -> str:
-        """The last of what a module's processes said."""
+        """The end of the output of a module's processes."""
         path = self.folder / f"{module}.log"
         return path.read_text()[-2000:] if path.exists() else ""
 
@@ -138,7 +138,7 @@ class System:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -157,5 +157,5 @@ def cpu_seconds(pid: int) -> float:
 
 
 def end_on_signals() -> None:
-    """SIGTERM ends like Ctrl-C: what was started is ended first."""
+    """Let SIGTERM end this process like Ctrl-C: its children end first."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

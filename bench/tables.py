@@ -1,4 +1,4 @@
-"""The figures of the projector: a backlog drained and tables rebuilt, beside a bare executemany of the same rows."""
+"""The figures of the projector: a backlog drained, and tables rebuilt."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pysqlite3
 
-from bench.door import send_bare
+from bench.ingest import send_bare
 from bench.report import Figure, ratio_of
 from bench.system import Failed, System
 from bench.workload import tenant_names
@@ -25,9 +25,12 @@ POLL_SECONDS = 0.005
 
 
 def drain(say: Say, *, quick: bool) -> list[Figure]:
-    """Records a second of a projector with a backlog over 20 tenants; beside a bare executemany of the same rows."""
+    """Records a second of a projector with a backlog, beside a bare executemany.
+
+    20 tenants; the same rows.
+    """
     rounds, records = (2, 60_000) if quick else (5, 500_000)
-    ours, theirs = [], []
+    ours, references = [], []
     with System() as system:
         send_bare(system, tenants=20, events=records, seed="drain")
         for number in range(rounds):
@@ -37,15 +40,18 @@ def drain(say: Say, *, quick: bool) -> list[Figure]:
             other = insert_bare(system, database, tenants=20, records=records, seed="drain")
             remove(database)
             ours.append(mine)
-            theirs.append(other)
+            references.append(other)
             say(f"drain: {mine:,.0f} records/s, bare {other:,.0f}, ratio {mine / other:.2f}")
-    return [ratio_of("projector, a backlog", ours, theirs, target=0.6, unit="records/s")]
+    return [ratio_of("projector, a backlog", ours, references, target=0.6, unit="records/s")]
 
 
 def rebuild(say: Say, *, quick: bool) -> list[Figure]:
-    """Records a second of a rebuild of tables that are level with the log; beside the same bare executemany."""
+    """Records a second of a rebuild, beside a bare executemany.
+
+    The tables are level with the log; the same rows.
+    """
     rounds, records = (2, 60_000) if quick else (5, 500_000)
-    ours, theirs = [], []
+    ours, references = [], []
     with System() as system:
         send_bare(system, tenants=20, events=records, seed="rebuild")
         level, database = system.folder / "level.db", system.folder / "round.db"
@@ -55,15 +61,15 @@ def rebuild(say: Say, *, quick: bool) -> list[Figure]:
             other = insert_bare(system, database, tenants=20, records=records, seed="rebuild")
             remove(database)
             ours.append(mine)
-            theirs.append(other)
+            references.append(other)
             say(f"rebuild: {mine:,.0f} records/s, bare {other:,.0f}, ratio {mine / other:.2f}")
-    return [ratio_of("rebuild", ours, theirs, target=1.0, unit="records/s")]
+    return [ratio_of("rebuild", ours, references, target=1.0, unit="records/s")]
 
 
 def drain_once(system: System, database: Path, *, tenants: int) -> float:
-    """Records a second of a projector, from its first commit to its last; the database begins where its checkpoints are.
+    """Records a second of a projector, from its first commit to its last.
 
-    It starts as one that was stopped for a while: its group has been there since the tenants' first events.
+    It starts like a projector that was stopped for a while: its group exists since the first events of the tenants.
     """
     register_group(system, database, tenants)
     goal = last_positions(system, tenants)
@@ -73,40 +79,40 @@ def drain_once(system: System, database: Path, *, tenants: int) -> float:
         try:
             system.wait_for(projector, lambda: positions() > before)
             first, started = positions(), time.perf_counter()
-            done = first
+            applied = first
             deadline = started + DRAIN_LIMIT_SECONDS
-            while done < goal:
+            while applied < goal:
                 if projector.poll() is not None or time.perf_counter() > deadline:
-                    raise Failed(f"{done} of {goal} records were applied\n{system.log_of('projector')}")
+                    raise Failed(f"{applied} of {goal} records were applied\n{system.log_of('projector')}")
                 time.sleep(POLL_SECONDS)
-                done = positions()
+                applied = positions()
             seconds = time.perf_counter() - started
         finally:
             system.stop(projector)
-    forget_group(system, database, tenants)
-    return (done - first) / seconds
+    destroy_group(system, database, tenants)
+    return (applied - first) / seconds
 
 
 def rebuild_once(system: System, level: Path, database: Path) -> float:
-    """Records a second of `projector rebuild` over a copy of a database, as it reports itself."""
+    """Records a second of `projector rebuild` over a copy of a database, as it reports."""
     shutil.copyfile(level, database)
     os.sync()  # or the rebuild would write the copy to disk, too
-    said = system.run("projector", "rebuild", DATABASE_URL=f"sqlite:///{database}")
+    output = system.run("projector", "rebuild", DATABASE_URL=f"sqlite:///{database}")
     remove(database)
-    found = re.search(r"(\d+) records in ([\d.]+) s \(([\d,]+) records/s\)", said)
-    if not found:
-        raise Failed(said)
-    return float(found[3].replace(",", ""))
+    report = re.search(r"(\d+) records in ([\d.]+) s \(([\d,]+) records/s\)", output)
+    if not report:
+        raise Failed(output)
+    return float(report[3].replace(",", ""))
 
 
 def insert_bare(system: System, database: Path, *, tenants: int, records: int, seed: str, after: int = 0) -> float:
-    """Records a second of a process that only inserts rows it made before."""
+    """Records a second of a process that only inserts rows made beforehand."""
     answer = system.ask("bench.bare_insert", path=str(database), tenants=tenants, records=records, seed=seed, after=after)
     return float(answer["records"] / answer["seconds"])
 
 
 def register_group(system: System, database: Path, tenants: int) -> None:
-    """Make the tables, and their group as an API makes it at tenants' first events; all of them are ready."""
+    """Make the tables, and their group as an API does; every tenant is due."""
     with SqliteStore(str(database)) as store:
         group, checkpoints = group_of(store), store.tables().checkpoints()
     pipeline = system.redis.pipeline(transaction=False)
@@ -119,8 +125,8 @@ def register_group(system: System, database: Path, tenants: int) -> None:
     pipeline.execute()
 
 
-def forget_group(system: System, database: Path, tenants: int) -> None:
-    """Take a group back, so that the next round does not carry it along."""
+def destroy_group(system: System, database: Path, tenants: int) -> None:
+    """Destroy a group, so that the next round does not serve it."""
     with SqliteStore(str(database)) as store:
         group = group_of(store)
     pipeline = system.redis.pipeline(transaction=False)
@@ -134,7 +140,7 @@ def forget_group(system: System, database: Path, tenants: int) -> None:
 
 @contextmanager
 def reading(database: Path) -> Iterator[Callable[[], int]]:
-    """A function that tells how many records a database's tables have applied; cheap when nothing has changed."""
+    """A function that counts the applied records of a database; cheap without a change."""
     connection = pysqlite3.connect(f"file:{database}?mode=ro", uri=True, isolation_level=None)
     version = total = -1
 
@@ -153,7 +159,7 @@ def reading(database: Path) -> Iterator[Callable[[], int]]:
 
 
 def remove(database: Path) -> None:
-    """Delete a database and what stands beside it."""
+    """Delete a database and the files beside it."""
     for path in database.parent.glob(f"{database.name}*"):
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""A process that looks at the tables every 2 ms, as a reader would, and notes when each tenant's checkpoint moved."""
+"""A process that reads the checkpoints every 2 ms, and notes when each moved."""
 
 import json
 import sys
@@ -10,9 +10,9 @@ PAUSE_SECONDS = 0.002
 
 
 def watch(path: str, until: float) -> list[tuple[str, int, float]]:
-    """The tenant, checkpoint and time of each move that was seen."""
+    """The tenant, checkpoint and time of each move."""
     connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-    dedup_keys: list[tuple[str, int, float]] = []
+    moves: list[tuple[str, int, float]] = []
     known: dict[str, int] = {}
     version = -1
     while (began := time.monotonic()) < until:
@@ -22,11 +22,11 @@ def watch(path: str, until: float) -> list[tuple[str, int, float]]:
             checkpoints = dict(connection.execute("SELECT tenant_id, position FROM checkpoints").fetchall())
             moved = checkpoints.items() - known.items()
             at = time.monotonic()
-            dedup_keys += [(tenant, position, at) for tenant, position in moved]
+            moves += [(tenant, position, at) for tenant, position in moved]
             known = checkpoints
         time.sleep(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
     connection.close()
-    return dedup_keys
+    return moves
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The events that figures are measured with, the same for the same seed; no two of a million share a name.
+"""The events of the figures, the same for the same seed; a million have no duplicate.
 
 A tenant has about a hundred sessions at a time, a session about twelve events; five event types, two or three
 properties; times a hundredth of a second apart, in order but for a jitter of two seconds. An event has about 180 bytes.
@@ -25,20 +25,22 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def tenant_names(count: int, *, prefix: str = "tenant") -> list[str]:
-    """That many tenants."""
+    """The names of `count` tenants."""
     return [f"{prefix}-{number:05}" for number in range(count)]
 
 
 def bodies(tenant: str, count: int, *, seed: str, after: int = 0, kind: Kind = "whole") -> Iterator[bytes]:
-    """A tenant's events as a client sends them, those behind its first `after`. `short` ones are stored in about 150 bytes,
-    `named` ones, which have a random event_id, in about 180."""
+    """A tenant's events as a client sends them, after its first `after` events.
+
+    `short` events are stored in about 150 bytes; `named` events, with a random event_id, in about 180.
+    """
     chance = random.Random(f"{seed}/{tenant}")
     active = max(1, min(ACTIVE_SESSIONS, count // SESSION_EVENTS))
     sessions = [f"{chance.getrandbits(128):032x}" for _ in range(active)]
-    begin = BEGIN + timedelta(microseconds=after * STEP_US)
+    start = BEGIN + timedelta(microseconds=after * STEP_US)
     for i in range(count):
         slot = int(chance.random() * active)
-        moment = begin + timedelta(microseconds=i * STEP_US + int(chance.random() * JITTER_US))
+        moment = start + timedelta(microseconds=i * STEP_US + int(chance.random() * JITTER_US))
         yield _body(chance, sessions[slot], moment.isoformat(timespec="microseconds")[:26], kind)
         if chance.random() * SESSION_EVENTS < 1:
             sessions[slot] = f"{chance.getrandbits(128):032x}"
@@ -58,20 +60,20 @@ def _body(chance: random.Random, session_id: str, moment: str, kind: Kind) -> by
 def calls(
     tenants: Sequence[str], events: int, size: int, *, seed: str, after: int = 0, kind: Kind = "whole"
 ) -> Iterator[tuple[str, list[bytes]]]:
-    """Events in calls of one tenant each, `size` events a call, tenants in turn from one that the seed says."""
+    """Events in calls of one tenant and `size` events each, the tenants in turn."""
     count = events // size
     each = -(-count // len(tenants)) * size
-    begin = zlib.crc32(seed.encode())
+    offset = zlib.crc32(seed.encode())
     streams: dict[str, Iterator[bytes]] = {}
     for i in range(count):
-        tenant = tenants[(begin + i) % len(tenants)]
+        tenant = tenants[(offset + i) % len(tenants)]
         if tenant not in streams:
             streams[tenant] = bodies(tenant, each, seed=seed, after=after, kind=kind)
         yield tenant, list(islice(streams[tenant], size))
 
 
 def segment_batch(events: Sequence[bytes]) -> bytes:
-    """A batch as Segment's Python SDK sends it, of events of the native format."""
+    """Native events as a batch of Segment's Python SDK."""
     return json.dumps({"batch": [_segment_message(event) for event in events], "sentAt": "2026-01-01T12:00:00.000Z"}).encode()
 
 

@@ -1,4 +1,4 @@
-"""The figures of the API: single events and batches, each beside what bounds it."""
+"""The figures of the ingest endpoint: single events and batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,12 @@ BATCH_EVENTS = 500
 
 
 def single(say: Say, *, quick: bool) -> list[Figure]:
-    """Single-event POSTs a second at 64 connections, 20 tenants, fsync on; beside uvicorn and Starlette with a constant."""
+    """Single-event POSTs a second, beside uvicorn and Starlette with a constant answer.
+
+    64 connections, 20 tenants, fsync on.
+    """
     rounds, events = (2, 4_000) if quick else (7, 20_000)
-    ours, theirs = [], []
+    ours, references = [], []
     with System() as system:
         api, constant = system.start_api(), system.start_constant()
         for number in range(-1, rounds):  # round -1 warms up
@@ -24,9 +27,9 @@ def single(say: Say, *, quick: bool) -> list[Figure]:
             other = post_singles(system, constant, tenants=20, events=events, seed=f"single-{number}")
             if number >= 0:
                 ours.append(mine)
-                theirs.append(other)
+                references.append(other)
                 say(f"single: {mine:,.0f} POSTs/s, a constant {other:,.0f}, ratio {mine / other:.2f}")
-    return [ratio_of("single-event POSTs", ours, theirs, target=0.6, unit="/s")]
+    return [ratio_of("single-event POSTs", ours, references, target=0.6, unit="/s")]
 
 
 def post_singles(system: System, port: int, *, tenants: int, events: int, seed: str) -> float:
@@ -37,9 +40,12 @@ def post_singles(system: System, port: int, *, tenants: int, events: int, seed: 
 
 
 def batch(say: Say, *, quick: bool) -> list[Figure]:
-    """Events a second in batch POSTs of 500, 20 tenants; beside a bare client that sends the same script calls, packed."""
+    """Events a second in POSTs of 500, beside a client of packed script calls.
+
+    20 tenants; the client sends the script calls that the API sends.
+    """
     rounds, events = (2, 20_000) if quick else (7, 100_000)
-    ours, theirs = [], []
+    ours, references = [], []
     with System() as system:
         api = system.start_api()
         for number in range(-1, rounds):
@@ -47,9 +53,9 @@ def batch(say: Say, *, quick: bool) -> list[Figure]:
             other = send_bare(system, tenants=20, events=events, seed=f"bare-{number}", prefix="bare")
             if number >= 0:
                 ours.append(mine)
-                theirs.append(other)
+                references.append(other)
                 say(f"batch: {mine:,.0f} events/s, bare {other:,.0f}, ratio {mine / other:.2f}")
-    return [ratio_of(f"batch POSTs of {BATCH_EVENTS}", ours, theirs, target=0.6, unit="events/s")]
+    return [ratio_of(f"batch POSTs of {BATCH_EVENTS}", ours, references, target=0.6, unit="events/s")]
 
 
 def post_batches(
@@ -89,7 +95,7 @@ def send_bare(
 
 
 def _checked(answer: dict[str, Any]) -> int:
-    """How many events were sent; all of them must have been accepted."""
+    """The number of events; all of them must be accepted."""
     if answer["accepted"] != answer["events"]:
         raise Failed(f"not every event was accepted: {answer}")
     return int(answer["events"])
