@@ -1,4 +1,4 @@
-"""With keys, a request speaks for the key's tenant and does what the key's role allows; nothing else gets in."""
+"""With AUTH=keys, a key admits a request to its tenant, within its role."""
 
 import asyncio
 import subprocess
@@ -72,7 +72,7 @@ KEY = KEYS["acme write"]
     ],
     ids=range(7),
 )
-async def test_a_key_speaks_for_its_tenant_wherever_it_stands(app: App, headers: dict[str, str]) -> None:
+async def test_a_key_names_its_tenant_in_every_header_that_may_hold_it(app: App, headers: dict[str, str]) -> None:
     answer = await post(app, headers)
 
     assert answer.status_code == 202
@@ -107,7 +107,7 @@ async def test_a_key_speaks_for_its_tenant_wherever_it_stands(app: App, headers:
     ],
     ids=range(22),
 )
-async def test_what_names_no_key_is_refused(app: App, headers: list[tuple[str, Any]], status: int, code: str) -> None:
+async def test_a_request_without_a_valid_key_is_refused(app: App, headers: list[tuple[str, Any]], status: int, code: str) -> None:
     encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
 
     assert_refused(await post(app, encoded), status, code)
@@ -125,7 +125,9 @@ async def test_what_names_no_key_is_refused(app: App, headers: list[tuple[str, A
     ],
     ids=range(5),
 )
-async def test_no_route_that_speaks_for_a_tenant_is_open(app: App, headers: dict[str, str], status: int, code: str) -> None:
+async def test_every_route_that_concerns_a_tenant_needs_a_credential(
+    app: App, headers: dict[str, str], status: int, code: str
+) -> None:
     await app.log.append("acme", events(3))
     await app.project()
     routes = [route for route in api.ROUTES if route.path not in ("/", "/healthz", "/metrics", "/openapi.json", "/readyz")]
@@ -195,7 +197,7 @@ def status_of(api: Api, key: str) -> int:
     return httpx.post(f"{api.url}/api/events", content=body(), headers={"Authorization": f"Bearer {key}"}).status_code
 
 
-def test_a_key_is_made_used_listed_and_revoked_on_every_process(own_server: Server, tmp_path: Path) -> None:
+def test_a_key_is_created_used_listed_and_revoked_in_every_process(own_server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     keys: dict[str, Any] = {"AUTH": "keys", "DATA_DIR": folder}
     with running(own_server, tmp_path / "one", **keys) as one, running(own_server, tmp_path / "other", **keys) as other:
@@ -216,7 +218,7 @@ def test_a_key_is_made_used_listed_and_revoked_on_every_process(own_server: Serv
     assert all(secret.encode() not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None:
+def test_the_time_of_a_keys_last_use_is_stored(own_server: Server, tmp_path: Path) -> None:
     secret = key_command(tmp_path, "create", "acme", "--role", "admin", "--label", "[/x]").stdout.strip()
     key_command(tmp_path, "create", "globex")
 
@@ -229,7 +231,7 @@ def test_when_a_key_was_used_is_kept(own_server: Server, tmp_path: Path) -> None
     assert "globex" not in key_command(tmp_path, "list", "acme").stdout
 
 
-def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
+def test_a_later_use_that_another_process_stored_is_kept(store: SqliteStore) -> None:
     store.api_keys.add(kept(KEY, "acme", "write"))
 
     for moment_us in (5, 7, 6):
@@ -238,7 +240,7 @@ def test_a_later_use_that_another_process_saw_stays(store: SqliteStore) -> None:
     assert [key.last_used_at_us for key in store.api_keys.load()] == [7]
 
 
-async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_uses_are_stored_while_a_process_runs(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "NOTE_USES_SECONDS", 0)
     add_keys(tmp_path / "penstock.db")
     async with opened(server, tmp_path, AUTH="keys") as app:
@@ -246,7 +248,7 @@ async def test_uses_are_kept_while_a_process_runs(server: Server, tmp_path: Path
         await until(lambda: [key.role for key in app.store.api_keys.load() if key.last_used_at_us] == ["write"])
 
 
-def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
+def test_uses_that_could_not_be_stored_are_stored_later(store: SqliteStore) -> None:
     store.api_keys.add(kept(KEY, "acme", "write"))
     ring = Registry(store, NO_LIMITS)
     ring.refresh()
@@ -261,7 +263,7 @@ def test_uses_that_could_not_be_kept_are_kept_later(store: SqliteStore) -> None:
     assert store.api_keys.load()[0].last_used_at_us is not None
 
 
-def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_path: Path) -> None:
+def test_keys_of_another_database_are_never_accepted(store: SqliteStore, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "other.db")) as other:
         for one in (store, other):
             one.api_keys.add(kept(KEY, "acme", "write"))
@@ -270,14 +272,14 @@ def test_keys_of_another_database_never_pass_for_these(store: SqliteStore, tmp_p
 
 
 @pytest.mark.parametrize(("arguments", "words"), [(("create", "../acme"), "A-Z"), (("create", "acme", "--role", "all"), "read")])
-def test_a_key_for_nobody_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_a_key_for_an_invalid_tenant_is_refused_with_a_sentence(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     done = key_command(tmp_path, *arguments)
 
     assert done.returncode > 0 and done.stdout == ""
     assert words in done.stderr
 
 
-async def test_no_rebuild_touches_keys(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_rebuild_does_not_touch_keys(log: Log, store: SqliteStore, worker: Worker) -> None:
     store.api_keys.add(kept(KEY, "acme", "write", "the shop"))
     await log.append("acme", events(3))
     await worker.run_to_end()
@@ -291,7 +293,7 @@ async def test_no_rebuild_touches_keys(log: Log, store: SqliteStore, worker: Wor
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database" * 1_000], ids=["gone", "empty", "garbage"])
-def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, content: bytes | None) -> None:
+def test_the_last_keys_stay_valid_while_the_tables_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "tables.db"
     with SqliteStore(str(path), cache_mib=8) as store:
         store.api_keys.add(kept(KEY, "acme", "write"))
@@ -315,7 +317,7 @@ def test_the_last_keys_hold_until_the_tables_can_be_read_again(tmp_path: Path, c
         assert ring.find_key(KEY) is None
 
 
-async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(app: App) -> None:
+async def test_a_key_is_revoked_in_time_while_readers_use_every_thread(app: App) -> None:
     busy = [asyncio.create_task(run_in_threadpool(time.sleep, 3.5)) for _ in range(60)]
     await asyncio.sleep(0.1)
     app.store.api_keys.revoke(KEY[:KEY_ID_LENGTH])
@@ -325,7 +327,7 @@ async def test_a_key_is_revoked_in_time_while_readers_take_every_thread(app: App
     await asyncio.gather(*busy)
 
 
-async def test_the_end_does_not_wait_for_somebody_who_writes(server: Server, tmp_path: Path) -> None:
+async def test_the_shutdown_does_not_wait_for_another_writer(server: Server, tmp_path: Path) -> None:
     add_keys(tmp_path / "penstock.db")
     with SqliteStore(str(tmp_path / "penstock.db")) as writer:
         async with opened(server, tmp_path, AUTH="keys") as app:
@@ -343,7 +345,7 @@ async def test_the_end_does_not_wait_for_somebody_who_writes(server: Server, tmp
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.com"])
-def test_open_to_everybody_is_not_started_unless_it_is_meant(tmp_path: Path, host: str) -> None:
+def test_an_open_api_on_a_public_address_is_not_started_without_consent(tmp_path: Path, host: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "api"], cwd=tmp_path, env=environment(HOST=host), capture_output=True, text=True, timeout=20
     )
@@ -354,21 +356,21 @@ def test_open_to_everybody_is_not_started_unless_it_is_meant(tmp_path: Path, hos
 
 
 @pytest.mark.parametrize("settings", [{"ALLOW_OPEN_ACCESS": "1"}, {"AUTH": "keys"}], ids=str)
-def test_it_is_started_for_everybody_when_that_is_meant_or_keys_are_needed(
+def test_an_api_on_a_public_address_is_started_with_consent_or_with_keys(
     own_server: Server, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     with running(own_server, tmp_path / "data", HOST="0.0.0.0", **settings) as api:
         assert httpx.get(f"{api.url}/healthz").status_code == 200
 
 
-async def test_in_open_mode_the_header_alone_says_who_it_is(server: Server, tmp_path: Path) -> None:
+async def test_in_open_mode_the_header_alone_names_the_tenant(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path) as app:
         answer = await post(app, {"X-Tenant-ID": "acme", "Authorization": "Bearer whatever"})
 
     assert answer.status_code == 202
 
 
-async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server, tmp_path: Path) -> None:
+async def test_no_more_tenants_are_created_per_second_than_allowed(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as app:
         await app.log.append("known", events(1))
         answers = [await post(app, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
@@ -391,7 +393,7 @@ async def test_no_more_tenants_begin_in_a_second_than_are_allowed(server: Server
         assert (await post(app, {"X-Tenant-ID": "later"})).status_code == 202
 
 
-async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_of_known_tenants_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new_tenants, "KNOWN_TENANTS", 10)
     bounded = new_tenants.NewTenants(log, 1_000)
 
@@ -401,7 +403,7 @@ async def test_what_is_remembered_of_tenants_is_bounded(log: Log, monkeypatch: p
     assert len(bounded._known) == 10
 
 
-async def test_with_keys_anybody_who_has_one_may_begin(server: Server, tmp_path: Path) -> None:
+async def test_with_keys_new_tenants_are_not_limited(server: Server, tmp_path: Path) -> None:
     secrets = [key_command(tmp_path, "create", f"tenant-{i}").stdout.strip() for i in range(3)]
     async with opened(server, tmp_path, AUTH="keys", NEW_TENANTS_PER_SECOND=1) as app:
         assert [(await post(app, {"X-Write-Key": secret})).status_code for secret in secrets] == [202] * 3

@@ -1,4 +1,4 @@
-"""A page of an origin that is set may speak to the ingest endpoint from a browser, and sees why it was refused; no other page may."""
+"""Pages of allowed origins may call the API and read every answer."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def assert_may(answer: httpx.Response, origin: str = SHOP) -> None:
     assert "Origin" in answer.headers["vary"]
 
 
-async def test_a_browser_that_asks_first_is_told_that_it_may(app: App) -> None:
+async def test_a_preflight_from_an_allowed_origin_is_accepted(app: App) -> None:
     answer = await preflight(app)
 
     assert (answer.status_code, answer.content) == (204, b"")
@@ -48,7 +48,7 @@ async def test_a_browser_that_asks_first_is_told_that_it_may(app: App) -> None:
 @pytest.mark.parametrize(
     ("origin", "method"), [(OTHER, "POST"), ("null", "POST"), (f"{SHOP}.evil.example", "POST"), (SHOP, "DELETE")]
 )
-async def test_a_browser_that_may_not_is_told_so(app: App, origin: str, method: str) -> None:
+async def test_a_preflight_from_another_origin_is_refused(app: App, origin: str, method: str) -> None:
     answer = await preflight(app, origin, method)
 
     assert (answer.status_code, answer.json()["code"]) == (403, "origin-not-allowed")
@@ -69,7 +69,7 @@ REQUESTS: dict[int, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("status", REQUESTS)
-async def test_every_answer_says_that_the_page_may_read_it(app: App, status: int) -> None:
+async def test_every_answer_permits_the_page_to_read_it(app: App, status: int) -> None:
     request = {"method": "POST", "url": "/api/events"} | REQUESTS[status]
     request["headers"] = {"Origin": SHOP, "X-Tenant-ID": "acme"} | request.get("headers", {})
 
@@ -82,7 +82,7 @@ async def test_every_answer_says_that_the_page_may_read_it(app: App, status: int
 
 
 @pytest.mark.parametrize("whose", ["the server's", "ours"])
-async def test_an_error_that_nobody_foresaw_says_so_too(
+async def test_an_unexpected_error_permits_the_page_to_read_it_too(
     server: Server, app: App, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
     server.client.set(keys_of("acme").log, "in the way")
@@ -95,20 +95,20 @@ async def test_an_error_that_nobody_foresaw_says_so_too(
     assert_may(answer)
 
 
-async def test_a_page_may_read_which_request_it_was(app: App) -> None:
+async def test_a_page_may_read_the_request_id(app: App) -> None:
     answer = await app.post(body(), headers={"Origin": SHOP})
 
     assert answer.headers["x-request-id"]
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
 
-async def test_any_page_may_when_that_is_set(server: Server, tmp_path: Path) -> None:
+async def test_every_page_may_send_when_that_is_set(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, CORS_ORIGINS="*") as app:
         assert_may(await preflight(app, OTHER), OTHER)
         assert_may(await app.post(body(), headers={"Origin": OTHER}), OTHER)
 
 
-async def test_without_origins_no_page_may(server: Server, tmp_path: Path) -> None:
+async def test_without_origins_no_page_may_send(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path) as app:
         assert (await preflight(app)).status_code == 405
         assert "access-control-allow-origin" not in (await app.post(body(), headers={"Origin": SHOP})).headers
@@ -146,7 +146,7 @@ def refused(api: Api, raw: str) -> tuple[int, httpx.Headers]:
     return int(status.split()[1]), headers
 
 
-def test_what_is_refused_before_it_is_a_request_says_to_the_page_what_every_answer_says(server: Server, tmp_path: Path) -> None:
+def test_an_early_refusal_has_the_headers_of_every_answer(server: Server, tmp_path: Path) -> None:
     with running(server, tmp_path, CORS_ORIGINS=f"{SHOP}, http://localhost:3000", REQUEST_TIMEOUT_SECONDS=0.5) as api:
         for origin in (SHOP, OTHER, None):
             given = f"Origin: {origin}\r\n" if origin else ""
@@ -162,7 +162,7 @@ def test_what_is_refused_before_it_is_a_request_says_to_the_page_what_every_answ
                 assert (headers.get("access-control-allow-origin") == SHOP) == (origin == SHOP)
 
 
-def test_what_is_refused_is_not_taken_for_the_request_before_it(server: Server, tmp_path: Path) -> None:
+def test_a_refusal_is_not_taken_for_the_answer_to_the_previous_request(server: Server, tmp_path: Path) -> None:
     with running(server, tmp_path, CORS_ORIGINS=SHOP) as api, api.connect() as connection:
         connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: x\r\nOrigin: {SHOP}\r\nX-Request-ID: first\r\n\r\n".encode())
         first = b""
@@ -177,9 +177,7 @@ def test_what_is_refused_is_not_taken_for_the_request_before_it(server: Server, 
 
 
 @pytest.mark.parametrize(("proxies", "served"), [("", 3), ("10.0.0.0/8", 3), ("10.0.0.0/8, 127.0.0.0/8", 6)])
-def test_a_trusted_proxy_is_many_clients_and_nobody_else_says_who_he_is(
-    server: Server, tmp_path: Path, proxies: str, served: int
-) -> None:
+def test_only_a_trusted_proxy_may_say_which_client_sends(server: Server, tmp_path: Path, proxies: str, served: int) -> None:
     with running(server, tmp_path, MAX_CONNECTIONS_PER_ADDRESS=3, TRUSTED_PROXIES=proxies) as api:
         connections = [api.connect() for _ in range(6)]
         try:

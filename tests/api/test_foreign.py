@@ -1,4 +1,4 @@
-"""The ingest endpoint for foreign formats: neighbours of a bad message go in, it is set aside; keys stand where SDKs put them."""
+"""The ingest endpoint of foreign formats: dead letters, keys, refusals."""
 
 import base64
 import gzip
@@ -54,7 +54,7 @@ async def test_a_message_becomes_an_event(app: App) -> None:
     }
 
 
-async def test_a_bad_message_is_set_aside_and_its_neighbours_go_in(app: App) -> None:
+async def test_a_bad_message_is_a_dead_letter_and_its_neighbours_are_accepted(app: App) -> None:
     answer = await sent(app, message(), message(event=None, messageId="m2"), 7, message(messageId="m3"))
     again = await sent(
         app, message(), message(event=None, messageId="m2"), 7, message(messageId="m3"), sentAt="2026-01-01T11:00:00Z"
@@ -71,7 +71,7 @@ async def test_a_bad_message_is_set_aside_and_its_neighbours_go_in(app: App) -> 
     assert json.loads(held[0]["body"]) == message(event=None, messageId="m2")
 
 
-async def test_another_message_of_an_id_is_set_aside_as_a_conflict_once(app: App) -> None:
+async def test_another_message_with_the_same_id_is_a_dead_letter_once(app: App) -> None:
     await sent(app, message())
     answers = [await sent(app, message(event="Other"), message(messageId="m2")) for _ in range(2)]
     await app.project()
@@ -82,7 +82,7 @@ async def test_another_message_of_an_id_is_set_aside_as_a_conflict_once(app: App
     assert [row["event_id"] for row in tables(app, "events")] == ["m1", "m2"]
 
 
-async def test_what_is_packed_is_known_by_its_bytes(app: App) -> None:
+async def test_a_gzip_body_is_recognised_by_its_bytes(app: App) -> None:
     answer = await sent(app, message(), packed=True)
 
     assert (answer.status_code, await app.project()) == (200, 1)
@@ -93,7 +93,7 @@ async def test_what_is_packed_is_known_by_its_bytes(app: App) -> None:
     [(b"{", 400, "tenant-missing"), (b"\x1f\x8bx", 400, "not-gzip"), (b'{"batch": []}', 400, "tenant-missing")],
     ids=str,
 )
-async def test_what_cannot_be_taken_is_answered_in_words_that_sdks_read(app: App, body: bytes, status: int, error: str) -> None:
+async def test_a_refusal_has_the_members_that_sdks_read(app: App, body: bytes, status: int, error: str) -> None:
     answer = await app.client.post("/v1/batch", content=body)
 
     told = answer.json()
@@ -101,7 +101,7 @@ async def test_what_cannot_be_taken_is_answered_in_words_that_sdks_read(app: App
     assert told["message"] == told["detail"]
 
 
-async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Path) -> None:
+async def test_a_limited_request_may_be_sent_again(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
         answer = await sent(app, message(), message(messageId="m2"))
 
@@ -119,14 +119,14 @@ async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Pat
     ],
     ids=str,
 )
-async def test_a_key_may_stand_where_sdks_put_it(app: App, headers: dict[str, str]) -> None:
+async def test_a_key_may_be_in_every_place_that_sdks_use(app: App, headers: dict[str, str]) -> None:
     answer = await app.client.post("/v1/track", content=json.dumps(message()).encode(), headers=headers)
 
     assert answer.status_code == 200
     assert (await app.log.summaries())[0].tenant == "acme"
 
 
-async def test_a_request_may_hold_so_many_messages(app: App) -> None:
+async def test_a_request_with_too_many_messages_is_refused(app: App) -> None:
     answer = await sent(app, *range(10_001))
 
     assert (answer.status_code, answer.json()["error"]) == (413, "too-many-events")
@@ -134,7 +134,7 @@ async def test_a_request_may_hold_so_many_messages(app: App) -> None:
     assert await app.project() == 0
 
 
-async def test_what_waits_too_long_is_refused_with_the_limit_and_the_value(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_overload_is_refused_with_the_limit_and_the_value(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.append.WAITING_LIMIT_BYTES", 100)
 
     foreign = await sent(app, message())
@@ -146,13 +146,13 @@ async def test_what_waits_too_long_is_refused_with_the_limit_and_the_value(app: 
     assert foreign.headers["retry-after"] == native.headers["retry-after"] == "1"
 
 
-async def test_a_call_that_there_is_not_is_said(app: App) -> None:
+async def test_an_unknown_call_is_refused_with_the_known_calls(app: App) -> None:
     answer = await app.client.post("/v1/tarck", content=b"{}", headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
 
 
-async def test_a_message_without_a_time_happened_when_it_came(app: App) -> None:
+async def test_a_message_without_a_time_gets_the_time_of_its_arrival(app: App) -> None:
     answers = [await sent(app, message(timestamp=None)) for _ in range(2)]
     await app.project()
 
@@ -173,7 +173,9 @@ PLACES = pytest.mark.parametrize(("method", "path"), PATHS, ids=str)
 
 
 @PLACES
-async def test_a_page_may_send_there_and_read_why_it_was_refused(server: Server, tmp_path: Path, method: str, path: str) -> None:
+async def test_a_page_may_send_to_foreign_endpoints_and_read_a_refusal(
+    server: Server, tmp_path: Path, method: str, path: str
+) -> None:
     async with opened(server, tmp_path, CORS_ORIGINS=SHOP, MAX_REQUEST_BYTES=100_000, MAX_EVENT_BYTES=1_000) as app:
         asked = {"Origin": SHOP, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": ASKED}
         preflight = await app.client.options(path, headers=asked)
@@ -189,7 +191,7 @@ async def test_a_page_may_send_there_and_read_why_it_was_refused(server: Server,
             assert answer.headers["access-control-allow-credentials"] == "true"
 
 
-def test_an_answer_comes_in_one_piece(server: Server, tmp_path: Path) -> None:
+def test_an_answer_is_sent_in_one_packet(server: Server, tmp_path: Path) -> None:
     with running(server, tmp_path) as api:
         for path, ending in (("/v1/track", b'{"success":true}'), ("/api/v1/events", b"\r\n\r\n"), ("/v1/tarck", b"}")):
             body = json.dumps(message() | {"specversion": "1.0", "id": "1", "source": "/shop"}).encode()

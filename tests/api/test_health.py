@@ -1,4 +1,4 @@
-"""Readiness names each thing that would lose, refuse or hide what is sent; a healthy process says so, too."""
+"""Readiness reports everything that would lose or refuse events."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ async def ready_with(server: Server, folder: Path, **settings: Any) -> dict[str,
         return await failures(app)
 
 
-async def test_a_process_that_answers_is_healthy_though_its_server_is_gone(own_server: Server, app: App) -> None:
+async def test_a_process_is_healthy_without_its_server(own_server: Server, app: App) -> None:
     own_server.kill()
 
     answer = await app.client.get("/healthz")
@@ -46,11 +46,11 @@ async def test_a_process_that_answers_is_healthy_though_its_server_is_gone(own_s
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
-async def test_a_server_that_keeps_what_it_is_given_is_ready(app: App) -> None:
+async def test_a_durable_server_is_ready(app: App) -> None:
     assert await failures(app) == {}
 
 
-async def test_a_server_that_is_gone_is_named_and_ready_again_when_it_is_back(own_server: Server, app: App) -> None:
+async def test_a_missing_server_is_reported_until_it_is_back(own_server: Server, app: App) -> None:
     own_server.kill()
     tombstones = await failures(app)
     own_server.start()
@@ -61,7 +61,7 @@ async def test_a_server_that_is_gone_is_named_and_ready_again_when_it_is_back(ow
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
-async def test_a_server_that_evicts_is_named_until_it_does_not(own_server: Server, tmp_path: Path, policy: str) -> None:
+async def test_a_server_that_evicts_is_reported_until_it_stops(own_server: Server, tmp_path: Path, policy: str) -> None:
     own_server.client.config_set("maxmemory-policy", policy)
     async with opened(own_server, tmp_path / "data", DURABILITY="none") as app:
         found = await failures(app)
@@ -73,7 +73,7 @@ async def test_a_server_that_evicts_is_named_until_it_does_not(own_server: Serve
         assert await failures(app) == {}
 
 
-async def test_a_server_without_an_append_only_file_is_named_unless_that_is_meant(own_server: Server, tmp_path: Path) -> None:
+async def test_a_server_without_an_append_only_file_is_reported_unless_permitted(own_server: Server, tmp_path: Path) -> None:
     own_server.client.config_set("appendonly", "no")
 
     found = {
@@ -92,7 +92,7 @@ async def test_a_server_without_an_append_only_file_is_named_unless_that_is_mean
     ("fsync", "accepted"),
     [("always", {"always", "everysec", "none"}), ("everysec", {"everysec", "none"}), ("no", {"none"})],
 )
-async def test_a_server_that_syncs_less_than_durability_says_is_named(
+async def test_a_server_that_syncs_less_than_durability_asks_is_reported(
     own_server: Server, tmp_path: Path, fsync: str, accepted: set[str]
 ) -> None:
     own_server.client.config_set("appendfsync", fsync)
@@ -106,7 +106,7 @@ async def test_a_server_that_syncs_less_than_durability_says_is_named(
         assert not named or (list(named) == ["server-not-durable"] and repr(fsync) in named["server-not-durable"])
 
 
-async def test_a_replica_is_named(own_server: Server, app: App) -> None:
+async def test_a_replica_is_reported(own_server: Server, app: App) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         own_server.client.replicaof("127.0.0.1", nobody.getsockname()[1])
@@ -114,7 +114,7 @@ async def test_a_replica_is_named(own_server: Server, app: App) -> None:
         assert list(await failures(app)) == ["server-read-only"]
 
 
-async def test_a_server_whose_memory_is_full_is_named(own_server: Server, app: App) -> None:
+async def test_a_server_whose_memory_is_full_is_reported(own_server: Server, app: App) -> None:
     own_server.client.config_set("maxmemory", "100kb")
 
     found = await failures(app)
@@ -123,7 +123,7 @@ async def test_a_server_whose_memory_is_full_is_named(own_server: Server, app: A
     assert "102400" in found["server-memory-full"]
 
 
-async def test_a_server_with_less_room_than_a_request_needs_is_not_ready(own_server: Server, app: App) -> None:
+async def test_a_server_with_less_memory_than_a_request_needs_is_not_ready(own_server: Server, app: App) -> None:
     used = own_server.client.info("memory")["used_memory"]
     own_server.client.config_set("maxmemory", used + 1_000_000)
     assert list(await failures(app)) == ["server-memory-full"]
@@ -142,9 +142,7 @@ async def test_a_server_with_less_room_than_a_request_needs_is_not_ready(own_ser
     ],
     ids=["safe", "evicting", "no append-only file"],
 )
-async def test_where_config_is_hidden_the_servers_information_tells(
-    tmp_path: Path, name: str, options: list[str], expected: list[str]
-) -> None:
+async def test_where_config_is_forbidden_info_is_used(tmp_path: Path, name: str, options: list[str], expected: list[str]) -> None:
     server = Server(name, tmp_path / "server", "--rename-command", "CONFIG", "", *options).start()
     try:
         assert list(await ready_with(server, tmp_path / "data")) == expected
@@ -152,7 +150,7 @@ async def test_where_config_is_hidden_the_servers_information_tells(
         server.stop()
 
 
-async def test_too_little_free_disk_is_named_with_what_is_free_and_the_floor(own_server: Server, tmp_path: Path) -> None:
+async def test_too_little_free_disk_is_reported_with_both_figures(own_server: Server, tmp_path: Path) -> None:
     floor = 10**18
 
     found = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=floor)
@@ -162,7 +160,7 @@ async def test_too_little_free_disk_is_named_with_what_is_free_and_the_floor(own
 
 
 @pytest.mark.parametrize("looked_before", [False, True], ids=["at the first look", "after it was seen"])
-async def test_tables_whose_file_is_gone_are_named(app: App, looked_before: bool) -> None:
+async def test_a_missing_tables_file_is_reported(app: App, looked_before: bool) -> None:
     if looked_before:
         assert await failures(app) == {}
     for path in Path(app.store.path).parent.glob("penstock.db*"):
@@ -171,7 +169,7 @@ async def test_tables_whose_file_is_gone_are_named(app: App, looked_before: bool
     assert list(await failures(app)) == ["tables-unreachable"]
 
 
-async def test_tables_whose_file_is_damaged_are_named_and_reads_say_so(app: App) -> None:
+async def test_a_damaged_tables_file_is_reported_and_reads_fail_clearly(app: App) -> None:
     path = Path(app.store.path)
     path.write_bytes((b"not a database" * 100).ljust(path.stat().st_size, b"\0"))
     Path(f"{path}-wal").write_bytes(b"")
@@ -184,7 +182,7 @@ async def test_tables_whose_file_is_damaged_are_named_and_reads_say_so(app: App)
     assert (read.status_code, read.json()["code"]) == (503, "tables-unavailable")
 
 
-async def test_all_that_is_wrong_is_named_at_once(own_server: Server, tmp_path: Path) -> None:
+async def test_all_failures_are_reported_together(own_server: Server, tmp_path: Path) -> None:
     own_server.client.config_set("maxmemory-policy", "allkeys-lru")
     own_server.client.config_set("appendonly", "no")
 
@@ -197,11 +195,11 @@ async def test_readiness_needs_no_tenant(app: App) -> None:
     assert [(await app.client.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
 
 
-def test_a_policy_that_nobody_can_tell_is_unsafe() -> None:
+def test_an_unknown_eviction_policy_is_unsafe() -> None:
     found = unsafe({"maxmemory-policy": "", "appendonly": "yes", "appendfsync": "always"}, "always")
 
     assert [failure.code for failure in found] == ["server-evicts"]
 
 
-def test_information_is_read_whatever_its_line_ends() -> None:
+def test_info_is_read_with_any_line_ends() -> None:
     assert parse_info(b"# Server\r\nrole:master\r\n\r\nconfig_file:/a:b\n") == {"role": "master", "config_file": "/a:b"}

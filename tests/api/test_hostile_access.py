@@ -1,4 +1,4 @@
-"""Who may do what, asked of a real process in every way: each route for each role and tenant, headers twice, tokens that lie."""
+"""Every route, for every role and tenant, with hostile headers and tokens."""
 
 import json
 import time
@@ -113,7 +113,7 @@ def assert_not_let_in(answer: httpx.Response, status: int, code: str) -> None:
 # -- every route, every role, every tenant -----------------------------------------------------------------------------
 
 
-def test_every_route_has_its_place_in_a_table() -> None:
+def test_every_route_is_in_a_table() -> None:
     routes = [route for route in app.ROUTES if route.include_in_schema]
     asked_for = {f"{method} {route.path}" for route in routes for method in (route.methods or ()) if method != "HEAD"}
 
@@ -136,7 +136,7 @@ def outcome(act: str | None, who: str, named: str) -> tuple[int, str | None]:
 @pytest.mark.parametrize("named", ["absent", "own", "other"])
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("route", ACTS)
-def test_a_request_is_let_in_exactly_as_the_table_says(api: Api, route: str, who: str, named: str) -> None:
+def test_a_request_is_admitted_exactly_as_the_table_says(api: Api, route: str, who: str, named: str) -> None:
     method, _, path = route.partition(" ")
     event_hash, _ = event_identity("acme", parse_event(EVENT))
     path = path.replace("{position}", "1").replace("{session_id:path}", "S1")
@@ -159,7 +159,7 @@ def test_a_request_is_let_in_exactly_as_the_table_says(api: Api, route: str, who
 @pytest.mark.parametrize("named", ["absent", "own", "other"])
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("route", SENT)
-def test_a_foreign_client_is_let_in_exactly_as_the_table_says(api: Api, route: str, who: str, named: str) -> None:
+def test_a_foreign_client_is_admitted_exactly_as_the_table_says(api: Api, route: str, who: str, named: str) -> None:
     method, _, path = route.partition(" ")
     key = KEYS.get(("acme", who), "")
     headers = [("X-Tenant-ID", {"own": "acme", "other": "globex"}[named])] if named != "absent" else []
@@ -211,7 +211,7 @@ OTHER = f"Bearer {KEYS['globex', 'admin']}"
     ids=range(15),
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_headers_that_say_two_things_or_nothing_are_refused(
+def test_ambiguous_or_empty_headers_are_refused(
     api: Api, method: str, headers: list[tuple[str, str]], status: int, code: str
 ) -> None:
     answer = asked(api, method, "/api/events", *headers, content=body(n="new") if method == "POST" else None)
@@ -261,12 +261,12 @@ LYING = {
 }  # fmt: skip
 
 
-def test_a_token_that_says_what_it_must_is_believed(api: Api) -> None:
+def test_a_complete_token_is_accepted(api: Api) -> None:
     assert asked(api, "GET", "/api/events", ("Authorization", f"Bearer {token()}")).status_code == 200
 
 
 @pytest.mark.parametrize("what", LYING)
-def test_a_token_that_lies_is_refused_in_words(api: Api, what: str) -> None:
+def test_a_false_token_is_refused_with_a_sentence(api: Api, what: str) -> None:
     assert asked(api, "GET", "/api/events", ("Authorization", f"Bearer {token()}")).status_code == 200
     for method in ("GET", "POST"):
         answer = asked(api, method, "/api/events", ("Authorization", f"Bearer {LYING[what]()}"), content=body(n="token"))

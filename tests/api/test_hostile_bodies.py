@@ -1,4 +1,7 @@
-"""No body harms the process: each gets one clear answer, others are served meanwhile, and what was accepted gets into the tables."""
+"""No body harms the process, and each gets one clear answer.
+
+Other clients are served meanwhile, and all accepted events reach the tables.
+"""
 
 import base64
 import gzip
@@ -60,7 +63,7 @@ BOMB = zeros(1024)
 # -- packed ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_gigabyte_in_a_megabyte_is_refused_in_the_memory_of_a_request(api: Api) -> None:
+def test_a_gigabyte_packed_into_a_megabyte_is_refused_in_little_memory(api: Api) -> None:
     assert len(BOMB) < 1.1 * MIB
 
     with at_most(api, 25):
@@ -91,7 +94,7 @@ def test_a_gigabyte_in_a_megabyte_is_refused_in_the_memory_of_a_request(api: Api
     ],
     ids=range(14),
 )  # fmt: skip
-def test_what_is_packed_oddly_is_refused_in_bounded_memory(
+def test_malformed_gzip_is_refused_in_bounded_memory(
     api: Api, packed: bytes, headers: list[bytes], status: int, code: str | None
 ) -> None:
     with at_most(api, 200):  # a place for each of two million items, until they are counted
@@ -155,7 +158,7 @@ TAKEN_FRAMES = {
 
 
 @pytest.mark.parametrize("what", REFUSED_FRAMES)
-def test_a_body_whose_length_is_odd_gets_one_answer_and_the_connection_ends(api: Api, what: str) -> None:
+def test_a_body_with_a_wrong_length_gets_one_answer_and_the_connection_ends(api: Api, what: str) -> None:
     framed, expected = REFUSED_FRAMES[what]
     with api.connect() as connection:
         connection.sendall(POST + framed)
@@ -169,7 +172,7 @@ def test_a_body_whose_length_is_odd_gets_one_answer_and_the_connection_ends(api:
 
 
 @pytest.mark.parametrize("what", TAKEN_FRAMES)
-def test_a_body_whose_chunks_are_odd_but_right_is_accepted(api: Api, what: str) -> None:
+def test_a_body_with_unusual_but_valid_chunks_is_accepted(api: Api, what: str) -> None:
     with api.connect() as connection:
         connection.sendall(POST + TAKEN_FRAMES[what](named()))
         [(status, receipt)] = answers_in(one_answer(connection))
@@ -233,7 +236,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_what_cannot_be_stored_is_refused_in_every_form_beside_a_good_event(client: httpx.Client, what: str) -> None:
+def test_an_event_that_cannot_be_stored_is_refused_in_every_form(client: httpx.Client, what: str) -> None:
     raw = HOSTILE[what]
 
     found = in_every_form(client, raw)
@@ -249,7 +252,7 @@ def test_what_cannot_be_stored_is_refused_in_every_form_beside_a_good_event(clie
 
 
 @pytest.mark.parametrize("value", [*ACCEPTED.values(), *(b"[" * n + b"]" * n for n in (10, 50, 99))], ids=lambda raw: raw[:12])
-def test_what_can_be_stored_is_accepted_in_every_form(client: httpx.Client, value: bytes) -> None:
+def test_an_event_that_can_be_stored_is_accepted_in_every_form(client: httpx.Client, value: bytes) -> None:
     found = in_every_form(client, with_member(value))
 
     assert [status for status, _ in found] == [202] * 5
@@ -290,7 +293,7 @@ BUSY = {
 
 
 @pytest.mark.parametrize("what", BUSY)
-def test_a_body_that_takes_long_to_look_at_keeps_nobody_waiting(api: Api, what: str) -> None:
+def test_a_body_that_takes_long_to_parse_does_not_delay_others(api: Api, what: str) -> None:
     content, status = BUSY[what]
 
     with at_most(api, 80):
@@ -299,7 +302,7 @@ def test_a_body_that_takes_long_to_look_at_keeps_nobody_waiting(api: Api, what: 
     assert found <= status
 
 
-def test_thousands_of_headers_keep_nobody_waiting(api: Api) -> None:
+def test_thousands_of_headers_do_not_delay_others(api: Api) -> None:
     many = b"".join(b"%x:\r\n" % i for i in range(5_000))
     with api.connect() as connection:
         connection.sendall(POST + many + b"1:\r\nContent-Length: 2\r\n\r\n[]")
@@ -308,7 +311,7 @@ def test_thousands_of_headers_keep_nobody_waiting(api: Api) -> None:
     assert answers_in(received)[0][0] in (200, 431)
 
 
-def test_a_tenth_of_a_request_each_on_many_connections_is_refused_at_the_deadline(api: Api) -> None:
+def test_many_slow_requests_are_refused_at_the_deadline(api: Api) -> None:
     connections = [api.connect() for _ in range(100)]
     for connection in connections:
         connection.sendall(POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 100_000)
@@ -323,7 +326,7 @@ def test_a_tenth_of_a_request_each_on_many_connections_is_refused_at_the_deadlin
 # -- many at once ------------------------------------------------------------------------------------------------------
 
 
-def test_large_bodies_of_many_connections_are_bounded_together_and_keep_no_small_one_out(tmp_path: Path) -> None:
+def test_many_large_bodies_are_bounded_together_and_small_bodies_pass(tmp_path: Path) -> None:
     half = POST + b"Content-Length: 5000000\r\n\r\n" + b" " * 4_900_000
     with healthy(tmp_path, REQUEST_TIMEOUT_SECONDS=20) as api, others_served(api), at_most(api, 240), ExitStack() as stack:
         connections = [stack.enter_context(api.connect(20)) for _ in range(60)]  # 280 MiB, of which 128 may be held

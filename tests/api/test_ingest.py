@@ -1,4 +1,7 @@
-"""The ingest endpoint gives a receipt for each event, accepts the good ones whatever the bad ones are, and lets nothing in that a table cannot hold."""
+"""The native ingest endpoint gives each event its receipt.
+
+It accepts valid events beside invalid ones, and nothing that a table cannot hold.
+"""
 
 import asyncio
 import base64
@@ -65,7 +68,7 @@ def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     return problem
 
 
-async def test_a_body_whose_sender_went_away_is_no_body() -> None:
+async def test_a_body_whose_sender_disconnects_is_not_used() -> None:
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
 
     async def receive() -> Any:
@@ -78,7 +81,7 @@ async def test_a_body_whose_sender_went_away_is_no_body() -> None:
 # -- what may be sent --------------------------------------------------------------------------------------------------
 
 
-async def test_the_original_contract_is_accepted_and_named_by_the_plain_concatenation(app: App) -> None:
+async def test_the_original_contract_is_accepted_with_its_original_hash(app: App) -> None:
     answer = await app.post(CONTRACT)
 
     name = hashlib.md5(b"acmeS123page_view2026-01-01T10:00:00Z").hexdigest()
@@ -113,7 +116,7 @@ async def test_a_payload_and_its_plain_object_are_one_event(app: App) -> None:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("shape", ["array", "ndjson"])
-async def test_a_batch_may_mix_payloads_and_plain_objects_packed_or_not(app: App, shape: str, packed: bool) -> None:
+async def test_a_batch_may_mix_payloads_and_plain_objects_compressed_or_not(app: App, shape: str, packed: bool) -> None:
     raws = [body(session_id=f"S{i}") if i % 2 else json.dumps(wrapped(body(session_id=f"S{i}"))).encode() for i in range(6)]
     content = array(*raws) if shape == "array" else lines(*raws, b"", b"")
     headers = (NDJSON if shape == "ndjson" else {}) | (GZIP if packed else {})
@@ -125,14 +128,14 @@ async def test_a_batch_may_mix_payloads_and_plain_objects_packed_or_not(app: App
 
 
 @pytest.mark.parametrize("raw", [body(), json.dumps(wrapped(body())).encode()], ids=["plain", "payload"])
-async def test_one_event_may_be_packed(app: App, raw: bytes) -> None:
+async def test_a_single_event_may_be_compressed(app: App, raw: bytes) -> None:
     answer = await app.post(gzip.compress(raw), headers=GZIP)
 
     assert answer.status_code == 202
     assert answer.json()["position"] == 1
 
 
-async def test_what_was_sent_is_what_is_in_the_tables(app: App) -> None:
+async def test_the_tables_hold_exactly_what_was_sent(app: App) -> None:
     sent = {"text": "grüße ❤", "list": [1, 2.5, None, True], "object": {"a": {"b": "c"}}, "big": 2**63 - 1, "small": -(2**63)}
     sent |= {"properties": {"session_id": "not ours"}, "payload": "not base64", "position": 7, "": "no name"}
     await app.post(body(event_id="e1", **sent))
@@ -158,7 +161,7 @@ async def test_a_duplicate_is_answered_200_with_the_first_position(app: App) -> 
     assert (answer.json()["status"], answer.json()["position"]) == ("duplicate", 1)
 
 
-async def test_the_same_name_with_other_content_is_a_conflict_and_writes_nothing(app: App) -> None:
+async def test_the_same_identity_with_other_content_is_a_conflict_and_writes_nothing(app: App) -> None:
     await app.post(body(n=1))
 
     answer = await app.post(body(n=2))
@@ -192,7 +195,7 @@ async def test_a_rejected_event_is_answered_422_with_the_field_and_the_reason(ap
 
 
 @pytest.mark.parametrize("missing", ["session_id", "event_type", "timestamp"])
-async def test_an_event_without_one_of_its_own_members_is_rejected_by_its_name(app: App, missing: str) -> None:
+async def test_an_event_without_a_required_member_is_rejected_with_its_name(app: App, missing: str) -> None:
     value = member()
     del value[missing]
 
@@ -202,19 +205,19 @@ async def test_an_event_without_one_of_its_own_members_is_rejected_by_its_name(a
 
 
 @pytest.mark.parametrize("payload", [7, None, {}, "%%%", "a", "é", "eyJ9 eyJ9", base64.b64encode(b"no json").decode()])
-async def test_a_payload_that_is_no_base64_of_an_object_is_rejected(app: App, payload: Any) -> None:
+async def test_a_payload_that_is_not_base64_of_an_object_is_rejected(app: App, payload: Any) -> None:
     answer = await app.post({"payload": payload})
 
     assert (answer.status_code, answer.json()["status"]) == (422, "rejected")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"{", b"[", b"[1,", b"[]]", b'{"a":1}{"b":2}', b"\x00", b"\xef\xbb\xbf{}"])
-async def test_a_body_that_is_no_json_is_answered_400(app: App, content: bytes) -> None:
+async def test_a_body_that_is_not_json_is_answered_400(app: App, content: bytes) -> None:
     assert_problem(await app.post(content), 400, "not-json")
 
 
 @pytest.mark.parametrize("content", [b"null", b"7", b'"text"', b"true"])
-async def test_a_json_value_that_is_no_object_is_rejected(app: App, content: bytes) -> None:
+async def test_a_json_value_that_is_not_an_object_is_rejected(app: App, content: bytes) -> None:
     assert (await app.post(content)).status_code == 422
 
 
@@ -240,7 +243,7 @@ async def test_receipts_come_in_the_order_sent_over_many_script_calls(app: App) 
     assert [receipt["position"] for receipt in receipts[::2]] == list(range(451, 901))
 
 
-async def test_an_event_that_stands_twice_in_a_batch_is_accepted_once(app: App) -> None:
+async def test_an_event_that_is_twice_in_a_batch_is_accepted_once(app: App) -> None:
     answer = await app.post(array(body(), body(), body(n=1)))
 
     assert statuses(answer) == ["accepted", "duplicate", "conflict"]
@@ -316,7 +319,7 @@ ONE_OF_EACH = {"accepted": body(session_id="new"), "duplicate": body(), "conflic
 @pytest.mark.parametrize(
     "present", [some for count in range(5) for some in itertools.combinations(ONE_OF_EACH, count)], ids="-".join
 )
-async def test_a_batchs_status_follows_from_which_receipts_it_holds(app: App, present: tuple[str, ...]) -> None:
+async def test_a_batchs_status_follows_from_its_receipts(app: App, present: tuple[str, ...]) -> None:
     await app.post(body())
 
     answer = await app.post(array(*(raw for status, raw in ONE_OF_EACH.items() if status in present)))
@@ -336,7 +339,7 @@ def of_size(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("as_payload", [False, True], ids=["plain", "payload"])
-async def test_an_event_may_have_64_kib_and_not_a_byte_more(app: App, as_payload: bool) -> None:
+async def test_an_event_may_have_exactly_64_kib(app: App, as_payload: bool) -> None:
     exceeds, fits = (wrapped(raw) if as_payload else raw for raw in (of_size(65_537), of_size(65_536)))
 
     rejected, accepted = await app.post(exceeds), await app.post(fits)
@@ -346,7 +349,7 @@ async def test_an_event_may_have_64_kib_and_not_a_byte_more(app: App, as_payload
     assert (rejected.json()["limit"], rejected.json()["value"]) == (65_536, 65_537)
 
 
-async def test_a_too_large_event_leaves_the_rest_of_its_batch_alone(app: App) -> None:
+async def test_a_too_large_event_does_not_affect_its_batch(app: App) -> None:
     answer = await app.post(array(body(session_id="A"), of_size(200_000), body(session_id="B")))
 
     assert answer.status_code == 207
@@ -355,7 +358,7 @@ async def test_a_too_large_event_leaves_the_rest_of_its_batch_alone(app: App) ->
 
 
 @pytest.mark.parametrize("headers", [{}, NDJSON], ids=["array", "ndjson"])
-async def test_a_request_may_hold_1000_events_and_not_one_more(app: App, headers: dict[str, str]) -> None:
+async def test_a_request_may_have_exactly_1000_events(app: App, headers: dict[str, str]) -> None:
     raws = [body(session_id=f"S{i}") for i in range(1_001)]
     join = lines if headers else array
 
@@ -369,7 +372,7 @@ async def test_a_request_may_hold_1000_events_and_not_one_more(app: App, headers
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-async def test_a_request_may_hold_5_mib_unpacked_and_not_a_byte_more(app: App, packed: bool) -> None:
+async def test_a_request_may_have_exactly_5_mib_after_unpacking(app: App, packed: bool) -> None:
     def content(size: int) -> bytes:
         raw = array(body()).ljust(size)
         return gzip.compress(raw, 1) if packed else raw
@@ -424,12 +427,12 @@ async def test_a_gzip_body_with_a_wrong_checksum_is_refused(app: App) -> None:
 
 
 @pytest.mark.parametrize("content", [body(), b"", gzip.compress(body())[2:]], ids=["plain", "empty", "headless"])
-async def test_a_body_that_is_not_gzip_is_refused_when_it_says_so(app: App, content: bytes) -> None:
+async def test_a_body_that_claims_to_be_gzip_and_is_not_is_refused(app: App, content: bytes) -> None:
     assert_problem(await app.post(content, headers=GZIP), 400, "not-gzip")
 
 
 @pytest.mark.parametrize("behind", [gzip.compress(body(n=2)), b"garbage", b"\0"], ids=["another", "garbage", "zero"])
-async def test_what_follows_a_gzip_member_is_refused(app: App, behind: bytes) -> None:
+async def test_bytes_after_a_gzip_member_are_refused(app: App, behind: bytes) -> None:
     assert_problem(await app.post(gzip.compress(body()) + behind, headers=GZIP), 415, "encoding-unsupported")
 
 
@@ -452,7 +455,7 @@ async def test_an_encoding_that_is_nested_over_two_headers_is_refused(app: App) 
 
 
 @pytest.mark.parametrize("name", UNHOLDABLE)
-async def test_what_a_table_cannot_hold_is_refused_in_every_form_and_the_log_stays_level(app: App, name: str) -> None:
+async def test_an_event_that_tables_cannot_hold_is_refused_in_every_form(app: App, name: str) -> None:
     raw = UNHOLDABLE[name]
     good = body(session_id="good")
 
@@ -469,7 +472,7 @@ async def test_what_a_table_cannot_hold_is_refused_in_every_form_and_the_log_sta
     assert await app.lag() == 0
 
 
-async def test_an_array_whose_one_event_is_nested_too_deep_still_accepts_the_others(app: App) -> None:
+async def test_an_event_nested_too_deep_does_not_affect_its_array(app: App) -> None:
     answer = await app.post(array(body(session_id="A"), event_with(deep(5_000)), body(session_id="B")))
 
     assert statuses(answer) == ["accepted", "rejected", "accepted"]
@@ -484,7 +487,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-async def test_what_stands_behind_something_too_deep_is_looked_at_once(app: App, what: str) -> None:
+async def test_bytes_after_a_deep_item_are_scanned_only_once(app: App, what: str) -> None:
     started = time.thread_time()
 
     answer = await app.post(b"[" + ENDLESS[what])
@@ -501,7 +504,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("what", LARGE)
-async def test_others_have_their_turn_while_a_large_batch_is_looked_at(app: App, what: str) -> None:
+async def test_other_requests_run_while_a_large_batch_is_parsed(app: App, what: str) -> None:
     waits = []
     for _ in range(3):  # a machine that is busy with something else may hold one of them up
         posting = asyncio.create_task(app.post(LARGE[what]))
@@ -516,7 +519,7 @@ async def test_others_have_their_turn_while_a_large_batch_is_looked_at(app: App,
     assert min(waits) < 0.1
 
 
-async def test_a_rejected_event_does_not_keep_what_was_looked_at() -> None:
+async def test_a_rejected_event_does_not_keep_its_bytes_in_memory() -> None:
     [early, late] = await parse_all([b"[", event_with('{"a": 1, "a": 2}')], partial(parse_message, limit_bytes=65_536))
 
     assert isinstance(early, Rejected) and isinstance(late, Rejected)
@@ -534,7 +537,7 @@ def test_thousands_of_headers_are_joined_at_once() -> None:
 @pytest.mark.parametrize(
     "value", ["1e308", "-1.5e-300", str(2**63 - 1), str(-(2**63)), deep(99), r'"\ud83d\ude00"', r'"\\u0000"']
 )
-async def test_what_is_just_within_the_bounds_gets_into_the_tables(app: App, value: str) -> None:
+async def test_events_just_within_the_limits_reach_the_tables(app: App, value: str) -> None:
     answer = await app.post(event_with(value))
     await app.project()
 
@@ -588,7 +591,7 @@ async def test_an_underscore_never_names_the_tenant(app: App) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_a_method_that_a_route_does_not_have_is_a_problem_that_names_those_it_has(app: App, method: str) -> None:
+async def test_a_wrong_method_is_a_problem_that_names_the_right_methods(app: App, method: str) -> None:
     answer = await app.client.request(method, "/api/events")
 
     assert_problem(answer, 405, "method-not-allowed")
@@ -596,5 +599,5 @@ async def test_a_method_that_a_route_does_not_have_is_a_problem_that_names_those
 
 
 @pytest.mark.parametrize("path", ["/api", "/nowhere", "/API/EVENTS", "/api//events"])
-async def test_a_path_that_is_none_is_a_problem(app: App, path: str) -> None:
+async def test_an_unknown_path_is_a_problem(app: App, path: str) -> None:
     assert_problem(await app.get(path), 404, "not-found")

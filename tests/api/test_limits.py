@@ -1,4 +1,7 @@
-"""A tenant appends what its limits let in and no more; what is refused is told when it would fit; all that is refused is counted."""
+"""A tenant appends exactly as much as its limits allow.
+
+A refusal says when a resend would fit, and every refusal is counted.
+"""
 
 import asyncio
 import json
@@ -52,9 +55,7 @@ async def statuses(log: Log, tenant: str, count: int, limits: Limits, begin: int
 # -- rates ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_over_the_rate_goes_in_as_far_as_it_fits_and_the_rest_when_its_wait_is_over(
-    server: Server, log: Log
-) -> None:
+async def test_a_batch_over_the_rate_is_accepted_as_far_as_it_fits_and_the_rest_after_its_wait(server: Server, log: Log) -> None:
     limits = Limits(events_per_second=10)
 
     receipts = await log.append("acme", many(14), limits=limits)
@@ -76,13 +77,13 @@ async def test_the_bucket_holds_one_second_and_no_more(server: Server, log: Log)
     assert (await statuses(log, "acme", 30, limits, begin=1)).count("accepted") == 10
 
 
-async def test_the_wait_is_for_all_that_was_refused_and_never_longer_than_a_full_bucket(log: Log) -> None:
+async def test_the_wait_covers_all_refused_events_and_at_most_a_full_bucket(log: Log) -> None:
     receipts = await log.append("acme", many(400), limits=Limits(events_per_second=100))
 
     assert receipts[-1].wait_seconds == 1.0
 
 
-async def test_bytes_are_bounded_and_one_event_may_owe_what_it_takes_beyond(server: Server, log: Log) -> None:
+async def test_bytes_are_limited_and_an_event_over_the_rate_leaves_a_debt(server: Server, log: Log) -> None:
     limits = Limits(bytes_per_second=1_000)
     large = [event(event_id=f"large {number}", text="x" * 3_000) for number in range(2)]
 
@@ -97,7 +98,7 @@ async def test_bytes_are_bounded_and_one_event_may_owe_what_it_takes_beyond(serv
     assert (too_soon[0].status, in_time[0].status) == ("limited", "accepted")
 
 
-async def test_a_limit_that_was_lifted_or_set_anew_starts_from_nothing_owed(server: Server, log: Log) -> None:
+async def test_a_limit_that_is_removed_and_set_again_starts_without_debt(server: Server, log: Log) -> None:
     await log.append("acme", [event(text="x" * 9_000)], limits=Limits(bytes_per_second=1_000))
     await statuses(log, "acme", 5, Limits())
     await statuses(log, "acme", 5, Limits(events_per_day=100), begin=5)
@@ -105,7 +106,7 @@ async def test_a_limit_that_was_lifted_or_set_anew_starts_from_nothing_owed(serv
     assert await statuses(log, "acme", 1, Limits(bytes_per_second=1_000), begin=10) == ["accepted"]
 
 
-async def test_a_clock_that_was_set_back_gives_nothing_and_takes_nothing(server: Server, log: Log) -> None:
+async def test_a_clock_that_is_set_back_changes_no_bucket(server: Server, log: Log) -> None:
     limits = Limits(events_per_second=5)
     await statuses(log, "acme", 3, limits)
     pass_time(server, "acme", -100)
@@ -150,21 +151,21 @@ async def test_duplicates_and_conflicts_cost_nothing(log: Log) -> None:
     assert await statuses(log, "acme", 3, limits, begin=1) == ["accepted", "limited", "limited"]
 
 
-async def test_what_was_accepted_is_a_duplicate_even_while_the_tenant_is_over_its_limit(log: Log) -> None:
+async def test_an_accepted_event_is_a_duplicate_even_while_its_tenant_is_over_the_limit(log: Log) -> None:
     limits = Limits(events_per_day=2)
     await statuses(log, "acme", 4, limits)
 
     assert await statuses(log, "acme", 4, limits) == ["duplicate", "duplicate", "limited", "limited"]
 
 
-async def test_a_limited_event_claims_no_name(log: Log) -> None:
+async def test_a_limited_event_leaves_no_deduplication_key(log: Log) -> None:
     await statuses(log, "acme", 2, Limits(events_per_day=1))
 
     assert await statuses(log, "acme", 2, Limits()) == ["duplicate", "accepted"]
     assert await log.last_position("acme") == 2
 
 
-async def test_a_limit_is_one_for_all_processes_and_of_its_tenant_only(server: Server) -> None:
+async def test_a_limit_is_shared_by_all_processes_and_holds_for_its_tenant_only(server: Server) -> None:
     limits = Limits(events_per_second=20)
     async with Log(Connection(server.url)) as one, Log(Connection(server.url)) as other:
         answers = await asyncio.gather(
@@ -189,7 +190,7 @@ async def test_each_refusal_is_counted_once(log: Log) -> None:
     assert await log.last_position("acme") == 3
 
 
-async def test_a_tenant_whose_events_were_all_rejected_is_seen(log: Log) -> None:
+async def test_a_tenant_with_only_rejected_events_is_listed(log: Log) -> None:
     assert await log.append("broken", [], rejected=3) == []
 
     [summary] = await log.summaries()
@@ -220,7 +221,7 @@ async def test_refusals_are_counted_and_answered_when_the_memory_is_full(own_ser
     rate=st.integers(1, 12),
     quota=st.integers(0, 40),
 )
-async def test_never_more_is_accepted_than_the_limits_say_nor_less_when_it_fits(
+async def test_exactly_as_much_is_accepted_as_the_limits_allow(
     server: Server, log: Log, calls: list[tuple[int, int, float]], rate: int, quota: int
 ) -> None:
     server.client.flushall()
@@ -262,7 +263,7 @@ def members(count: int, begin: int = 0) -> list[dict[str, Any]]:
     return [json.loads(body(event_id=f"e{number}")) for number in range(begin, begin + count)]
 
 
-async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(app: App) -> None:
+async def test_an_event_over_the_limit_is_answered_429_with_retry_after(app: App) -> None:
     await app.post(members(3))
 
     answer = await app.post(members(1, begin=3)[0])
@@ -289,7 +290,7 @@ async def test_one_event_over_the_limit_is_answered_429_with_when_to_come_again(
     ],
     ids=range(4),
 )
-async def test_of_a_batch_goes_in_what_fits(app: App, sent: list[Any], status: int, receipts: list[str]) -> None:
+async def test_a_batch_is_accepted_as_far_as_it_fits(app: App, sent: list[Any], status: int, receipts: list[str]) -> None:
     answer = await app.post(sent)
 
     assert answer.status_code == status
@@ -297,7 +298,7 @@ async def test_of_a_batch_goes_in_what_fits(app: App, sent: list[Any], status: i
     assert ("retry-after" in answer.headers) == ("limited" in receipts)
 
 
-async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_help(app: App) -> None:
+async def test_a_batch_without_an_accepted_event_is_429_if_a_resend_may_succeed(app: App) -> None:
     await app.post(members(3))
 
     bodies: list[Any] = [members(2, begin=3), [*members(1, begin=3), {}], [{}], members(2)]
@@ -306,7 +307,7 @@ async def test_a_batch_of_which_nothing_is_good_is_429_while_sending_again_may_h
     assert [answer.status_code for answer in answers] == [429, 429, 422, 200]
 
 
-async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(own_server: Server, tmp_path: Path) -> None:
+async def test_a_tenants_own_limit_holds_for_it_alone_within_two_seconds(own_server: Server, tmp_path: Path) -> None:
     def tenant(*arguments: str) -> subprocess.CompletedProcess[str]:
         given = environment(DATA_DIR=tmp_path, COLUMNS="160", EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000)
         run = [sys.executable, "-m", "api", "tenant", *arguments]
@@ -332,7 +333,7 @@ async def test_what_was_set_for_a_tenant_holds_for_it_alone_within_two_seconds(o
 @pytest.mark.parametrize(
     "arguments", [("set", "acme"), ("set", "acme", "--events-per-day", "-1"), ("set", "a/b", "--events-per-day", "1")]
 )
-def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_an_invalid_limit_is_refused_with_a_sentence(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     run = [sys.executable, "-m", "api", "tenant", *arguments]
     done = subprocess.run(run, cwd=tmp_path, env=environment(DATA_DIR=tmp_path), capture_output=True, text=True, timeout=120)
 
@@ -370,7 +371,7 @@ async def test_tenants_take_turns_in_what_goes_out() -> None:
     assert set(flushes[first][:6]) == {"flood", *(f"other-{number}" for number in range(5))}
 
 
-async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_answered(log: Log) -> None:
+async def test_a_tenant_over_its_limit_waits_a_little_and_every_tenant_is_answered(log: Log) -> None:
     limits = Limits(events_per_second=400)
     slowest = 0.0
 
@@ -399,7 +400,7 @@ async def test_whoever_is_over_his_limit_is_put_off_a_little_and_everybody_is_an
     assert log.appender.waiting_bytes == 0
 
 
-async def test_one_tenant_fills_a_quarter_of_what_may_wait_and_leaves_the_rest_to_others(server: Server) -> None:
+async def test_one_tenant_fills_at_most_a_quarter_of_the_queue(server: Server) -> None:
     large = [event(event_id=f"large {number}", text="x" * 60_000) for number in range(90)]  # 5.4 MB
     async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=1.0)) as log:
         await log.append("warm", [event()])

@@ -1,4 +1,4 @@
-"""Metrics say of every tenant what its log and tables say, whichever process is asked, and to nobody whom they are not for."""
+"""Metrics report every tenant, and need METRICS_TOKEN with AUTH=keys."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ def values_of(answer: httpx.Response) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_what_each_tenant_sent_is_told_by_outcome(app: App) -> None:
+async def test_events_of_each_tenant_are_counted_by_outcome(app: App) -> None:
     for raw in (body(), body(), body(n=1), b"{}", b'{"session_id": 7}', *(body(event_id=f"e{number}") for number in range(5))):
         await app.post(raw)
     await app.post(body(), tenant="globex")
@@ -49,7 +49,7 @@ async def test_what_each_tenant_sent_is_told_by_outcome(app: App) -> None:
     assert [values["penstock_events_total", outcome, "globex"] for outcome in outcomes] == [1, 0, 0, 0, 0]
 
 
-async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server: Server, app: App) -> None:
+async def test_lag_quarantine_late_duplicates_and_stuck_tenants_are_reported(server: Server, app: App) -> None:
     await app.post(body())
     server.client.delete(*server.client.keys("*:dedup:*"))
     await app.post(body())
@@ -72,7 +72,7 @@ async def test_lag_quarantine_late_duplicates_and_what_is_stuck_are_told(server:
     assert (after["penstock_stuck", "globex"], lost["penstock_stuck", "globex"], lost["penstock_stuck", "acme"]) == (0, 1, 0)
 
 
-async def test_the_server_the_tables_and_the_process_are_told_of(server: Server, app: App) -> None:
+async def test_the_server_the_tables_and_the_process_are_reported(server: Server, app: App) -> None:
     server.client.config_set("maxmemory", 10**9)
     try:
         values = values_of(await app.client.get("/metrics"))
@@ -87,7 +87,7 @@ async def test_the_server_the_tables_and_the_process_are_told_of(server: Server,
     assert values["process_resident_memory_bytes",] > 0
 
 
-async def test_who_asks_often_gets_the_same_page(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frequent_requests_get_the_same_page(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "FRESH_SECONDS", 60.0)
     first = await app.client.get("/metrics")
     await app.post(body())
@@ -97,7 +97,7 @@ async def test_who_asks_often_gets_the_same_page(app: App, monkeypatch: pytest.M
     assert {page.content for page in pages} == {first.content}
 
 
-async def test_without_the_server_there_is_no_page(own_server: Server, tmp_path: Path) -> None:
+async def test_without_the_server_the_page_fails(own_server: Server, tmp_path: Path) -> None:
     async with opened(own_server, tmp_path, APPEND_TIMEOUT_SECONDS=0.3) as app:
         own_server.kill()
 
@@ -118,7 +118,7 @@ async def test_without_the_server_there_is_no_page(own_server: Server, tmp_path:
     ],
     ids=range(6),
 )
-async def test_with_keys_the_page_is_for_whoever_has_its_token(
+async def test_with_keys_the_page_needs_its_own_token(
     server: Server, tmp_path: Path, token: str, authorization: str | None, status: int, code: str | None
 ) -> None:
     async with opened(server, tmp_path, AUTH="keys", METRICS_TOKEN=token) as app:

@@ -1,4 +1,4 @@
-"""What /openapi.json says is what the API does: every answer is documented, and what the document allows is taken."""
+"""The API does what /openapi.json documents, and documents what it does."""
 
 import ast
 import base64
@@ -66,7 +66,7 @@ def schema_of(auth: str) -> Any:
 
 
 @pytest.mark.parametrize("auth", MODES)
-def test_the_document_is_what_the_specification_of_openapi_asks_for(auth: str) -> None:
+def test_the_document_is_valid_openapi(auth: str) -> None:
     validate(document(auth))
 
 
@@ -90,7 +90,7 @@ def raised_codes() -> set[tuple[int, str]]:
     return found
 
 
-def test_every_problem_that_an_operation_may_answer_is_named() -> None:
+def test_every_problem_of_an_operation_is_documented() -> None:
     named = {
         (status, code)
         for operation in OPERATIONS.values()
@@ -116,7 +116,7 @@ def test_the_limits_in_the_document_are_those_in_force() -> None:
 @pytest.mark.parametrize(
     ("auth", "required", "schemes"), [("open", True, set()), ("keys", False, {"bearer", "basic", "writeKey"})]
 )
-def test_the_document_says_who_may_ask(auth: str, required: bool, schemes: set[str]) -> None:
+def test_the_document_describes_authentication(auth: str, required: bool, schemes: set[str]) -> None:
     made = document(auth)
 
     assert set(made["components"].get("securitySchemes", {})) == schemes
@@ -151,7 +151,7 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 @pytest.mark.anyio
-async def test_every_receipt_that_the_door_gives_is_as_documented(app: App) -> None:
+async def test_every_receipt_is_as_documented(app: App) -> None:
     good, other, bad = json.loads(body()), json.loads(body(n=1)), {"session_id": "S1"}
     deep: Any = good | {"deep": json.loads("[" * 200 + "]" * 200)}
     sent: list[Any] = [good, good, other, bad, deep, good | {"x": "y" * 70_000}, b"{", b"", [good, other, bad], [bad], [good]]
@@ -174,7 +174,7 @@ async def test_a_name_may_be_as_long_as_the_document_says_and_no_longer(app: App
 
 
 @pytest.mark.anyio
-async def test_every_row_and_outcome_that_the_windows_show_is_as_documented(server: Server, app: App) -> None:
+async def test_every_row_and_outcome_is_as_documented(server: Server, app: App) -> None:
     for members in (
         {"n": 1},
         {"event_id": "e"},
@@ -329,16 +329,16 @@ def _try(case: Any, scene: Scene, headers: dict[str, str]) -> None:
 
 
 @schema_of("open").parametrize()
-def test_whatever_the_document_of_an_open_api_allows_is_answered_as_it_says(case: Any, open_scene: Scene) -> None:
+def test_every_request_that_an_open_apis_document_allows_is_answered_as_documented(case: Any, open_scene: Scene) -> None:
     tried(case, open_scene)
 
 
 @schema_of("keys").parametrize()
-def test_whatever_the_document_of_an_api_with_keys_allows_is_answered_as_it_says(case: Any, keys_scene: Scene) -> None:
+def test_every_request_that_a_closed_apis_document_allows_is_answered_as_documented(case: Any, keys_scene: Scene) -> None:
     tried(case, keys_scene)
 
 
-def test_nobody_needs_a_credential_for_the_document(keys_scene: Scene) -> None:
+def test_the_document_needs_no_credential(keys_scene: Scene) -> None:
     answer = httpx.get(f"{keys_scene.api.url}/openapi.json")
 
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

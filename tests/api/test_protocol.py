@@ -1,4 +1,7 @@
-"""A client that is slow, large, rude or gone holds nothing up: the real process answers it, closes and serves the rest."""
+"""Slow, large, malformed and vanished clients hold nothing up.
+
+Each test speaks to a real process through a socket.
+"""
 
 import gzip
 import socket
@@ -76,7 +79,7 @@ def test_a_request_that_stops_half_way_is_answered_408_and_closed_at_the_deadlin
 
 
 @pytest.mark.parametrize("more", [b"", b"x" * 300_000, b"5\r\nhello\r\nno length\r\n"], ids=["nothing more", "more", "no chunk"])
-def test_a_request_that_was_answered_before_it_was_here_gets_no_second_answer(api: Api, more: bytes) -> None:
+def test_a_request_answered_before_its_body_arrived_gets_no_second_answer(api: Api, more: bytes) -> None:
     with api.connect() as connection:
         kind = b"Transfer-Encoding: chunked" if more.startswith(b"5") else b"Content-Length: 99999999"
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\n" + kind + b"\r\n\r\n")
@@ -89,7 +92,7 @@ def test_a_request_that_was_answered_before_it_was_here_gets_no_second_answer(ap
 
 
 @pytest.mark.parametrize("beginning", [POST + b"X-Slow: ", POST + b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"])
-def test_a_byte_now_and_then_does_not_move_the_deadline(api: Api, beginning: bytes) -> None:
+def test_slow_bytes_do_not_move_the_deadline(api: Api, beginning: bytes) -> None:
     with stopwatch() as watch, api.connect(0.1) as connection:
         connection.sendall(beginning)
         received = b""
@@ -105,7 +108,7 @@ def test_a_byte_now_and_then_does_not_move_the_deadline(api: Api, beginning: byt
     assert seconds < REQUEST_TIMEOUT_SECONDS + 1
 
 
-def test_the_deadline_is_of_a_request_and_not_of_a_connection(api: Api) -> None:
+def test_the_deadline_belongs_to_a_request_and_not_to_a_connection(api: Api) -> None:
     with api.connect() as connection:
         for _ in range(3):
             connection.sendall(GET)
@@ -153,7 +156,7 @@ def test_100_kb_of_headers_are_answered_431(api: Api, head: bytes) -> None:
     assert problem["value"] > problem["limit"] == 32 * 1024
 
 
-def test_who_goes_on_sending_after_the_431_still_reads_it(api: Api) -> None:
+def test_a_client_that_goes_on_sending_after_a_431_still_reads_it(api: Api) -> None:
     with api.connect() as connection:
         for _ in range(20):
             connection.sendall(POST + b"X-Large: " + b"x" * 50_000)
@@ -171,7 +174,7 @@ def test_who_goes_on_sending_after_the_431_still_reads_it(api: Api) -> None:
         pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\nX: ", id="a trailer"),
     ],
 )
-def test_a_header_without_end_is_refused_long_before_the_deadline(tmp_path: Path, beginning: bytes) -> None:
+def test_an_endless_header_is_refused_long_before_the_deadline(tmp_path: Path, beginning: bytes) -> None:
     chunk, most = b"x" * 65_536, 16 * 1024 * 1024  # much of it may wait in the sockets' buffers
     sent = 0
     with own_api(tmp_path) as api, api.connect() as connection:
@@ -203,7 +206,7 @@ def test_a_declared_length_over_the_limit_is_answered_413_before_the_body(api: A
     assert (problem["limit"], problem["value"]) == (5 * 1024 * 1024, 6_000_000)
 
 
-def test_a_client_that_asks_first_is_told_to_go_on_and_then_answered(api: Api) -> None:
+def test_a_client_that_expects_100_continue_gets_it_and_then_its_answer(api: Api) -> None:
     raw = body(session_id="expect")
     with api.connect() as connection:
         connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(raw))
@@ -215,14 +218,14 @@ def test_a_client_that_asks_first_is_told_to_go_on_and_then_answered(api: Api) -
     assert (status, receipt["status"]) == (202, "accepted")
 
 
-def test_a_client_that_asks_first_with_too_much_is_refused_before_it_sends(api: Api) -> None:
+def test_a_client_that_expects_100_continue_for_too_much_is_refused(api: Api) -> None:
     with api.connect() as connection:
         connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 6000000\r\n\r\n")
 
         assert_refused(one_answer(connection), 413, "request-too-large")
 
 
-def test_a_chunked_and_packed_body_is_accepted(api: Api) -> None:
+def test_a_chunked_and_compressed_body_is_accepted(api: Api) -> None:
     packed = gzip.compress(body(session_id="chunked"))
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(packed[i : i + 7]), packed[i : i + 7]) for i in range(0, len(packed), 7))
     with api.connect() as connection:
@@ -233,7 +236,7 @@ def test_a_chunked_and_packed_body_is_accepted(api: Api) -> None:
 
 
 @pytest.mark.parametrize("trailer", [b"X-Tenant-ID: other", b"Content-Encoding: br", b"Authorization: Bearer x", b"Expect: x"])
-def test_a_trailer_says_nothing(api: Api, trailer: bytes) -> None:
+def test_a_trailer_is_ignored(api: Api, trailer: bytes) -> None:
     raw = body(session_id="trailer")
     chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n%s\r\n\r\n" % (len(raw), raw, trailer)
     with api.connect() as connection:
@@ -267,7 +270,7 @@ SMUGGLED = b"POST /api/events HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: smuggled\r\nCo
         pytest.param(b"X: a\0b\r\n", id="NUL in a value"),
     ],
 )
-def test_a_request_whose_end_is_ambiguous_is_refused_with_all_behind_it(api: Api, head: bytes) -> None:
+def test_a_request_with_an_ambiguous_end_is_refused_with_all_that_follows(api: Api, head: bytes) -> None:
     with api.connect() as connection:
         connection.sendall(POST + head + b"\r\n0\r\n\r\n" + SMUGGLED)
         received = everything(connection)
@@ -278,7 +281,7 @@ def test_a_request_whose_end_is_ambiguous_is_refused_with_all_behind_it(api: Api
 @pytest.mark.parametrize(
     "raw", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET  HTTP/1.1\r\n\r\n"]
 )
-def test_what_is_not_http_is_answered_400_and_closed(api: Api, raw: bytes) -> None:
+def test_bytes_that_are_not_http_are_answered_400_and_closed(api: Api, raw: bytes) -> None:
     with api.connect() as connection:
         connection.sendall(raw)
 
@@ -289,7 +292,7 @@ def test_what_is_not_http_is_answered_400_and_closed(api: Api, raw: bytes) -> No
     "target", [b"*", b"http://x/healthz", b"//healthz", b"/%00", b"/api/sessions/%ff%00", b"x:1", b"/healthz?%", b"/healthz#"]
 )
 @pytest.mark.parametrize("method", [b"GET", b"OPTIONS", b"CONNECT"])
-def test_an_odd_target_gets_one_answer_of_ours(api: Api, method: bytes, target: bytes) -> None:
+def test_an_unusual_target_gets_exactly_one_answer(api: Api, method: bytes, target: bytes) -> None:
     with api.connect() as connection:
         connection.sendall(method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         [(status, answer)] = answers_in(everything(connection))
@@ -314,9 +317,7 @@ UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 
 @pytest.mark.parametrize("hash_parts", [False, True], ids=["at once", "body later"])
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
-def test_a_body_is_never_lost_or_taken_for_a_request_when_another_protocol_is_asked_for(
-    api: Api, protocol: bytes, hash_parts: bool
-) -> None:
+def test_the_body_of_an_upgrade_request_is_never_lost_or_taken_for_a_request(api: Api, protocol: bytes, hash_parts: bool) -> None:
     raw = post_of(SMUGGLED, b"Connection: Upgrade", b"Upgrade: " + protocol)
     head, end, rest = raw.partition(b"\r\n\r\n")
     said = api.said
@@ -329,7 +330,7 @@ def test_a_body_is_never_lost_or_taken_for_a_request_when_another_protocol_is_as
     assert api.said == said
 
 
-def test_another_protocol_is_not_spoken_and_nothing_behind_the_question_is_answered(api: Api) -> None:
+def test_an_upgrade_is_ignored_and_nothing_after_it_is_answered(api: Api) -> None:
     with api.connect() as connection:
         connection.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(UPGRADE) + b"\r\n\r\n") + GET)
         found = answers_in(everything(connection))
@@ -338,7 +339,7 @@ def test_another_protocol_is_not_spoken_and_nothing_behind_the_question_is_answe
 
 
 @pytest.mark.parametrize("behind", [b"", b"no chunk"], ids=["nothing", "garbage"])
-def test_who_is_refused_before_the_body_gets_no_second_answer_for_it(api: Api, behind: bytes) -> None:
+def test_a_client_refused_before_its_body_gets_no_second_answer(api: Api, behind: bytes) -> None:
     head = b"Transfer-Encoding: chunked\r\nX-Tenant-ID: twice\r\n\r\n5\r\nhello\r\n"
     with api.connect() as connection:
         connection.sendall(POST + head)
@@ -354,7 +355,7 @@ def test_who_is_refused_before_the_body_gets_no_second_answer_for_it(api: Api, b
 # -- many --------------------------------------------------------------------------------------------------------------
 
 
-def test_more_connections_of_one_address_than_allowed_are_answered_503_and_the_others_go_on(api: Api) -> None:
+def test_too_many_connections_of_an_address_are_answered_503_and_the_others_go_on(api: Api) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(api.connect()) for _ in range(ADDRESS_LIMIT)]
         for connection in held:
@@ -378,7 +379,7 @@ def test_connections_that_ended_are_not_counted(api: Api) -> None:
             assert b"200 OK" in one_answer(connection)
 
 
-def test_idle_connections_up_to_the_limit_lock_nobody_out_for_longer_than_the_deadline(api: Api) -> None:
+def test_idle_connections_lock_others_out_no_longer_than_the_deadline(api: Api) -> None:
     with ExitStack() as stack:
         for _ in range(ADDRESS_LIMIT * 2):
             stack.enter_context(api.connect())
@@ -426,7 +427,7 @@ def test_head_is_answered_at_once_and_the_connection_goes_on(api: Api) -> None:
     assert len(streams) == 1
 
 
-def test_a_refused_body_leaves_the_connection_in_step(api: Api) -> None:
+def test_after_a_refused_body_the_connection_still_works(api: Api) -> None:
     with api.connect() as connection:
         connection.sendall(post_of(b"no json") + post_of(b"[]", b"Content-Encoding: br") + post_of(b"[]"))
         connection.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -447,7 +448,7 @@ def test_a_refused_body_leaves_the_connection_in_step(api: Api) -> None:
         pytest.param(b"GET /api/events?after=999 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n", id="a read that waits"),
     ],
 )
-def test_a_client_that_goes_away_leaves_no_trace(api: Api, raw: bytes, hard: bool) -> None:
+def test_a_client_that_disconnects_leaves_no_trace(api: Api, raw: bytes, hard: bool) -> None:
     said = api.said
     with api.connect() as connection:
         if hard:
@@ -473,7 +474,7 @@ def own_api(folder: Path, **settings: Any) -> Iterator[Api]:
         server.stop()
 
 
-def test_a_slow_client_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+def test_a_slow_client_does_not_delay_the_shutdown(tmp_path: Path) -> None:
     with own_api(tmp_path) as api, api.connect() as half, api.connect() as idle, api.connect() as alive:
         half.sendall(POST + b"Content-Length: 1000\r\n\r\nhalf")
         alive.sendall(GET)
@@ -486,7 +487,7 @@ def test_a_slow_client_does_not_keep_the_process_from_ending(tmp_path: Path) -> 
         assert "Traceback" not in api.said
 
 
-def test_a_read_that_waits_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+def test_a_waiting_read_does_not_delay_the_shutdown(tmp_path: Path) -> None:
     with own_api(tmp_path, READ_WAIT_TIMEOUT_SECONDS=30) as api, api.connect() as waiting:
         waiting.sendall(b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n")
         time.sleep(0.2)
@@ -495,7 +496,7 @@ def test_a_read_that_waits_does_not_keep_the_process_from_ending(tmp_path: Path)
         api.process.wait(30)
 
 
-def test_a_request_in_hand_is_answered_before_the_process_ends(tmp_path: Path) -> None:
+def test_a_complete_request_is_answered_before_the_shutdown(tmp_path: Path) -> None:
     with own_api(tmp_path, READ_WAIT_TIMEOUT_SECONDS=1) as api, api.connect() as connection:
         connection.sendall(b"GET /api/events?after=1 HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: acme\r\n\r\n")
         time.sleep(0.2)

@@ -1,4 +1,7 @@
-"""The windows show a tenant all of its own, page by page and in order, say what became of each event, and show nothing of others."""
+"""The query endpoints show a tenant all of its data and nothing else.
+
+Events and sessions come in order, page by page; each event has an outcome.
+"""
 
 import asyncio
 import itertools
@@ -121,7 +124,7 @@ async def test_filters_choose_events_and_are_combined(app: App, parameters: dict
     assert await positions(app, **parameters) == expected
 
 
-async def test_a_session_says_when_it_began_and_ended_and_with_what_by_event_time(app: App) -> None:
+async def test_a_session_has_its_first_and_last_event_by_event_time(app: App) -> None:
     await sent(app, *MIXED)
 
     first, second = (await app.get("/api/sessions")).json()["sessions"]
@@ -168,7 +171,7 @@ async def test_a_sessions_page_holds_the_session_and_its_events_page_by_page(app
 
 
 @pytest.mark.parametrize("session_id", ["a/b", "a b", "?x=1", "..", "a%2Fb", "#", "ü❤", "+", "events"])
-async def test_a_session_is_found_whatever_its_name(app: App, session_id: str) -> None:
+async def test_a_session_of_any_name_is_found(app: App, session_id: str) -> None:
     await sent(app, {"session_id": session_id})
     quoted = "".join(f"%{byte:02X}" for byte in session_id.encode())
 
@@ -177,7 +180,7 @@ async def test_a_session_is_found_whatever_its_name(app: App, session_id: str) -
     assert (answer.status_code, answer.json().get("session_id")) == (200, session_id)
 
 
-async def test_a_session_that_is_none_is_answered_404(app: App) -> None:
+async def test_an_unknown_session_is_answered_404(app: App) -> None:
     answer = await app.get("/api/sessions/nobody")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "session-unknown")
@@ -187,7 +190,7 @@ async def test_a_session_that_is_none_is_answered_404(app: App) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-async def test_pages_hold_every_event_once_though_all_have_one_time(app: App, limit: int) -> None:
+async def test_pages_hold_every_event_once_when_all_have_the_same_time(app: App, limit: int) -> None:
     await sent(app, *({"session_id": f"S{i}"} for i in range(14)))
 
     rows = await walked(app, "/api/events", "events", limit=limit)
@@ -200,7 +203,7 @@ async def test_pages_hold_every_event_once_though_all_have_one_time(app: App, li
 @pytest.mark.parametrize(
     "filters", [{}, {"session_id": "S1"}, {"event_type": "page_view"}, {"since": "2026-01-01T00:00:00Z"}], ids=str
 )
-async def test_pages_are_complete_and_without_repeats_while_events_come_in(app: App, filters: dict[str, str]) -> None:
+async def test_pages_are_complete_and_without_repeats_while_events_arrive(app: App, filters: dict[str, str]) -> None:
     before = [{"session_id": f"S{i % 2}", "timestamp": moment(i // 4), "n": i, "event_id": f"{i}"} for i in range(30)]
     await sent(app, *before)
     shown: list[int] = []
@@ -220,7 +223,7 @@ async def test_pages_are_complete_and_without_repeats_while_events_come_in(app: 
     assert sorted(position for position in shown if position <= 30) == wanted
 
 
-async def test_the_last_page_says_that_there_is_none_behind_it(app: App) -> None:
+async def test_the_last_page_has_no_cursor(app: App) -> None:
     await sent(app, *({"session_id": f"S{i}"} for i in range(4)))
 
     answer = await app.get("/api/events", limit=4)
@@ -228,7 +231,7 @@ async def test_the_last_page_says_that_there_is_none_behind_it(app: App) -> None
     assert (len(answer.json()["events"]), answer.json()["next"]) == (4, None)
 
 
-async def test_a_page_holds_100_rows_unless_asked_for_up_to_1000(app: App) -> None:
+async def test_a_page_has_100_rows_or_as_many_as_requested_up_to_1000(app: App) -> None:
     await app.log.append("acme", events(1_001))
     await app.project()
 
@@ -252,7 +255,7 @@ READS = ["/api/events", "/api/sessions", "/api/sessions/S1"]
     ],
     ids=lambda value: value[:24],
 )  # fmt: skip
-async def test_a_parameter_that_is_wrong_or_unknown_is_answered_400_by_its_name(app: App, parameter: str, value: str) -> None:
+async def test_a_wrong_or_unknown_parameter_is_answered_400_with_its_name(app: App, parameter: str, value: str) -> None:
     await sent(app, {})
 
     for path in READS:
@@ -266,13 +269,13 @@ async def test_a_parameter_that_is_wrong_or_unknown_is_answered_400_by_its_name(
 
 @pytest.mark.parametrize("parameter", ["since", "until"])
 @pytest.mark.parametrize("value", ["", "now", "2026-01-01", "2026-01-01T10:00:00", "0001-01-01T00:00:00+23:59", "1"])
-async def test_a_moment_that_is_none_is_answered_400(app: App, parameter: str, value: str) -> None:
+async def test_an_invalid_time_is_answered_400(app: App, parameter: str, value: str) -> None:
     answer = await app.get("/api/events", **{parameter: value})
 
     assert (answer.status_code, answer.json()["parameter"]) == (400, parameter)
 
 
-async def test_a_parameter_that_stands_twice_is_answered_400(app: App) -> None:
+async def test_a_repeated_parameter_is_answered_400(app: App) -> None:
     answer = await app.client.get("/api/events?session_id=A&session_id=B", headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["parameter"]) == (400, "session_id")
@@ -282,7 +285,7 @@ async def test_a_parameter_that_stands_twice_is_answered_400(app: App) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/sessions", "/api/sessions/S1", "/api/receipts/1"])
-async def test_a_read_after_a_position_waits_until_it_is_there(server: Server, tmp_path: Path, path: str) -> None:
+async def test_a_read_after_a_position_waits_for_it(server: Server, tmp_path: Path, path: str) -> None:
     async with opened(server, tmp_path, READ_WAIT_TIMEOUT_SECONDS=10) as app:
         position = (await app.post(body())).json()["position"]
 
@@ -298,7 +301,7 @@ async def test_a_read_after_a_position_waits_until_it_is_there(server: Server, t
         assert "S1" in answer.text or path.startswith("/api/receipts")
 
 
-async def test_a_read_after_a_position_that_does_not_come_is_answered_503_with_the_bound_and_the_checkpoint(app: App) -> None:
+async def test_a_read_that_waits_too_long_is_answered_503_with_the_checkpoint(app: App) -> None:
     await sent(app, {})
     await app.post(body(session_id="not projected"))
     with stopwatch() as watch:
@@ -314,7 +317,7 @@ async def test_a_read_after_a_position_that_does_not_come_is_answered_503_with_t
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_a_read_after_a_position_that_is_there_does_not_wait(app: App, after: int) -> None:
+async def test_a_read_after_a_projected_position_does_not_wait(app: App, after: int) -> None:
     await sent(app, {})
 
     assert await positions(app, after=after) == [1]
@@ -371,7 +374,7 @@ async def test_a_late_event_with_other_content_is_quarantined_and_its_receipt_sa
     assert await positions(app) == [1]
 
 
-async def test_what_the_door_would_not_accept_is_quarantined_and_its_receipt_says_why(server: Server, app: App) -> None:
+async def test_a_record_that_is_no_valid_event_is_quarantined_and_its_receipt_says_why(server: Server, app: App) -> None:
     await app.post(body())
     server.client.xadd(keys_of("acme").log, {"event": "no json", "received_at_us": 1, "version": 1}, id="2-0")
     queued = await receipt(app, 2)
@@ -399,7 +402,7 @@ async def test_a_position_without_an_event_is_answered_404(app: App, position: s
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_receipt_is_found_by_the_events_name(app: App) -> None:
+async def test_a_receipt_is_found_by_the_events_hash(app: App) -> None:
     name = (await app.post(body())).json()["event_hash"]
 
     queued = (await app.get("/api/receipts", event_hash=name)).json()
@@ -410,7 +413,7 @@ async def test_a_receipt_is_found_by_the_events_name(app: App) -> None:
     assert projected == {"status": "projected", "event_hash": name, "position": 1}
 
 
-async def test_two_events_of_one_hash_are_both_found_by_it(app: App) -> None:
+async def test_two_events_with_the_same_hash_are_both_found_by_it(app: App) -> None:
     first = (await app.post(body(session_id="S1", event_type="2x"))).json()
     second = (await app.post(body(session_id="S12", event_type="x"))).json()
     await app.project()
@@ -423,7 +426,7 @@ async def test_two_events_of_one_hash_are_both_found_by_it(app: App) -> None:
     assert {found["status"], found["others"][0]["status"]} == {"projected"}
 
 
-async def test_a_receipt_is_found_by_name_within_the_window_and_by_position_for_ever(server: Server, tmp_path: Path) -> None:
+async def test_a_receipt_is_found_by_hash_within_the_window_and_by_position_always(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, DEDUP_WINDOW_SECONDS=1) as app:
         name = (await app.post(body())).json()["event_hash"]
         await app.project()
@@ -438,7 +441,7 @@ async def test_a_receipt_is_found_by_name_within_the_window_and_by_position_for_
 
 
 @pytest.mark.parametrize("value", ["", "x", "A" * 32, "a" * 31, "a" * 33, "a" * 31 + "é"])
-async def test_a_name_that_is_no_hash_is_answered_400(app: App, value: str) -> None:
+async def test_an_invalid_hash_is_answered_400(app: App, value: str) -> None:
     answer = await app.get("/api/receipts", event_hash=value)
 
     assert (answer.status_code, answer.json()["parameter"]) == (400, "event_hash")
@@ -447,7 +450,7 @@ async def test_a_name_that_is_no_hash_is_answered_400(app: App, value: str) -> N
 # -- tenants -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_receipts(app: App) -> None:
+async def test_a_tenant_never_sees_another_tenants_data(app: App) -> None:
     await sent(app, *({"session_id": "shared", "canary": "theirs", "event_id": f"{i}"} for i in range(5)), tenant="acme.other")
     await sent(app, {"session_id": "secret", "canary": "theirs"}, tenant="acme.other")
     await sent(app, {"session_id": "shared", "canary": "ours", "event_id": "0"}, tenant="acme")
@@ -471,7 +474,7 @@ async def test_a_tenant_never_sees_anothers_rows_positions_counts_sessions_or_re
     assert (await app.get("/api/events", after=2)).json()["value"] == 1
 
 
-async def test_a_tenants_cursor_leads_another_nowhere_but_to_its_own_rows(app: App) -> None:
+async def test_another_tenants_cursor_shows_only_the_readers_own_rows(app: App) -> None:
     await sent(app, *({"event_id": f"{i}", "canary": "theirs"} for i in range(5)), tenant="other")
     await sent(app, *({"event_id": f"{i}", "canary": "ours"} for i in range(2)))
     cursor = (await app.get("/api/events", tenant="other", limit=2)).json()["next"]
@@ -491,7 +494,7 @@ async def test_a_tenant_that_never_sent_anything_sees_nothing(app: App) -> None:
 # -- events without a session ------------------------------------------------------------------------------------------
 
 
-async def test_events_that_came_without_a_session_are_shown_with_the_one_that_they_are_in(app: App) -> None:
+async def test_events_sent_without_a_session_show_their_derived_session(app: App) -> None:
     came = [("e1", 0, {"anonymous_id": "a"}), ("e2", 9, {"user_id": "u", "anonymous_id": "a"}), ("e3", 5, {"user_id": "null"})]
     identify = make_event(session_id="S1", event_type="identify", timestamp=moment(3), event_id="e4", properties=came[1][2])
     without = [
@@ -541,7 +544,7 @@ def plan(store: SqliteStore, query: tuple[str, Sequence[Any]]) -> list[str]:
     "choice", CHOICES, ids=lambda choice: "+".join(key for key in choice if choice[key] is not None) or "all"
 )
 @pytest.mark.parametrize("analyzed", [False, True], ids=["", "analyzed"])
-def test_every_page_is_searched_in_an_index_of_the_tenant_and_never_scanned_or_sorted(
+def test_every_page_uses_an_index_of_the_tenant_and_never_scans_or_sorts(
     store: SqliteStore, choice: dict[str, Any], place: tuple[int, int] | None, analyzed: bool
 ) -> None:
     if analyzed:
@@ -592,7 +595,7 @@ def fill(store: SqliteStore) -> None:
 @pytest.mark.parametrize(
     "filters", [Filters(), Filters(session_id="S0"), Filters(session_id="S0", event_type="page_view")], ids=str
 )
-async def test_a_page_reads_only_what_it_shows_however_much_there_is(app: App, filters: Filters) -> None:
+async def test_a_page_reads_only_the_rows_that_it_shows(app: App, filters: Filters) -> None:
     await app.log.append("acme", events(4_000, sessions=1))
     await app.project()
 

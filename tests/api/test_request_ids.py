@@ -1,4 +1,4 @@
-"""Every answer carries a request's id, the client's own if it is sane, and so does every line that is logged on the way to it."""
+"""Every answer, and every line logged for it, has a request id."""
 
 import json
 import logging
@@ -66,13 +66,13 @@ def id_in(connection: socket.socket, raw: bytes) -> str:
 
 
 @pytest.mark.parametrize("sane", SANE)
-def test_the_clients_id_is_taken(api: Api, sane: str) -> None:
+def test_the_clients_request_id_is_used(api: Api, sane: str) -> None:
     for path in ("/healthz", "/nowhere", "/api/events"):
         assert httpx.get(f"{api.url}{path}", headers={"X-Request-ID": sane}).headers.get_list("x-request-id") == [sane]
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_an_id_that_is_odd_or_ambiguous_is_replaced(api: Api, odd: str) -> None:
+def test_an_unsafe_or_ambiguous_request_id_is_replaced(api: Api, odd: str) -> None:
     with api.connect() as connection:
         found = id_in(connection, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + ODD[odd] + b"\r\n")
 
@@ -81,14 +81,14 @@ def test_an_id_that_is_odd_or_ambiguous_is_replaced(api: Api, odd: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=70), max_size=3))
-def test_whatever_is_sent_an_id_may_stand_in_headers_and_logs(values: list[bytes]) -> None:
+def test_every_request_id_is_safe_in_headers_and_logs(values: list[bytes]) -> None:
     found = request_id_of([(b"x-request-id", value) for value in values])
 
     assert found.isascii() and 1 <= len(found) <= 64 and not set(found) - set("-._") - set(map(chr, range(48, 123)))
     assert found.encode() in values or found != request_id_of([])
 
 
-def test_ids_that_are_made_differ_between_requests_and_processes(server: Server, api: Api, tmp_path: Path) -> None:
+def test_generated_ids_differ_between_requests_and_processes(server: Server, api: Api, tmp_path: Path) -> None:
     with running(server, tmp_path) as other:
         found = [httpx.get(f"{one.url}/healthz").headers["x-request-id"] for one in (api, other) for _ in range(5)]
 
@@ -103,7 +103,7 @@ def test_ids_that_are_made_differ_between_requests_and_processes(server: Server,
         pytest.param(b"GET / HTTP/1.1\r\n%bHost: x\r\nno header\r\n\r\n", id="400"),
     ],
 )
-def test_what_is_refused_early_has_the_clients_id_too(api: Api, raw: bytes) -> None:
+def test_an_early_refusal_has_the_clients_request_id(api: Api, raw: bytes) -> None:
     with api.connect() as one, api.connect() as other:
         assert id_in(one, raw % b"X-Request-ID: mine\r\n") == "mine"
         assert id_in(other, raw % ODD["two"]) not in ("one", "two", "mine")
@@ -112,7 +112,7 @@ def test_what_is_refused_early_has_the_clients_id_too(api: Api, raw: bytes) -> N
 # -- what is logged ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_is_one_line_with_the_clients_id(server: Server, api: Api) -> None:
+def test_a_failure_is_one_log_line_with_the_clients_request_id(server: Server, api: Api) -> None:
     server.client.set(keys_of("broken").log, "in the way")
     before = len(api.logged)
 
@@ -152,7 +152,7 @@ def test_a_503_is_a_warning_and_nothing_else_is_logged(api: Api) -> None:
     assert line["request_id"] == answer.headers["x-request-id"]
 
 
-def test_what_outsiders_send_instead_of_requests_is_not_logged(api: Api) -> None:
+def test_bytes_that_are_no_request_are_not_logged(api: Api) -> None:
     before = api.said
     for raw in (b"\0\0\r\n\r\n", b"GET /healthz HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", b"POST"):
         with api.connect() as connection:
@@ -161,7 +161,7 @@ def test_what_outsiders_send_instead_of_requests_is_not_logged(api: Api) -> None
     assert api.said == before
 
 
-def test_with_an_access_log_every_request_is_a_line(server: Server, tmp_path: Path) -> None:
+def test_with_an_access_log_every_request_is_a_log_line(server: Server, tmp_path: Path) -> None:
     server.client.set(keys_of("broken").log, "in the way")
     with running(server, tmp_path, ACCESS_LOG=1) as api:
         httpx.post(f"{api.url}/api/events?q=hidden", content=body(), headers=ACME | {"X-Request-ID": "good"})
@@ -214,7 +214,7 @@ def buggy(server: Server, folder: Path) -> Iterator[Api]:
         yield api
 
 
-def test_an_unforeseen_error_is_logged_once_with_its_traceback_and_the_clients_id(server: Server, tmp_path: Path) -> None:
+def test_an_unexpected_error_is_logged_once_with_its_traceback_and_request_id(server: Server, tmp_path: Path) -> None:
     with buggy(server, tmp_path) as api:
         answer = httpx.post(f"{api.url}/api/events", content=body(), headers=ACME | {"X-Request-ID": "ours"})
         after = httpx.get(f"{api.url}/healthz")
@@ -226,7 +226,7 @@ def test_an_unforeseen_error_is_logged_once_with_its_traceback_and_the_clients_i
     assert line["exception"].startswith("Traceback") and "'NoneType' object is not callable" in line["exception"]
 
 
-def test_an_answer_that_breaks_off_is_logged_with_the_clients_id_too(server: Server, tmp_path: Path) -> None:
+def test_an_answer_that_breaks_off_is_logged_with_the_request_id(server: Server, tmp_path: Path) -> None:
     with buggy(server, tmp_path) as api:
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(f"{api.url}/half", headers={"X-Request-ID": "ours"})
@@ -240,7 +240,7 @@ def test_an_answer_that_breaks_off_is_logged_with_the_clients_id_too(server: Ser
 
 
 @given(st.lists(st.integers(min_value=1, max_value=4), max_size=100).map(sorted))
-def test_of_many_failures_some_a_second_are_logged_and_the_others_counted(seconds: list[int]) -> None:
+def test_of_many_failures_a_few_per_second_are_logged_and_the_others_counted(seconds: list[int]) -> None:
     budget, logged, counted = LogLineBudget(), list[int](), 0
     for second in seconds:
         budget, skipped = budget.spend(second)
@@ -274,5 +274,5 @@ async def test_a_flood_of_503_hides_no_500(caplog: pytest.LogCaptureFixture) -> 
     assert LINES_PER_SECOND <= len(found) - 1 <= LINES_PER_SECOND * 3
 
 
-def test_lines_are_json_and_nothing_else_is(api: Api) -> None:
+def test_every_log_line_is_json(api: Api) -> None:
     assert all(json.dumps(line) for line in logged_in(api.said))

@@ -1,4 +1,7 @@
-"""A tenant that is erased is nowhere any more, and nothing of it comes back until it is created again; no other tenant notices."""
+"""A deleted tenant leaves nothing, and nothing of it comes back.
+
+Other tenants are not affected.
+"""
 
 import contextlib
 import hashlib
@@ -82,7 +85,7 @@ async def fill(server: Server, log: Log, store: SqliteStore, worker: Worker, ten
 # -- everything goes -------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
+async def test_nothing_of_a_deleted_tenant_is_in_any_key_or_table(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     for tenant in (GONE, STAYS):
@@ -104,7 +107,7 @@ async def test_nothing_of_an_erased_tenant_is_found_in_any_key_or_table(
     assert [found for found in everything_of(store) if GONE.encode() in found] == []
 
 
-async def test_the_append_only_file_forgets_too(own_server: Server, tmp_path: Path) -> None:
+async def test_the_append_only_file_is_rewritten_without_the_tenant(own_server: Server, tmp_path: Path) -> None:
     async with Log(Connection(own_server.url)) as log:
         await log.append(GONE, [event(canary="c4n4ry")])
         await log.append(STAYS, [event(canary="stays here")])
@@ -116,7 +119,7 @@ async def test_the_append_only_file_forgets_too(own_server: Server, tmp_path: Pa
     assert b"stays here" in written
 
 
-def test_erasing_while_everything_runs_and_writers_send(server: Server, tmp_path: Path) -> None:
+def test_a_tenant_is_deleted_while_everything_runs_and_clients_send(server: Server, tmp_path: Path) -> None:
     answers: list[int] = []
     stop = threading.Event()
     number = itertools.count()
@@ -156,7 +159,7 @@ def test_erasing_while_everything_runs_and_writers_send(server: Server, tmp_path
         assert "Traceback" not in api.said
 
 
-async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_deletion_that_was_killed_can_be_repeated(server: Server, log: Log, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
         worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         for tenant in (GONE, STAYS):
@@ -170,7 +173,7 @@ async def test_an_erasure_that_was_killed_is_begun_again(server: Server, log: Lo
         assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
 
 
-async def test_what_was_removed_is_said_and_nothing_happens_without_consent(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_the_command_reports_what_it_removed_and_asks_first(server: Server, log: Log, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
         await log.append(GONE, events(7))
         await Worker(log, store, lease_owner="test:1").run_to_end()
@@ -196,7 +199,7 @@ async def test_a_running_rebuild_is_not_disturbed(server: Server, log: Log, tmp_
 # -- nothing comes back ----------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server, log: Log) -> None:
+async def test_nothing_is_accepted_or_counted_for_a_deleted_tenant(server: Server, log: Log) -> None:
     await log.append(GONE, events(2))
     await delete_log(log.connection, GONE)
     before = sorted(server.client.keys())
@@ -209,7 +212,9 @@ async def test_nothing_is_taken_nor_counted_for_an_erased_tenant(server: Server,
     assert await log.summaries() == []
 
 
-async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_projector_that_holds_records_of_a_deleted_tenant_writes_none(
+    log: Log, store: SqliteStore, worker: Worker
+) -> None:
     await log.append(GONE, events(5))
     records = [record async for page in log.read(GONE, 0) for record in page]
     await delete_log(log.connection, GONE)
@@ -220,7 +225,7 @@ async def test_a_projector_that_held_its_first_records_writes_none_of_them(log: 
     assert [found for found in everything_of(store) if GONE.encode() in found] == []
 
 
-async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
+async def test_a_lease_taken_before_the_deletion_leaves_no_key(
     server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await worker.sweep()
@@ -240,7 +245,7 @@ async def test_a_turn_that_was_taken_before_leaves_no_key_behind(
     assert [found for found in (*everything_in(server), *everything_of(store)) if GONE.encode() in found] == []
 
 
-async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_named(
+async def test_a_log_restored_after_the_deletion_stays_out_of_the_tables_and_is_reported(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append(GONE, events(5))
@@ -255,7 +260,7 @@ async def test_a_log_that_a_backup_brought_back_stays_out_of_the_tables_and_is_n
     assert set(store.tables().checkpoints()) == {STAYS}
 
 
-async def test_a_tenant_that_is_created_again_begins_at_the_first_position(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_tenant_that_is_created_again_starts_at_position_1(server: Server, log: Log, tmp_path: Path) -> None:
     with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
         worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         await log.append(GONE, events(5))

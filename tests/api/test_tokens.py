@@ -1,4 +1,4 @@
-"""A token is believed when a key of ours says so, and says what it must; everything else is 401 in words."""
+"""A valid token is accepted; every other token is answered 401."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ async def assert_not_believed(app: App, token: str) -> str:
     return str(answer.json()["detail"])
 
 
-async def test_a_token_speaks_for_the_tenant_it_names(app: App) -> None:
+async def test_a_token_names_its_tenant(app: App) -> None:
     assert (await post(app, signed(claims()))).status_code == 202
     assert (await post(app, signed(claims()), **{"X-Tenant-ID": "acme"})).status_code == 200
     assert_refused(await post(app, signed(claims()), **{"X-Tenant-ID": "globex"}), 403, "tenant-mismatch")
@@ -97,7 +97,7 @@ async def test_a_token_speaks_for_the_tenant_it_names(app: App) -> None:
     ],
     ids=str,
 )
-async def test_a_token_that_does_not_say_what_it_must_is_refused(app: App, changes: dict[str, Any]) -> None:
+async def test_an_incomplete_token_is_refused(app: App, changes: dict[str, Any]) -> None:
     token = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims(**changes)).encode(), hs256(SECRET.encode()))
 
     await assert_not_believed(app, token)
@@ -123,7 +123,7 @@ async def test_a_token_that_does_not_say_what_it_must_is_refused(app: App, chang
     ],
     ids=range(14),
 )
-async def test_a_token_that_is_forged_or_none_is_refused(app: App, token: str) -> None:
+async def test_a_forged_or_malformed_token_is_refused(app: App, token: str) -> None:
     await assert_not_believed(app, token)
 
 
@@ -131,7 +131,7 @@ async def test_a_token_that_is_forged_or_none_is_refused(app: App, token: str) -
     header=st.one_of(st.binary(max_size=40), hostile.map(lambda value: json.dumps(value).encode())),
     payload=st.one_of(st.binary(max_size=40), hostile.map(lambda value: json.dumps(value).encode())),
 )
-def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: bytes) -> None:
+def test_every_malformed_token_is_refused_without_an_error(header: bytes, payload: bytes) -> None:
     believed = []
     for key in (SECRET, RSA.public_key()):
         verifier = tokens.TokenVerifier(load_settings({"AUTH": "keys", "JWT_SECRET": SECRET}))
@@ -144,7 +144,7 @@ def test_no_token_made_by_hand_is_more_than_refused(header: bytes, payload: byte
 
 
 @pytest.mark.parametrize("part", ["header", "payload"])
-async def test_a_token_nested_deep_is_refused(app: App, part: str) -> None:
+async def test_a_deeply_nested_token_is_refused(app: App, part: str) -> None:
     deep = b"[" * 2_900
     token = by_hand_raw(deep, PAYLOAD) if part == "header" else by_hand_raw(b'{"alg":"HS256"}', deep)
 
@@ -158,7 +158,7 @@ async def test_a_token_of_a_megabyte_is_refused_before_it_is_read(app: App) -> N
 
 
 @pytest.mark.parametrize("algorithm", PRIVATE)
-async def test_the_keys_type_says_the_algorithm_and_the_token_does_not(server: Server, tmp_path: Path, algorithm: str) -> None:
+async def test_the_algorithm_follows_from_the_key_and_not_from_the_token(server: Server, tmp_path: Path, algorithm: str) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(pem(PRIVATE[algorithm]))
     public = path.read_bytes()
@@ -175,7 +175,7 @@ async def test_the_keys_type_says_the_algorithm_and_the_token_does_not(server: S
         assert (await post(app, signed(claims(), PRIVATE[algorithm], algorithm))).status_code == 202
 
 
-async def test_audience_issuer_leeway_and_the_claims_names_are_as_set(server: Server, tmp_path: Path) -> None:
+async def test_audience_issuer_leeway_and_claim_names_are_checked_as_set(server: Server, tmp_path: Path) -> None:
     settings = {"JWT_AUDIENCE": "penstock", "JWT_ISSUER": "https://id", "JWT_TENANT_CLAIM": "org", "JWT_ROLE_CLAIM": "may"}
     given = claims(tenant=None, role=None, org="acme", may="write", aud="penstock", iss="https://id")
     async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET, JWT_LEEWAY_SECONDS=30, **settings) as app:
@@ -188,14 +188,14 @@ async def test_audience_issuer_leeway_and_the_claims_names_are_as_set(server: Se
         assert (await post(app, signed(given | {"aud": ["other", "penstock"]}))).status_code == 200
 
 
-async def test_keys_go_on_beside_tokens(server: Server, tmp_path: Path) -> None:
+async def test_keys_work_beside_tokens(server: Server, tmp_path: Path) -> None:
     key = key_command(tmp_path, "create", "globex").stdout.strip()
     async with opened(server, tmp_path, AUTH="keys", JWT_SECRET=SECRET) as app:
         assert (await post(app, key)).status_code == 202
         assert (await post(app, signed(claims()))).status_code == 202
 
 
-async def test_without_a_key_for_tokens_none_is_taken(server: Server, tmp_path: Path) -> None:
+async def test_without_a_key_for_tokens_every_token_is_refused(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, AUTH="keys") as app:
         assert "no tokens" in await assert_not_believed(app, signed(claims()))
 
@@ -219,7 +219,7 @@ def of_set(algorithm: str, key_id: str | None) -> str:
     return signed(claims(), PRIVATE[algorithm], algorithm, **({"kid": key_id} if key_id else {}))
 
 
-async def test_keys_are_fetched_once_and_again_for_one_that_is_unknown(
+async def test_keys_are_fetched_once_and_again_for_an_unknown_key_id(
     jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jwks.publish(("RS256", "one"), ("EdDSA", "two"))
@@ -235,7 +235,7 @@ async def test_keys_are_fetched_once_and_again_for_one_that_is_unknown(
     assert jwks.asked == 3
 
 
-async def test_unknown_ids_do_not_make_us_ask_again_and_again(jwks: Published, fetching: App) -> None:
+async def test_many_unknown_key_ids_cause_few_fetches(jwks: Published, fetching: App) -> None:
     jwks.publish(("RS256", "one"), ("EdDSA", "two"))
     for number in range(50):
         assert_refused(await post(fetching, of_set("RS256", f"unknown-{number}")), 401, "token-invalid")
@@ -246,7 +246,7 @@ async def test_unknown_ids_do_not_make_us_ask_again_and_again(jwks: Published, f
 
 
 @pytest.mark.parametrize("broken", ["status", "empty"])
-async def test_the_last_keys_hold_while_the_url_does_not_answer(
+async def test_the_last_keys_stay_valid_while_the_url_does_not_answer(
     jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     jwks.publish(("RS256", "one"))
@@ -263,7 +263,9 @@ async def test_the_last_keys_hold_while_the_url_does_not_answer(
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 200
 
 
-async def test_nobody_with_a_known_key_waits_for_the_url(jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_with_a_known_key_never_waits_for_the_url(
+    jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jwks.publish(("RS256", "one"))
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
     monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
@@ -275,7 +277,7 @@ async def test_nobody_with_a_known_key_waits_for_the_url(jwks: Published, fetchi
         await until(lambda: jwks.asked == 2)
 
 
-async def test_one_that_waits_for_the_url_does_not_wait_long(
+async def test_a_token_with_an_unknown_key_does_not_wait_long(
     jwks: Published, fetching: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "FETCH_SECONDS", 0.3)
@@ -292,7 +294,7 @@ async def test_one_that_waits_for_the_url_does_not_wait_long(
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
 
 
-async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(jwks: Published, fetching: App) -> None:
+async def test_before_the_first_fetch_a_token_is_answered_503(jwks: Published, fetching: App) -> None:
     jwks.status = 500
 
     answer = await post(fetching, of_set("RS256", "one"))
@@ -301,7 +303,7 @@ async def test_before_the_url_has_answered_once_a_sender_is_told_to_come_again(j
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: App) -> None:
+async def test_a_malformed_key_does_not_spoil_the_set(jwks: Published, fetching: App) -> None:
     jwks.publish(("RS256", "one"))
     odd: list[Any] = [7, {}, {"kty": "oct"}, {"kty": "RSA", "kid": "x"}, {"kty": ["RSA"], "alg": []}]
     jwks.keys = [*odd, {**jwks.keys[0], "kid": ["x"]}, {**jwks.keys[0], "kid": "enc", "use": "enc"}, *jwks.keys]
@@ -311,13 +313,13 @@ async def test_an_odd_key_does_not_spoil_the_set(jwks: Published, fetching: App)
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"7", b'{"keys": 7}', b'{"keys": {}}'], ids=range(6))
-async def test_a_url_that_answers_anything_else_is_as_one_that_does_not(jwks: Published, fetching: App, content: bytes) -> None:
+async def test_a_url_with_a_wrong_answer_is_like_a_url_without_an_answer(jwks: Published, fetching: App, content: bytes) -> None:
     jwks.content = content
 
     assert_refused(await post(fetching, of_set("RS256", "one")), 503, "token-keys-unavailable")
 
 
-async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: App) -> None:
+async def test_a_secret_in_a_key_set_is_not_used(jwks: Published, fetching: App) -> None:
     secret = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
     jwks.keys = [{"kty": "oct", "k": secret, "kid": "one"}]
 
@@ -339,7 +341,7 @@ async def test_a_secret_in_a_key_set_is_no_key(jwks: Published, fetching: App) -
         ({"JWT_SECRET": SECRET, "AUTH": "open"}, "JWT_SECRET"),
     ],
 )
-def test_a_key_that_cannot_be_used_stops_the_start(settings: dict[str, str], name: str) -> None:
+def test_an_unusable_key_stops_the_start(settings: dict[str, str], name: str) -> None:
     with pytest.raises(SettingError, match=f"Setting {name} "):
         tokens.TokenVerifier(load_settings({"AUTH": "keys"} | settings))
 

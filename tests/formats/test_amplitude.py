@@ -1,4 +1,4 @@
-"""Amplitude's format: what its SDKs send becomes the events that they mean, and what they are told makes them go on or stop."""
+"""Amplitude's uploads become events, and its SDKs get the right answers."""
 
 import json
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def test_an_upload_becomes_events(app: App, path: str) -> None:
     assert (other["event_id"], other["session_id"]) == ("2:i2:d1", "")
 
 
-async def test_no_two_pairs_of_ids_are_one_name(app: App) -> None:
+async def test_different_pairs_of_ids_give_different_event_ids(app: App) -> None:
     pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b"), ("a", None), ("a:b", None), ("a" * 200, "b" * 200), ("a" * 200, "b" * 199)]
     for _ in range(2):
         await sent(app, *(event(insert_id=insert_id, device_id=device_id) for insert_id, device_id in pairs))
@@ -66,7 +66,7 @@ async def test_no_two_pairs_of_ids_are_one_name(app: App) -> None:
     assert await rows(app, "quarantine") == []
 
 
-async def test_an_event_without_an_id_is_named_by_what_it_says(app: App) -> None:
+async def test_an_event_without_an_id_is_identified_by_its_content(app: App) -> None:
     one = event(insert_id=None)
     differing: dict[str, Any] = {
         "user_id": "u2",
@@ -83,7 +83,7 @@ async def test_an_event_without_an_id_is_named_by_what_it_says(app: App) -> None
     assert len(await rows(app)) == 1 + len(others)
 
 
-async def test_a_clock_is_corrected_by_when_a_browser_says_it_sent(app: App) -> None:
+async def test_a_clock_is_corrected_by_the_time_of_sending(app: App) -> None:
     await sent(app, event(), client_upload_time="2026-01-01T10:00:01.123Z")
 
     [row] = await rows(app)
@@ -91,7 +91,7 @@ async def test_a_clock_is_corrected_by_when_a_browser_says_it_sent(app: App) -> 
     assert 0 <= row["received_at_us"] - 1_000_000 - row["timestamp_us"] < 1_000_000
 
 
-async def test_an_event_without_a_time_happened_when_it_came(app: App) -> None:
+async def test_an_event_without_a_time_gets_the_time_of_its_arrival(app: App) -> None:
     await sent(app, event(time=None))
 
     [row] = await rows(app)
@@ -108,7 +108,7 @@ async def test_an_identify_event_names_user_and_device(app: App) -> None:
     assert found == {"user_id": "u1", "anonymous_id": "d1", "user_properties": {"$set": {"name": "Ada"}}}
 
 
-async def test_a_bad_event_is_set_aside_and_its_neighbours_go_in(app: App) -> None:
+async def test_a_bad_event_is_a_dead_letter_and_its_neighbours_are_accepted(app: App) -> None:
     bad = [7, event(insert_id="b1", event_type=None), event(insert_id="b2", time="noon"), event(insert_id="b3", user_id=[1])]
     answers = [await sent(app, *bad, event(), event(insert_id="b4", time=10**17)) for _ in range(2)]
 
@@ -127,7 +127,7 @@ async def test_a_bad_event_is_set_aside_and_its_neighbours_go_in(app: App) -> No
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"events": {}}', b"\xff"], ids=str)
-async def test_what_cannot_be_read_is_not_sent_again(app: App, body: bytes) -> None:
+async def test_an_unreadable_upload_is_not_sent_again(app: App, body: bytes) -> None:
     answer = await app.client.post("/2/httpapi", content=body, headers={"X-Tenant-ID": "acme"})
 
     told = answer.json()
@@ -137,7 +137,7 @@ async def test_what_cannot_be_read_is_not_sent_again(app: App, body: bytes) -> N
 
 @pytest.mark.parametrize("path", ENDS)
 @pytest.mark.parametrize("key", [None, "ps_w_nobody's", ""], ids=str)
-async def test_a_wrong_key_is_called_one(server: Server, tmp_path: Path, path: str, key: str | None) -> None:
+async def test_a_wrong_key_is_reported_as_the_sdks_expect(server: Server, tmp_path: Path, path: str, key: str | None) -> None:
     async with opened(server, tmp_path, AUTH="keys") as app:
         answer = await sent(app, event(), path=path, api_key=key)
 
@@ -146,7 +146,7 @@ async def test_a_wrong_key_is_called_one(server: Server, tmp_path: Path, path: s
     assert told["error"] == f"Invalid API key: credential-{'unknown' if key else 'missing'}"
 
 
-async def test_what_is_limited_is_to_be_sent_again(server: Server, tmp_path: Path) -> None:
+async def test_a_limited_request_may_be_sent_again(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
         answer = await sent(app, event(), event(insert_id="i2"))
 

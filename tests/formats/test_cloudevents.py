@@ -1,4 +1,4 @@
-"""CloudEvents, through the ingest endpoint: its three modes, what names an event, and what becomes of attributes and data."""
+"""CloudEvents in all three modes become events."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ async def test_a_structured_event_becomes_an_event(app: App) -> None:
     assert row["properties"] == {"specversion": "1.0", "id": "1", "source": "/shop", "region": "eu", "data": {"total": 7}}
 
 
-async def test_events_of_a_batch_are_in_the_tables_once_and_a_bad_one_is_set_aside(app: App) -> None:
+async def test_events_of_a_batch_are_in_the_tables_once_and_a_bad_event_is_a_dead_letter(app: App) -> None:
     batch = [event(), event(id="2"), event(id=None), event(), 7]
     for _ in range(2):
         answer = await post(app, batch, content_type=BATCH)
@@ -88,7 +88,7 @@ DATA: list[tuple[str, bytes, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "body", "data"), DATA, ids=str)
-async def test_a_binary_event_holds_its_body_by_its_type(app: App, kind: str, body: bytes, data: dict[str, Any]) -> None:
+async def test_a_binary_event_keeps_its_body_by_its_type(app: App, kind: str, body: bytes, data: dict[str, Any]) -> None:
     answer = await post(app, body, **BINARY, **({"content_type": kind} if kind else {}))
 
     [row] = await rows(app)
@@ -98,7 +98,7 @@ async def test_a_binary_event_holds_its_body_by_its_type(app: App, kind: str, bo
     assert row["properties"] == attributes | data
 
 
-async def test_a_binary_event_is_the_one_that_was_structured(app: App) -> None:
+async def test_a_binary_event_equals_the_structured_event(app: App) -> None:
     structured = event(subject="Euro € 😀", datacontenttype="application/json", data={"total": 7})
     await post(app, structured, content_type=ONE)
     await post(app, b'{"total": 7}', **BINARY, ce_subject="Euro%20%E2%82%AC%20%F0%9F%98%80", content_type="application/json")
@@ -135,7 +135,7 @@ async def test_a_header_is_decoded_once(app: App, sent: str | bytes, meant: str)
     ],
     ids=str,
 )
-async def test_what_is_no_cloudevent_is_refused(app: App, content: bytes, headers: dict[str, str]) -> None:
+async def test_a_body_that_is_no_cloudevent_is_refused(app: App, content: bytes, headers: dict[str, str]) -> None:
     answer = await post(app, content, **headers)
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
@@ -163,7 +163,7 @@ async def test_a_session_is_an_extension_or_the_subject(
     assert row["properties"] == {"specversion": "1.0", "id": "1", "source": "/shop"} | left
 
 
-async def test_an_event_without_a_time_happened_when_it_came_the_first_time(app: App) -> None:
+async def test_an_event_without_a_time_gets_the_time_of_its_first_arrival(app: App) -> None:
     for _ in range(2):
         assert (await post(app, event(time=None))).status_code == 204
 
@@ -189,7 +189,7 @@ async def test_an_event_without_a_time_happened_when_it_came_the_first_time(app:
     ],
     ids=str,
 )
-async def test_what_is_no_event_is_set_aside(app: App, bad: dict[str, Any], detail: str) -> None:
+async def test_a_message_that_is_no_event_is_a_dead_letter(app: App, bad: dict[str, Any], detail: str) -> None:
     answer = await post(app, event(**bad))
 
     [held] = await rows(app, "quarantine")
@@ -214,7 +214,7 @@ parts = st.text(alphabet="a ü:/%1", min_size=1, max_size=6) | st.text(alphabet=
 
 
 @given(parts, parts, st.integers(0, 300))
-def test_no_two_events_share_a_name(source: str, id: str, cut: int) -> None:
+def test_different_events_have_different_event_ids(source: str, id: str, cut: int) -> None:
     joined = source + id
     other = joined[: cut % len(joined)], joined[cut % len(joined) :]
 
@@ -224,7 +224,7 @@ def test_no_two_events_share_a_name(source: str, id: str, cut: int) -> None:
     assert name(source, id) == name(source, id)
 
 
-def test_what_is_too_long_for_a_name_is_hashed() -> None:
+def test_an_event_id_that_would_be_too_long_is_hashed() -> None:
     assert name("/shop", "x" * 250) == "/shop " + "x" * 250
     assert name("/shop", "x" * 251).startswith("sha256:")
     assert name("/a shop", "1").startswith("sha256:")

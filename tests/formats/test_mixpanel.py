@@ -1,4 +1,4 @@
-"""Mixpanel's messages: in every wrapping that its SDKs use, as events with their ids, times and persons."""
+"""Mixpanel's messages, in every wrapping, become events."""
 
 import base64
 import json
@@ -113,13 +113,15 @@ async def test_a_message_is_found_in_every_wrapping(app: App, wrapping: str) -> 
     ],
     ids=str,
 )
-async def test_the_answer_is_the_one_that_is_waited_for(app: App, request_: dict[str, Any], body: bytes, media_type: str) -> None:
+async def test_the_answer_is_the_one_that_the_sdk_expects(
+    app: App, request_: dict[str, Any], body: bytes, media_type: str
+) -> None:
     answer = await app.client.request(**{"method": "POST", "url": "/track"} | request_)
 
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, body, media_type)
 
 
-async def test_an_import_may_be_lines_and_of_a_secret(app: App) -> None:
+async def test_an_import_may_be_lines_and_use_a_secret(app: App) -> None:
     lines = "\n".join(json.dumps(message(token=None, **{"$insert_id": name})) for name in ("i1", "i2"))
     answer = await app.client.post("/import?strict=1", content=lines + "\n{\n", auth=("acme", ""))
     await app.project()
@@ -130,7 +132,7 @@ async def test_an_import_may_be_lines_and_of_a_secret(app: App) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "data=", "data=%7B", "data=!", "data=%ff", "[1", "&".join("abcdefgh" * 100)], ids=str)
-async def test_what_holds_no_messages_is_said(app: App, body: str) -> None:
+async def test_a_request_without_messages_is_refused_with_the_reason(app: App, body: str) -> None:
     answer = await app.client.post("/track", content=body, headers={"X-Tenant-ID": "acme"})
     await app.project()
 
@@ -140,7 +142,7 @@ async def test_what_holds_no_messages_is_said(app: App, body: str) -> None:
     assert make or answer.json()["status"] == 0
 
 
-async def test_a_batch_is_of_one_token(app: App) -> None:
+async def test_a_batch_may_have_only_one_token(app: App) -> None:
     async def sent(*messages: dict[str, Any]) -> httpx.Response:
         return await app.client.post("/track", content=json.dumps(messages))
 
@@ -152,7 +154,7 @@ async def test_a_batch_is_of_one_token(app: App) -> None:
     assert [(summary.tenant, summary.last) for summary in await app.log.summaries()] == [("acme", 2)]
 
 
-async def test_who_sends_too_much_is_told_so_as_the_sdks_understand(server: Server, tmp_path: Path) -> None:
+async def test_a_limited_request_is_answered_as_the_sdks_understand(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
         answer = await app.client.post("/track", content=json.dumps([message(), message(**{"$insert_id": "i2"})]))
 
@@ -160,7 +162,7 @@ async def test_who_sends_too_much_is_told_so_as_the_sdks_understand(server: Serv
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_lines_are_messages_only_where_the_whole_is_none() -> None:
+def test_lines_are_messages_only_if_the_whole_body_is_none() -> None:
     assert messages_in(b'{"a":\n1}') == [b'{"a":\n1}']
     assert messages_in(b'{"a":1}\r\n\n{"b":2}\n') == [b'{"a":1}', b'{"b":2}']
     with pytest.raises(Unreadable):
@@ -190,17 +192,17 @@ def test_a_time_is_seconds_or_milliseconds(time: Any, timestamp: str) -> None:
 
 
 @pytest.mark.parametrize("time", [10**30, -(10**400), 1e300, "yesterday", True, {}, []], ids=lambda time: str(time)[:20])
-def test_what_is_no_time_is_rejected(time: Any) -> None:
+def test_an_invalid_time_is_rejected(time: Any) -> None:
     with pytest.raises(Rejected, match="timestamp"):
         event(time=time)
 
 
 @pytest.mark.parametrize(("name", "event_id"), [("i1", "i1"), (7, "7")], ids=str)
-def test_an_insert_id_names_the_event(name: Any, event_id: str) -> None:
+def test_the_insert_id_is_the_event_id(name: Any, event_id: str) -> None:
     assert event(**{"$insert_id": name}).event_id == event_id
 
 
-def test_without_one_the_content_does_and_who_did_it() -> None:
+def test_without_an_insert_id_content_and_actor_make_the_event_id() -> None:
     one = event(**{"$insert_id": None})
 
     assert (one.event_id or "").startswith("content:")
@@ -211,7 +213,7 @@ def test_without_one_the_content_does_and_who_did_it() -> None:
 
 
 @pytest.mark.parametrize("raw", ["7", "[]", "{}", '{"event": 7}', '{"event": ""}', '{"event": "x", "properties": 7}'])
-def test_what_is_no_event_is_rejected(raw: str) -> None:
+def test_a_message_that_is_no_event_is_rejected(raw: str) -> None:
     with pytest.raises(Rejected):
         EVENTS.event_of(raw.encode(), OpenedRequest([], 1))
 
@@ -255,7 +257,7 @@ PERSONS: dict[str, tuple[Event, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", PERSONS)
-def test_persons_have_our_names(case: str) -> None:
+def test_ids_get_the_names_that_penstock_uses(case: str) -> None:
     event, expected = PERSONS[case]
 
     assert properties_of(event) == {"properties": {}} | expected
@@ -271,7 +273,7 @@ def test_a_profile_is_an_event_of_its_operation(operation: str) -> None:
     assert found.event_id != profile(**{operation: {"plan": "pro"}, "$ip": "0", "$time": 1767261601}).event_id
 
 
-def test_a_browser_says_of_a_profile_whose_device_it_is() -> None:
+def test_a_browsers_profile_names_its_device() -> None:
     ids = {"$distinct_id": "$device:d1", "$device_id": "d1", "$user_id": "u1"}
 
     assert properties_of(profile(**{"$set": {}} | ids)) == {"$set": {}, "user_id": "u1", "anonymous_id": "d1"}
@@ -282,7 +284,7 @@ def test_a_profile_without_an_operation_is_rejected() -> None:
         profile(plan="pro")
 
 
-async def test_profiles_of_users_and_groups_have_doors(app: App) -> None:
+async def test_profiles_of_users_and_groups_are_accepted(app: App) -> None:
     group = {"$token": "acme", "$time": 1, "$group_key": "company", "$group_id": "c1", "$set": {"plan": "pro"}}
     user = {"$token": "acme", "$time": 1, "$distinct_id": "u1", "$add": {"logins": 1}}
 
@@ -317,7 +319,7 @@ async def test_a_token_is_stored_nowhere(server: Server, tmp_path: Path) -> None
 
 
 @given(st.text('%0257bBdDcCaA"{}[]:, +&=x', max_size=40))
-def test_a_form_is_read_as_anybody_reads_it(form: str) -> None:
+def test_a_form_is_read_like_the_standard_library_reads_it(form: str) -> None:
     try:
         expected = dict(parse_qsl(form, errors="strict"))
     except ValueError:
@@ -328,5 +330,5 @@ def test_a_form_is_read_as_anybody_reads_it(form: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_what_was_put_into_a_form_comes_out_of_it(text: str) -> None:
+def test_a_form_gives_back_the_fields_that_were_encoded(text: str) -> None:
     assert fields_of(urlencode({"data": text, "verbose": "1"}).encode()) == ({"data": text} if text else {}) | {"verbose": "1"}

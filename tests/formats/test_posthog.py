@@ -1,4 +1,4 @@
-"""PostHog's format: what its SDKs send, in each of its wrappings, becomes the events that they mean."""
+"""PostHog's requests, in every wrapping, become events."""
 
 import base64
 import gzip
@@ -103,7 +103,7 @@ def wrapped() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", wrapped())
-async def test_a_body_is_taken_as_what_it_is(app: App, kind: str) -> None:
+async def test_a_body_is_read_by_its_content_and_not_by_its_type(app: App, kind: str) -> None:
     answer = await sent(app, wrapped()[kind], "/e/", compression="whatever", ip="1", ver="1.2.3")
 
     [row] = await rows(app)
@@ -114,13 +114,13 @@ async def test_a_body_is_taken_as_what_it_is(app: App, kind: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"data=", b"data=%", b"\xff", b"data=e30=&" + b"a=b&" * 200, b'{"batch": 7}', b"[", b"[" * 5000]
 )
-async def test_what_cannot_be_read_is_refused_for_good(app: App, body: bytes) -> None:
+async def test_an_unreadable_request_is_refused_finally(app: App, body: bytes) -> None:
     answer = await app.client.post("/e/", content=body, headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
 
 
-async def test_a_bad_event_is_set_aside_and_the_key_of_the_next_is_found(app: App) -> None:
+async def test_a_bad_event_is_a_dead_letter_and_the_key_of_the_next_is_found(app: App) -> None:
     bad: list[Any] = [7, {"properties": 7}, of_browser() | {"event": None, "uuid": "i2"}]
     answers = [await sent(app, [*bad, of_browser()], "/e/") for _ in range(2)]
 
@@ -133,7 +133,7 @@ async def test_a_bad_event_is_set_aside_and_the_key_of_the_next_is_found(app: Ap
     ]
 
 
-async def test_one_bad_event_that_is_sent_again_is_set_aside_once(app: App) -> None:
+async def test_a_bad_event_that_is_sent_again_is_one_dead_letter(app: App) -> None:
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T10:00:02Z"):
         await sent(app, event(event=None) | {"api_key": "acme", "sent_at": sent_at}, "/capture/")
 
@@ -143,7 +143,7 @@ async def test_one_bad_event_that_is_sent_again_is_set_aside_once(app: App) -> N
 # -- when ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_of_a_browser_happened_its_offset_before_it_came(app: App) -> None:
+async def test_a_browsers_event_happened_its_offset_before_its_arrival(app: App) -> None:
     answers = [await sent(app, [of_browser()], "/e/") for _ in range(2)]  # what is sent again has the same offset
 
     [row] = await rows(app)
@@ -153,7 +153,7 @@ async def test_an_event_of_a_browser_happened_its_offset_before_it_came(app: App
     assert await rows(app, "quarantine") == []
 
 
-async def test_a_clock_is_corrected_by_what_the_query_says_of_its_sending(app: App) -> None:
+async def test_a_clock_is_corrected_by_the_time_of_sending_in_the_query(app: App) -> None:
     behind = int(time.time() * 1_000) - 3_600_000
     await sent(app, [event(properties={"token": "acme"})], "/e/", _=behind)
 
@@ -162,14 +162,14 @@ async def test_a_clock_is_corrected_by_what_the_query_says_of_its_sending(app: A
     assert abs(corrected_by - 3_600_000_000) < 5_000_000
 
 
-async def test_a_clock_that_is_said_to_be_right_is_believed(app: App) -> None:
+async def test_a_clock_that_the_event_calls_right_is_not_corrected(app: App) -> None:
     one = event(properties={"$ignore_sent_at": True})
     await sent(app, {"api_key": "acme", "sent_at": "2020-01-01T00:00:00Z", "batch": [one]})
 
     assert [row["timestamp_us"] for row in await rows(app)] == [1_767_261_600_000_000]
 
 
-async def test_an_event_without_an_id_is_named_by_what_it_says(app: App) -> None:
+async def test_an_event_without_an_id_is_identified_by_its_content(app: App) -> None:
     one = event(uuid=None)
     others = [event(uuid=None, distinct_id="u2"), event(uuid=None, event="left"), event(uuid=None, properties={"a": 1})]
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T10:00:02Z"):
@@ -192,18 +192,18 @@ async def test_an_event_without_an_id_is_named_by_what_it_says(app: App) -> None
     ],
     ids=str,
 )
-async def test_who_is_identified_is_a_user(app: App, said: dict[str, Any], actor: dict[str, str]) -> None:
+async def test_an_identified_actor_is_a_user(app: App, said: dict[str, Any], actor: dict[str, str]) -> None:
     found = await properties_of(app, event(properties=said))
 
     assert found == {"properties": said, **actor}
 
 
 @pytest.mark.parametrize("distinct_id", ["", "$posthog_cookieless", None], ids=str)
-async def test_who_has_no_id_is_nobody(app: App, distinct_id: Any) -> None:
+async def test_an_event_without_an_actor_has_no_ids(app: App, distinct_id: Any) -> None:
     assert await properties_of(app, event(distinct_id=distinct_id)) == {"properties": {}}
 
 
-async def test_a_group_is_nobody(app: App) -> None:
+async def test_a_group_is_not_an_actor(app: App) -> None:
     said = {"$group_type": "company", "$group_key": "c1", "$group_set": {}}
 
     assert await properties_of(app, event(event="$groupidentify", distinct_id="$company_c1", properties=said)) == {
@@ -225,7 +225,7 @@ async def test_an_id_may_be_a_number(app: App) -> None:
         ("$create_alias", {"alias": "u1"}, {}),
     ],
 )
-async def test_linking_events_name_both(app: App, name: str, said: dict[str, Any], linked: dict[str, str]) -> None:
+async def test_linking_events_have_both_ids(app: App, name: str, said: dict[str, Any], linked: dict[str, str]) -> None:
     found = await properties_of(app, event(event=name, properties=said))
 
     assert found == {"user_id": "u1", "properties": said, **linked}
@@ -234,7 +234,7 @@ async def test_linking_events_name_both(app: App, name: str, said: dict[str, Any
 # -- not now -------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_limited_is_told_in_a_way_that_browsers_send_again(server: Server, tmp_path: Path) -> None:
+async def test_a_limited_request_is_answered_so_that_browsers_send_it_again(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
         answer = await sent(app, {"api_key": "acme", "batch": [event(), event(uuid="i2")]})
 

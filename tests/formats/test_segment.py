@@ -1,4 +1,4 @@
-"""Segment's format, through the ingest endpoint: where SDKs put ids, traits, times, keys, and how they send."""
+"""Segment's messages become events: ids, traits, times, keys, bodies."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ CALLS = ["track", "identify", "page", "screen", "group", "alias"]
 
 
 @pytest.mark.parametrize("path", [*CALLS, *(call[0] for call in CALLS)])
-async def test_a_path_says_the_kind_of_a_message_that_does_not(app: App, path: str) -> None:
+async def test_the_path_gives_the_type_of_a_message_without_one(app: App, path: str) -> None:
     row = await row_of(app, message(type=None, writeKey="other", sentAt="2026-01-01T10:00:01Z"), f"/v1/{path}/")
 
     kind = next(call for call in CALLS if call[0] == path[0])
@@ -60,7 +60,7 @@ async def test_a_path_says_the_kind_of_a_message_that_does_not(app: App, path: s
     ],
     ids=str,
 )
-async def test_who_it_is_about_may_be_missing_or_a_number(app: App, given: dict[str, Any], known: dict[str, str]) -> None:
+async def test_the_actor_may_be_missing_or_a_number(app: App, given: dict[str, Any], known: dict[str, str]) -> None:
     row = await row_of(app, message(**given))
 
     assert row["properties"] == {"type": "track"} | known
@@ -76,7 +76,7 @@ async def test_who_it_is_about_may_be_missing_or_a_number(app: App, given: dict[
     ],
     ids=str,
 )
-async def test_traits_may_stand_in_the_context(app: App, given: dict[str, Any]) -> None:
+async def test_traits_may_be_in_the_context(app: App, given: dict[str, Any]) -> None:
     row = await row_of(app, message(type="identify", event=None, **given))
 
     assert row["properties"]["traits"] == {"plan": "pro"}
@@ -84,7 +84,7 @@ async def test_traits_may_stand_in_the_context(app: App, given: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(("given", "session"), [(1_700_000_000_123, "1700000000123"), ("S1", "S1"), (None, ""), ({}, "")])
-async def test_a_session_is_the_one_that_rudderstack_counts(app: App, given: Any, session: str) -> None:
+async def test_the_session_is_the_one_that_rudderstack_sends(app: App, given: Any, session: str) -> None:
     row = await row_of(app, message(context={"sessionId": given, "ip": "::1"}))
 
     assert row["session_id"] == session
@@ -98,7 +98,7 @@ async def test_a_session_is_the_one_that_rudderstack_counts(app: App, given: Any
         ({"originalTimestamp": "2026-01-01T09:00:00Z", "timestamp": None}, "2026-01-01T09:00:00Z"),
     ],
 )
-async def test_a_time_may_be_the_original_one(app: App, given: dict[str, Any], timestamp: str) -> None:
+async def test_the_time_may_be_the_original_timestamp(app: App, given: dict[str, Any], timestamp: str) -> None:
     row = await row_of(app, message(**given))
 
     assert row["timestamp"] == timestamp
@@ -106,7 +106,7 @@ async def test_a_time_may_be_the_original_one(app: App, given: dict[str, Any], t
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8"])
-async def test_a_body_is_what_it_is_whatever_its_type_says(app: App, kind: str) -> None:
+async def test_a_body_is_read_by_its_content_and_not_by_its_content_type(app: App, kind: str) -> None:
     headers = {"Content-Type": kind, "Authorization": "Basic " + base64.b64encode(b"acme:").decode()}
     answer = await post(app, {"batch": [message()]}, "/v1/b", **headers)
 
@@ -124,7 +124,7 @@ async def test_a_body_is_what_it_is_whatever_its_type_says(app: App, kind: str) 
     ],
     ids=str,
 )
-async def test_a_key_stands_where_it_stands(app: App, path: str, content: Any, headers: dict[str, str]) -> None:
+async def test_a_key_is_found_in_every_place_that_sdks_use(app: App, path: str, content: Any, headers: dict[str, str]) -> None:
     answer = await app.client.post(path, content=json.dumps(content).encode(), headers=headers)
 
     assert answer.status_code == 200
@@ -132,13 +132,13 @@ async def test_a_key_stands_where_it_stands(app: App, path: str, content: Any, h
 
 
 @pytest.mark.parametrize("path", ["/api/s/track", "/api/s/s2s/track", "/api/s/track/"])
-async def test_jitsu_gets_the_answer_that_it_knows(app: App, path: str) -> None:
+async def test_jitsu_gets_the_answer_that_it_expects(app: App, path: str) -> None:
     answer = await post(app, message(), path)
 
     assert (answer.status_code, answer.json(), await app.project()) == (200, {"ok": True}, 1)
 
 
-async def test_an_id_may_be_a_number_and_a_message_without_one_is_named_by_its_content(app: App) -> None:
+async def test_an_id_may_be_a_number_and_without_one_the_content_identifies_a_message(app: App) -> None:
     named = [message(messageId=7), message(messageId=None), message(messageId=""), message(messageId=None, userId="u2")]
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T11:00:00Z"):
         answer = await post(app, {"batch": named, "sentAt": sent_at}, "/v1/batch")
@@ -166,7 +166,9 @@ async def test_an_id_may_be_a_number_and_a_message_without_one_is_named_by_its_c
     ],
     ids=str,
 )
-async def test_what_is_no_event_is_set_aside_once_however_often_it_is_sent(app: App, bad: dict[str, Any], detail: str) -> None:
+async def test_a_message_that_is_no_event_is_one_dead_letter_however_often_it_is_sent(
+    app: App, bad: dict[str, Any], detail: str
+) -> None:
     for sent_at in ("2026-01-01T10:00:01Z", "2026-01-01T11:00:00Z"):
         answer = await post(app, message(**bad) | {"sentAt": sent_at})
         assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""Snowplow's events: decoded, named as in Snowplow's own tables, their clock corrected; and a key in a path is in no log line."""
+"""Snowplow's events are decoded, and keys in paths are never logged."""
 
 import base64
 import json
@@ -70,7 +70,7 @@ def rows(app: App, tenant: str = "acme", table: str = "events") -> list[dict[str
 # -- the ingest endpoint ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_goes_in_and_is_answered_as_by_a_collector(app: App) -> None:
+async def test_a_batch_is_accepted_and_answered_as_by_a_collector(app: App) -> None:
     answer = await sent(app, message(), message(eid="e2", e="pp"), path=TP2 + "/")
     await app.project()
 
@@ -88,7 +88,7 @@ async def test_a_pixel_is_an_event(app: App) -> None:
 
 
 @pytest.mark.parametrize("path", ["/acme" + TP2, "/acme/i"])
-async def test_a_key_before_the_path_says_whose_it_is(app: App, path: str) -> None:
+async def test_a_key_before_the_path_names_the_tenant(app: App, path: str) -> None:
     given = message(aid="the-shop")
     answer = await (app.client.get(path, params=given) if path.endswith("/i") else sent(app, given, path=path))
     await app.project()
@@ -98,7 +98,7 @@ async def test_a_key_before_the_path_says_whose_it_is(app: App, path: str) -> No
     assert json.loads(row["properties"])["aid"] == "the-shop"
 
 
-async def test_events_of_several_applications_need_to_be_told_whose_they_are(app: App) -> None:
+async def test_events_of_several_applications_need_a_tenant(app: App) -> None:
     several = message(), message(eid="e2", aid="other")
 
     assert (await sent(app, *several)).json()["error"] == "tenant-missing"
@@ -106,7 +106,7 @@ async def test_events_of_several_applications_need_to_be_told_whose_they_are(app
     assert [(summary.tenant, summary.last) for summary in await app.log.summaries()] == [("acme", 2)]
 
 
-async def test_an_application_opens_nothing_where_keys_are_needed(server: Server, tmp_path: Path) -> None:
+async def test_an_application_id_is_no_credential_where_keys_are_needed(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, AUTH="keys") as app:
         answers = [await sent(app, message()), await sent(app, message(), path="/acme" + TP2)]
 
@@ -116,7 +116,7 @@ async def test_an_application_opens_nothing_where_keys_are_needed(server: Server
     ]
 
 
-async def test_a_resend_is_the_same_whatever_it_says_of_its_sending(app: App) -> None:
+async def test_a_resend_is_a_duplicate_although_its_time_of_sending_differs(app: App) -> None:
     for stm in (TEN, TEN + 90_000):
         given = message(), message(eid=None), message(eid="bad", e=None), message(url="/other")
         await sent(app, *(one | {"stm": str(stm)} for one in given))
@@ -127,14 +127,14 @@ async def test_a_resend_is_the_same_whatever_it_says_of_its_sending(app: App) ->
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"data": 7}', b'{"data": [1'], ids=str)
-async def test_what_is_no_payload_is_said(app: App, body: bytes) -> None:
+async def test_a_body_that_is_no_payload_is_refused_with_the_reason(app: App, body: bytes) -> None:
     answer = await app.client.post(TP2, content=body, headers={"X-Tenant-ID": "acme"})
 
     assert (answer.status_code, answer.json()["error"]) == (400, "not-understood")
 
 
 @pytest.mark.parametrize("path", [TP2, "/acme" + TP2])
-async def test_a_page_may_send_with_credentials_from_anywhere(app: App, path: str) -> None:
+async def test_a_page_of_any_allowed_origin_may_send_with_credentials(app: App, path: str) -> None:
     origin = {"Origin": "https://shop.example"}
     asks = origin | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, sp-anonymous"}
 
@@ -150,7 +150,7 @@ async def test_a_page_may_send_with_credentials_from_anywhere(app: App, path: st
     ("kind", "event_type"),
     [("pv", "page_view"), ("pp", "page_ping"), ("se", "struct"), ("tr", "transaction"), ("ti", "transaction_item"), ("zz", "zz")],
 )
-def test_an_event_is_called_as_in_snowplows_tables(kind: str, event_type: str) -> None:
+def test_an_event_type_is_named_as_in_snowplows_tables(kind: str, event_type: str) -> None:
     assert event(e=kind).event_type == event_type
 
 
@@ -163,7 +163,7 @@ def test_an_event_is_called_as_in_snowplows_tables(kind: str, event_type: str) -
     ],
     ids=str,
 )
-def test_an_event_that_describes_itself_is_called_by_its_schema(sent: dict[str, str]) -> None:
+def test_a_self_describing_event_is_named_by_its_schema(sent: dict[str, str]) -> None:
     found = event(e="ue", **sent)
 
     assert found.event_type == "link_click"
@@ -196,7 +196,7 @@ def test_contexts_are_decoded(sent: dict[str, str]) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_understood_is_rejected(sent: dict[str, Any], field: str) -> None:
+def test_an_unreadable_event_is_rejected(sent: dict[str, Any], field: str) -> None:
     with pytest.raises(Rejected) as raised:
         event(**sent)
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_understood_is_rejected(sent: dict[str, Any], field: str)
     ],
     ids=str,
 )
-def test_a_devices_clock_is_corrected_a_true_timestamp_is_not(sent: dict[str, Any], timestamp: str, clock_us: int) -> None:
+def test_a_devices_clock_is_corrected_and_a_true_timestamp_is_not(sent: dict[str, Any], timestamp: str, clock_us: int) -> None:
     found = event(**sent)
 
     assert (found.timestamp, found.clock_us) == (timestamp, clock_us)
@@ -235,7 +235,7 @@ def test_a_devices_clock_is_corrected_a_true_timestamp_is_not(sent: dict[str, An
     ],
     ids=str,
 )
-def test_visits_and_visitors_have_our_names(sent: dict[str, Any], session: str, ids: dict[str, Any]) -> None:
+def test_sessions_and_visitors_get_the_names_that_penstock_uses(sent: dict[str, Any], session: str, ids: dict[str, Any]) -> None:
     found = event(**sent)
 
     assert found.session_id == session
@@ -261,7 +261,7 @@ def test_a_path_is_logged_without_its_key(path: bytes, key: str | None, logged: 
     assert masked_path(path, key) == logged
 
 
-async def test_whatever_a_route_takes_for_a_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_path_parameter_that_is_a_key_is_masked_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async def refuses(scope: Scope, receive: Receive, send: Send) -> None:
         scope["path_params"] = {"key": "of-another-server"}
         await send({"type": "http.response.start", "status": 401})
@@ -277,7 +277,7 @@ async def test_whatever_a_route_takes_for_a_key_is_not_logged(caplog: pytest.Log
     assert [record.path for record in caplog.records] == ["/***/i"]  # type: ignore[attr-defined]
 
 
-def test_a_key_in_a_path_is_in_no_line_that_is_logged(stack: Stack) -> None:
+def test_a_key_in_a_path_is_in_no_log_line(stack: Stack) -> None:
     body = json.dumps({"schema": PAYLOAD, "data": [message()]})
     taken = httpx.post(f"{stack.api.url}/{stack.key}{TP2}", content=body)
     stack.server.kill()

@@ -1,4 +1,7 @@
-"""Amplitude's own SDK: every event that it sends is in the tables once, whatever happens to the server, and it stops when it must."""
+"""Amplitude's own SDK: each event is in the tables exactly once.
+
+The server fails meanwhile, and a refused SDK stops.
+"""
 
 import json
 from collections import Counter
@@ -94,7 +97,7 @@ def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack,
 
 
 @each_sdk
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> None:
+def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, sdk: str) -> None:
     process = send(stack, sdk, 200, PAUSE=0.01)
     stack.interrupt()
 
@@ -102,7 +105,7 @@ def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> N
     assert stack.ids() == ids(200)
 
 
-def test_a_wrong_key_ends_the_resends_and_with_the_right_one_each_call_is_an_event(stack: Stack) -> None:
+def test_a_wrong_key_ends_the_resends_and_with_the_right_key_each_call_is_an_event(stack: Stack) -> None:
     refused = stack.python(EACH_CALL, 0, ROUTE="/2/httpapi", KEY="ps_w_nobody", SECONDS=1).end()  # time for five resends
     said = stack.python(EACH_CALL, 0, ROUTE="/2/httpapi", SECONDS=20).end()
 

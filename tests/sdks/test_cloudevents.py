@@ -1,4 +1,7 @@
-"""The SDKs of CloudEvents and OpenMeter: every event that they make is in the tables once, in each mode, whatever happens."""
+"""SDKs of CloudEvents and OpenMeter: each event is in the tables once.
+
+The server fails meanwhile; every mode is used.
+"""
 
 import pytest
 
@@ -82,7 +85,7 @@ def test_an_event_is_the_same_in_every_mode(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("script", [MODES["batched"], OPENMETER], ids=["batched", "OpenMeter"])
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, script: str) -> None:
+def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, script: str) -> None:
     sdk = stack.python(script, 100, PAUSE=0.05)
     stack.interrupt()
     sdk.end()

@@ -1,6 +1,6 @@
-"""Mixpanel's own SDKs: every event and profile that they send is in the tables once, whatever happens to the server.
+"""Mixpanel's own SDKs: each event and profile is in the tables once.
 
-They send again over TLS only, so a proxy speaks it in front of the API, as one would where it is used.
+The server fails meanwhile. The SDKs send again over TLS only, so a proxy in front of the API speaks TLS, as in production.
 """
 
 from collections import Counter
@@ -86,7 +86,7 @@ def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack,
     assert [row["timestamp"] for row in stack.rows()][:2] == ["2026-01-01T10:00:00Z", "2026-01-01T10:00:00.250000Z"]
 
 
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, secured: dict[str, str]) -> None:
+def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, secured: dict[str, str]) -> None:
     sdk = stack.python(PYTHON, 200, PAUSE=0.01, **secured)
     stack.interrupt()
     sdk.end()
@@ -94,7 +94,7 @@ def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, secured: dict[
     assert stack.ids() == expected("m", count=200)
 
 
-def test_profiles_imports_and_links_come_too(stack: Stack, secured: dict[str, str]) -> None:
+def test_profiles_imports_and_links_arrive_too(stack: Stack, secured: dict[str, str]) -> None:
     for _ in range(2):
         stack.python(PYTHON_OTHERS, 1, **secured).end()
 
@@ -107,7 +107,7 @@ def test_profiles_imports_and_links_come_too(stack: Stack, secured: dict[str, st
     assert told["Imported"]["user_id"] == "u1"
 
 
-def test_node_sends_everything_once(stack: Stack) -> None:
+def test_the_node_sdk_sends_everything_once(stack: Stack) -> None:
     for _ in range(2):
         node(stack, 20).end()
 
@@ -119,7 +119,7 @@ def test_node_sends_everything_once(stack: Stack) -> None:
     assert rows[0]["properties"]["user_id"] == "ünï" and rows[0]["properties"]["properties"]["note"] == ">>>???~~~"
 
 
-def test_node_is_told_to_send_again_when_a_server_dies(stack: Stack) -> None:
+def test_the_node_sdk_sends_again_when_a_server_dies(stack: Stack) -> None:
     sdk = node(stack, 200, PAUSE=0.01)
     stack.interrupt()
     sdk.end()

@@ -1,4 +1,7 @@
-"""PostHog's own SDKs: every event that they send is in the tables once, whatever happens to the server."""
+"""PostHog's own SDKs: each event is in the tables exactly once.
+
+The server fails meanwhile.
+"""
 
 import json
 from collections import Counter
@@ -75,7 +78,7 @@ def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack,
 
 
 @each_sdk
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> None:
+def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, sdk: str) -> None:
     process = send(stack, sdk, 200, PAUSE=0.01)
     stack.interrupt()
     process.end()
@@ -83,7 +86,7 @@ def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> N
     assert stack.ids() == ids(200)
 
 
-def test_who_sends_with_a_wrong_key_is_told_and_with_the_right_one_each_call_is_an_event(stack: Stack) -> None:
+def test_a_wrong_key_is_reported_and_with_the_right_key_each_call_is_an_event(stack: Stack) -> None:
     refused = stack.python(EACH_CALL, 0, KEY="ps_w_nobody").end()
     said = stack.python(EACH_CALL, 0).end()
 

@@ -1,4 +1,7 @@
-"""Segment's and RudderStack's own SDKs: every message that they send is in the tables once, whatever happens to the server."""
+"""SDKs of Segment and RudderStack: each message is in the tables once.
+
+The server fails meanwhile.
+"""
 
 import pytest
 
@@ -77,7 +80,7 @@ def test_each_message_is_in_the_tables_once_however_often_it_is_sent(stack: Stac
 
 
 @each_sdk
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, sdk: str) -> None:
+def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, sdk: str) -> None:
     process = send(stack, sdk, 200, PAUSE=0.01)
     stack.interrupt()
     process.end()

@@ -1,4 +1,4 @@
-"""Segment's SDK in a real browser, on a page of another origin than the API."""
+"""Segment's SDK in a real browser, on a page of another origin."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +87,7 @@ def test_each_message_of_a_page_is_in_the_tables_once(tmp_path: Path, delivery: 
         assert identified["properties"]["anonymous_id"] == stack.events()[0]["properties"]["anonymous_id"]
 
 
-def test_a_page_sends_again_what_a_dead_server_did_not_take(tmp_path: Path) -> None:
+def test_a_page_sends_again_what_a_dead_server_did_not_accept(tmp_path: Path) -> None:
     with shop(tmp_path, "each by itself") as (stack, page):
         page.evaluate(SEND, [0, 3])
         wait_until(lambda: len(stack.events()) == 3, "the first messages are in the tables")

@@ -1,4 +1,7 @@
-"""Snowplow's own trackers: every event that they send is in the tables once, whatever happens to the server."""
+"""Snowplow's own trackers: each event is in the tables exactly once.
+
+The server fails meanwhile.
+"""
 
 import pytest
 
@@ -66,7 +69,7 @@ def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack,
 
 
 @each_method
-def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, method: str) -> None:
+def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, method: str) -> None:
     sdk = stack.python(PYTHON, 200, PAUSE=0.01, METHOD=method)
     stack.interrupt()
     sdk.end()
@@ -75,7 +78,7 @@ def test_a_server_that_dies_meanwhile_costs_nothing(stack: Stack, method: str) -
     assert stack.rows("quarantine") == []  # what was sent again says another time of sending
 
 
-def test_nodes_tracker_loses_nothing_to_a_server_that_dies(stack: Stack) -> None:
+def test_the_node_tracker_loses_nothing_when_a_server_dies(stack: Stack) -> None:
     sdk = stack.node(NODE, 200, "@snowplow/node-tracker@^4.8", PAUSE=0.01)
     stack.interrupt()
     sdk.end()
