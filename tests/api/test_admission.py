@@ -54,7 +54,7 @@ async def post(app: App, headers: Any) -> httpx.Response:
     return await app.client.post("/api/events", content=body(), headers=headers)
 
 
-# -- who is it -----------------------------------------------------------------------------------------------------------
+# -- credentials -------------------------------------------------------------------------------------------------------
 
 KEY = KEYS["acme write"]
 
@@ -139,17 +139,17 @@ async def test_every_route_that_concerns_a_tenant_needs_a_credential(
             path = path.replace(name, value)
         for method in (route.methods or set()) - {"HEAD"}:
             answer = await app.client.request(method, path, headers=headers, content=body() if method == "POST" else None)
-            if "{key}" in path and code == "credential-missing":  # there is one, although nobody's
+            if "{key}" in path and code == "credential-missing":  # the path has a key, but an unknown one
                 assert (answer.status_code, answer.json()["error"]) == (401, "credential-unknown")
             elif isinstance(route.endpoint, PostForeign):
-                assert answer.status_code in (status, 400)  # which some SDKs need
+                assert answer.status_code in (status, 400)  # some SDKs need a 400
                 assert answer.json()["error"].endswith(code)
             else:
                 assert_refused(answer, status, code)
     assert [summary.last for summary in await app.log.summaries()] == [3]
 
 
-# -- what may it do ------------------------------------------------------------------------------------------------------
+# -- roles -------------------------------------------------------------------------------------------------------------
 
 ROUTES = {
     "append": ["POST /api/events"],
@@ -190,7 +190,7 @@ async def test_a_key_does_what_its_role_allows_and_reaches_its_own_tenant_only(
         assert answer.status_code == 404 or answer.json() in ({"events": [], "next": None}, {"sessions": [], "next": None})
 
 
-# -- keys come and go ----------------------------------------------------------------------------------------------------
+# -- the life of keys --------------------------------------------------------------------------------------------------
 
 
 def status_of(api: Api, key: str) -> int:
@@ -213,8 +213,8 @@ def test_a_key_is_created_used_listed_and_revoked_in_every_process(own_server: S
         time.sleep(2.0)
         assert (status_of(one, secret), status_of(other, secret)) == (401, 401)
         assert key_command(folder, "revoke", secret).returncode == 1
-        said = one.said + other.said
-    assert secret not in listed + said
+        output = one.said + other.said
+    assert secret not in listed + output
     assert all(secret.encode() not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
@@ -309,7 +309,7 @@ def test_the_last_keys_stay_valid_while_the_tables_cannot_be_read(tmp_path: Path
                 ring.refresh()
             assert ring.find_key(KEY) is not None
         ring.note_uses()
-        assert path.exists() == (content is not None)  # or an empty database would stand where a backup belongs
+        assert path.exists() == (content is not None)  # no empty database may take the place of a backup
         path.unlink(missing_ok=True)
         with SqliteStore(str(path), cache_mib=8):
             ring.refresh()
@@ -341,7 +341,7 @@ async def test_the_shutdown_does_not_wait_for_another_writer(server: Server, tmp
         held.__exit__(None, None, None)
 
 
-# -- open mode -----------------------------------------------------------------------------------------------------------
+# -- open mode ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.com"])
@@ -374,20 +374,20 @@ async def test_no_more_tenants_are_created_per_second_than_allowed(server: Serve
     async with opened(server, tmp_path, NEW_TENANTS_PER_SECOND=5) as app:
         await app.log.append("known", events(1))
         answers = [await post(app, {"X-Tenant-ID": f"new-{i}"}) for i in range(20)]
-        begun = {summary.tenant for summary in await app.log.summaries()} - {"known"}
-        [first, *_] = sorted(begun)
+        created = {summary.tenant for summary in await app.log.summaries()} - {"known"}
+        [first, *_] = sorted(created)
         known = [await post(app, {"X-Tenant-ID": tenant}) for tenant in ("known", first, "known")]
         reads = [await app.get("/api/events", tenant=f"nobody-{i}") for i in range(20)]
         refused = [answer for answer in answers if answer.status_code != 202]
 
-        assert 5 <= len(begun) <= 8
-        assert len(refused) == 20 - len(begun)
+        assert 5 <= len(created) <= 8
+        assert len(refused) == 20 - len(created)
         for answer in refused:
             assert_refused(answer, 429, "too-many-new-tenants")
             assert (answer.json()["limit"], answer.headers["retry-after"]) == (5, "1")
         assert [answer.status_code for answer in known] == [202, 200, 200]
         assert {answer.status_code for answer in reads} == {200}
-        assert {summary.tenant for summary in await app.log.summaries()} == begun | {"known"}
+        assert {summary.tenant for summary in await app.log.summaries()} == created | {"known"}
 
         await asyncio.sleep(0.5)
         assert (await post(app, {"X-Tenant-ID": "later"})).status_code == 202

@@ -133,7 +133,7 @@ REFUSED = {
 
 
 def refused(api: Api, raw: str) -> tuple[int, httpx.Headers]:
-    """The status and headers of the only answer to bytes, or to the silence after them."""
+    """The status and headers of the only answer to these bytes."""
     with api.connect() as connection:
         connection.sendall(raw.encode())
         received = b""
@@ -152,9 +152,9 @@ def test_an_early_refusal_has_the_headers_of_every_answer(server: Server, tmp_pa
             given = f"Origin: {origin}\r\n" if origin else ""
             usual = httpx.get(f"{api.url}/healthz", headers={"Origin": origin} if origin else {}).headers
             for name, (raw, status) in REFUSED.items():
-                found, headers = refused(api, raw.format(given))
+                answered_status, headers = refused(api, raw.format(given))
 
-                assert found == status, name
+                assert answered_status == status, name
                 cross = {key: value for key, value in usual.items() if key.startswith("access-control-") or key == "vary"}
                 assert cross == {
                     key: value for key, value in headers.items() if key.startswith("access-control-") or key == "vary"

@@ -23,7 +23,7 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 def message(**more: Any) -> dict[str, Any]:
-    """A message of Segment's."""
+    """A Segment message."""
     given = {"type": "track", "event": "Signed Up", "userId": "u1", "messageId": "m1", "timestamp": "2026-01-01T10:00:00Z"}
     return {name: value for name, value in (given | more).items() if value is not None}
 
@@ -96,9 +96,9 @@ async def test_a_gzip_body_is_recognised_by_its_bytes(app: App) -> None:
 async def test_a_refusal_has_the_members_that_sdks_read(app: App, body: bytes, status: int, error: str) -> None:
     answer = await app.client.post("/v1/batch", content=body)
 
-    told = answer.json()
-    assert (answer.status_code, told["code"], told["error"], told["status"]) == (status, status, error, 0)
-    assert told["message"] == told["detail"]
+    refusal = answer.json()
+    assert (answer.status_code, refusal["code"], refusal["error"], refusal["status"]) == (status, status, error, 0)
+    assert refusal["message"] == refusal["detail"]
 
 
 async def test_a_limited_request_may_be_sent_again(server: Server, tmp_path: Path) -> None:

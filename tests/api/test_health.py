@@ -17,13 +17,13 @@ QUICK = {"APPEND_TIMEOUT_SECONDS": 0.3}
 
 
 async def failures(app: App) -> dict[str, str]:
-    """What GET /readyz names: code and detail."""
+    """The failures that GET /readyz reports: details by code."""
     answer = await app.client.get("/readyz")
     body = answer.json()
-    found = {failure["code"]: failure["detail"] for failure in body["failures"]}
-    assert answer.status_code == (503 if found else 200)
-    assert body["status"] == ("not ready" if found else "ready")
-    return found
+    reported = {failure["code"]: failure["detail"] for failure in body["failures"]}
+    assert answer.status_code == (503 if reported else 200)
+    assert body["status"] == ("not ready" if reported else "ready")
+    return reported
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def app(own_server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 async def ready_with(server: Server, folder: Path, **settings: Any) -> dict[str, str]:
-    """What is named with these settings."""
+    """The failures that are reported with these settings."""
     async with opened(server, folder, **QUICK, **settings) as app:
         return await failures(app)
 
@@ -64,28 +64,28 @@ async def test_a_missing_server_is_reported_until_it_is_back(own_server: Server,
 async def test_a_server_that_evicts_is_reported_until_it_stops(own_server: Server, tmp_path: Path, policy: str) -> None:
     own_server.client.config_set("maxmemory-policy", policy)
     async with opened(own_server, tmp_path / "data", DURABILITY="none") as app:
-        found = await failures(app)
+        reported = await failures(app)
         own_server.client.config_set("maxmemory-policy", "noeviction")
 
-        assert list(found) == ["server-evicts"]
-        assert policy in found["server-evicts"]
-        assert "noeviction" in found["server-evicts"]
+        assert list(reported) == ["server-evicts"]
+        assert policy in reported["server-evicts"]
+        assert "noeviction" in reported["server-evicts"]
         assert await failures(app) == {}
 
 
 async def test_a_server_without_an_append_only_file_is_reported_unless_permitted(own_server: Server, tmp_path: Path) -> None:
     own_server.client.config_set("appendonly", "no")
 
-    found = {
+    reported = {
         durability: await ready_with(own_server, tmp_path, DURABILITY=durability) for durability in ("always", "everysec", "none")
     }
 
-    assert {durability: list(named) for durability, named in found.items()} == {
+    assert {durability: list(failures_then) for durability, failures_then in reported.items()} == {
         "always": ["server-not-durable"],
         "everysec": ["server-not-durable"],
         "none": [],
     }
-    assert "appendonly" in found["always"]["server-not-durable"]
+    assert "appendonly" in reported["always"]["server-not-durable"]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,15 @@ async def test_a_server_that_syncs_less_than_durability_asks_is_reported(
 ) -> None:
     own_server.client.config_set("appendfsync", fsync)
 
-    found = {
+    reported = {
         durability: await ready_with(own_server, tmp_path, DURABILITY=durability) for durability in ("always", "everysec", "none")
     }
 
-    assert {durability for durability, named in found.items() if not named} == accepted
-    for named in found.values():
-        assert not named or (list(named) == ["server-not-durable"] and repr(fsync) in named["server-not-durable"])
+    assert {durability for durability, failures_then in reported.items() if not failures_then} == accepted
+    for failures_then in reported.values():
+        assert not failures_then or (
+            list(failures_then) == ["server-not-durable"] and repr(fsync) in failures_then["server-not-durable"]
+        )
 
 
 async def test_a_replica_is_reported(own_server: Server, app: App) -> None:
@@ -117,10 +119,10 @@ async def test_a_replica_is_reported(own_server: Server, app: App) -> None:
 async def test_a_server_whose_memory_is_full_is_reported(own_server: Server, app: App) -> None:
     own_server.client.config_set("maxmemory", "100kb")
 
-    found = await failures(app)
+    reported = await failures(app)
 
-    assert list(found) == ["server-memory-full"]
-    assert "102400" in found["server-memory-full"]
+    assert list(reported) == ["server-memory-full"]
+    assert "102400" in reported["server-memory-full"]
 
 
 async def test_a_server_with_less_memory_than_a_request_needs_is_not_ready(own_server: Server, app: App) -> None:
@@ -153,10 +155,10 @@ async def test_where_config_is_forbidden_info_is_used(tmp_path: Path, name: str,
 async def test_too_little_free_disk_is_reported_with_both_figures(own_server: Server, tmp_path: Path) -> None:
     floor = 10**18
 
-    found = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=floor)
+    reported = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=floor)
 
-    assert list(found) == ["disk-low"]
-    assert str(floor) in found["disk-low"]
+    assert list(reported) == ["disk-low"]
+    assert str(floor) in reported["disk-low"]
 
 
 @pytest.mark.parametrize("looked_before", [False, True], ids=["at the first look", "after it was seen"])
@@ -174,11 +176,11 @@ async def test_a_damaged_tables_file_is_reported_and_reads_fail_clearly(app: App
     path.write_bytes((b"not a database" * 100).ljust(path.stat().st_size, b"\0"))
     Path(f"{path}-wal").write_bytes(b"")
 
-    found = await failures(app)
+    reported = await failures(app)
     read = await app.get("/api/events")
 
-    assert list(found) == ["tables-unreachable"]
-    assert found["tables-unreachable"]
+    assert list(reported) == ["tables-unreachable"]
+    assert reported["tables-unreachable"]
     assert (read.status_code, read.json()["code"]) == (503, "tables-unavailable")
 
 
@@ -186,9 +188,9 @@ async def test_all_failures_are_reported_together(own_server: Server, tmp_path: 
     own_server.client.config_set("maxmemory-policy", "allkeys-lru")
     own_server.client.config_set("appendonly", "no")
 
-    found = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=10**18)
+    reported = await ready_with(own_server, tmp_path, MIN_FREE_DISK_BYTES=10**18)
 
-    assert set(found) == {"server-evicts", "server-not-durable", "disk-low"}
+    assert set(reported) == {"server-evicts", "server-not-durable", "disk-low"}
 
 
 async def test_readiness_needs_no_tenant(app: App) -> None:
@@ -196,9 +198,9 @@ async def test_readiness_needs_no_tenant(app: App) -> None:
 
 
 def test_an_unknown_eviction_policy_is_unsafe() -> None:
-    found = unsafe({"maxmemory-policy": "", "appendonly": "yes", "appendfsync": "always"}, "always")
+    reported = unsafe({"maxmemory-policy": "", "appendonly": "yes", "appendfsync": "always"}, "always")
 
-    assert [failure.code for failure in found] == ["server-evicts"]
+    assert [failure.code for failure in reported] == ["server-evicts"]
 
 
 def test_info_is_read_with_any_line_ends() -> None:

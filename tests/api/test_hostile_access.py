@@ -21,8 +21,9 @@ from tests.support.sockets import assert_refused, everything
 from tests.support.tokens import PAYLOAD, PRIVATE, RSA, by_hand, claims, hs256, pem, published, signed
 from tests.support.vitals import healthy, others_served
 
-# What each route asks for: an act that a role may do, or nothing. A route that is missing here fails.
+# The act that each route needs a permission for, or None. A route that is missing here fails a test.
 ACTS = {
+    "GET /": None,
     "POST /api/events": "append",
     "GET /api/events": "read",
     "GET /api/receipts": "read",
@@ -42,7 +43,7 @@ PROFILE = json.dumps({"$distinct_id": "u", "$set": {"plan": "pro"}})
 PAGE_VIEW = {"e": "pv", "eid": "6f0c2f0e-7d0b-4a0f-9b7f-3b1c5a2e4d68", "p": "web", "tv": "js-4", "dtm": "1767261600000"}
 SNOWPLOW = json.dumps({"schema": "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4", "data": [PAGE_VIEW]})
 TP2 = "com.snowplowanalytics.snowplow/tp2"
-# What is sent to each route of foreign clients, all of which append: a body, or a query.
+# The body or query that is sent to each foreign route. All of them append.
 SENT = {
     **dict.fromkeys(("POST /v1/{call}", "POST /beacon/v1/{call}", "POST /api/s/{call}", "POST /api/s/s2s/{call}"), SEGMENT),
     "POST /api/v1/events": json.dumps({"specversion": "1.0", "id": "1", "source": "s", "type": "t"}),
@@ -74,7 +75,7 @@ def add_keys(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One process that takes keys and tokens, with an event of each tenant in its tables."""
+    """A process with keys and tokens, and an event of each tenant."""
     folder = tmp_path_factory.mktemp("access")
     add_keys(folder / "api" / "penstock.db")
     with published() as jwks:
@@ -121,10 +122,10 @@ def test_every_route_is_in_a_table() -> None:
 
 
 def outcome(act: str | None, who: str, named: str) -> tuple[int, str | None]:
-    """Status and code that a request to a route gets."""
+    """The status and code of a request to a route."""
     if act is None:
         return 200, None
-    if who in ("none", "revoked") or act == "operate":  # which no key of a tenant may
+    if who in ("none", "revoked") or act == "operate":  # no tenant's key permits it
         return 401, "credential-missing" if who == "none" else "credential-unknown"
     if act not in ROLES[who]:
         return 403, "role-insufficient"
@@ -178,7 +179,7 @@ def test_a_foreign_client_is_admitted_exactly_as_the_table_says(api: Api, route:
     if code is None:
         assert answer.status_code in (200, 204), answer.text
         return
-    assert answer.status_code in (status, 400), answer.text  # Amplitude's clients stop only for that
+    assert answer.status_code in (status, 400), answer.text  # Amplitude's SDKs stop only after a 400
     assert answer.json()["error"].endswith(code)
     assert not key or key not in answer.text
 
@@ -220,9 +221,7 @@ def test_ambiguous_or_empty_headers_are_refused(
 
 
 def test_an_underscore_does_not_name_another_tenant(api: Api) -> None:
-    asked(
-        api, "POST", "/v1/track", ("Authorization", OWN), content=SEGMENT.encode()
-    )  # which sets its rows apart from the other's
+    asked(api, "POST", "/v1/track", ("Authorization", OWN), content=SEGMENT.encode())  # it tells the rows of both tenants apart
     wait_until(lambda: '"event_id":"m"' in read_as(api, "acme"), "it is in the tables")
 
     answer = asked(api, "GET", "/api/events", ("Authorization", OWN), ("X_Tenant_ID", "globex"))

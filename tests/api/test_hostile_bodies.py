@@ -30,7 +30,10 @@ numbers = count()
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One process for all of it; at the end it must be as well as before, and its projector level with nothing quarantined."""
+    """One process for all tests.
+
+    At the end it must be healthy, its tables must be up to date, and nothing may be in quarantine.
+    """
     with healthy(
         tmp_path_factory.mktemp("bodies"), REQUEST_TIMEOUT_SECONDS=REQUEST_TIMEOUT_SECONDS, NEW_TENANTS_PER_SECOND=100_000
     ) as api:
@@ -44,7 +47,7 @@ def meanwhile(api: Api) -> Iterator[None]:
 
 
 def posted(api: Api, raw: bytes, *headers: bytes) -> tuple[int, dict[str, Any]]:
-    """The one answer to a body."""
+    """The only answer to a body."""
     with api.connect() as connection:
         connection.sendall(post_of(raw, *headers))
         [answer] = answers_in(one_answer(connection))
@@ -52,7 +55,7 @@ def posted(api: Api, raw: bytes, *headers: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def zeros(mib: int) -> bytes:
-    """So many MiB of zeros, packed a MiB at a time."""
+    """Zeros of this many MiB, compressed one MiB at a time."""
     packer = zlib.compressobj(9, wbits=31)
     return b"".join([*(packer.compress(bytes(MIB)) for _ in range(mib)), packer.flush()])
 
@@ -60,7 +63,7 @@ def zeros(mib: int) -> bytes:
 BOMB = zeros(1024)
 
 
-# -- packed ------------------------------------------------------------------------------------------------------------
+# -- gzip --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_gigabyte_packed_into_a_megabyte_is_refused_in_little_memory(api: Api) -> None:
@@ -97,7 +100,7 @@ def test_a_gigabyte_packed_into_a_megabyte_is_refused_in_little_memory(api: Api)
 def test_malformed_gzip_is_refused_in_bounded_memory(
     api: Api, packed: bytes, headers: list[bytes], status: int, code: str | None
 ) -> None:
-    with at_most(api, 200):  # a place for each of two million items, until they are counted
+    with at_most(api, 200):  # two million items each take memory until they are counted
         for _ in range(3):
             answer = posted(api, packed, *headers)
 
@@ -105,7 +108,7 @@ def test_malformed_gzip_is_refused_in_bounded_memory(
             assert status not in (413, 422) or answer[1]["value"] > answer[1]["limit"]
 
 
-# -- framed ------------------------------------------------------------------------------------------------------------
+# -- framing -----------------------------------------------------------------------------------------------------------
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -115,7 +118,7 @@ def chunk(raw: bytes, extension: bytes = b"") -> bytes:
 
 
 def named(raw: bytes = b"") -> bytes:
-    """A body of an event of its own."""
+    """The body of a new event."""
     return raw or body(event_id=f"framed-{next(numbers)}")
 
 
@@ -189,7 +192,7 @@ def test_a_body_of_thousands_of_chunks_is_refused_and_the_connection_goes_on(api
         assert answers_in(one_answer(connection)) == [(200, {"status": "ok"})]
 
 
-# -- what it holds -----------------------------------------------------------------------------------------------------
+# -- content -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +202,10 @@ def client(api: Api) -> Iterator[httpx.Client]:
 
 
 def in_every_form(client: httpx.Client, raw: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """Status and receipt of an event sent alone, as a payload, and beside a good one in an array, as a line and as a payload; each
-    form as a tenant of its own."""
+    """The status and receipt of an event in every form, each for a new tenant.
+
+    The forms are: alone, as a payload, and beside a valid event in an array, as a line, and as a payload.
+    """
     good = body(event_id="good")
     forms: list[tuple[bytes, str]] = [
         (raw, ""),
@@ -209,15 +214,15 @@ def in_every_form(client: httpx.Client, raw: bytes) -> list[tuple[int, dict[str,
         (lines(good, raw.replace(b"\n", b" ")), "application/x-ndjson"),
         (array(good, raw), ""),
     ]
-    found = []
+    answers = []
     for content, kind in forms:
         headers = {"X-Tenant-ID": f"form-{next(numbers)}"} | ({"Content-Type": kind} if kind else {})
         answer = client.post("/api/events", content=content, headers=headers)
         receipts = answer.json().get("receipts")
         if receipts:
             assert (len(receipts), receipts[0]["status"]) == (2, "accepted"), receipts
-        found.append((answer.status_code, receipts[1] if receipts else answer.json()))
-    return found
+        answers.append((answer.status_code, receipts[1] if receipts else answer.json()))
+    return answers
 
 
 HOSTILE = {
@@ -239,24 +244,24 @@ HOSTILE = {
 def test_an_event_that_cannot_be_stored_is_refused_in_every_form(client: httpx.Client, what: str) -> None:
     raw = HOSTILE[what]
 
-    found = in_every_form(client, raw)
+    answers = in_every_form(client, raw)
 
-    for status, answer in found:
+    for status, answer in answers:
         assert status in (207, 400, 422)
         assert status != 207 or answer["status"] == "rejected"
         assert ("value" in answer or status == 400) <= ("limit" in answer or status == 400)
     if len(raw) > 3 * EVENT_LIMIT:
-        assert {(answer["limit"], answer["value"] > EVENT_LIMIT) for _, answer in found if "limit" in answer} >= {
+        assert {(answer["limit"], answer["value"] > EVENT_LIMIT) for _, answer in answers if "limit" in answer} >= {
             (EVENT_LIMIT, True)
         }
 
 
 @pytest.mark.parametrize("value", [*ACCEPTED.values(), *(b"[" * n + b"]" * n for n in (10, 50, 99))], ids=lambda raw: raw[:12])
 def test_an_event_that_can_be_stored_is_accepted_in_every_form(client: httpx.Client, value: bytes) -> None:
-    found = in_every_form(client, with_member(value))
+    answers = in_every_form(client, with_member(value))
 
-    assert [status for status, _ in found] == [202] * 5
-    assert {answer["status"] for _, answer in found} == {"accepted"}
+    assert [status for status, _ in answers] == [202] * 5
+    assert {answer["status"] for _, answer in answers} == {"accepted"}
 
 
 @pytest.mark.parametrize(
@@ -272,13 +277,13 @@ def test_an_event_that_can_be_stored_is_accepted_in_every_form(client: httpx.Cli
     ids=range(6),
 )
 def test_a_long_string_is_refused_with_the_limit_and_its_size(api: Api, content: bytes, status: int, limit: int) -> None:
-    found, answer = posted(api, content)
+    answered_status, answer = posted(api, content)
 
-    assert found == status
+    assert answered_status == status
     assert answer["value"] > answer["limit"] == limit
 
 
-# -- what would keep the process busy ----------------------------------------------------------------------------------
+# -- slow to parse -----------------------------------------------------------------------------------------------------
 
 DEEP = b"[" * 3_001
 BUSY = {
@@ -297,9 +302,9 @@ def test_a_body_that_takes_long_to_parse_does_not_delay_others(api: Api, what: s
     content, status = BUSY[what]
 
     with at_most(api, 80):
-        found = {posted(api, content)[0] for _ in range(3)}
+        statuses = {posted(api, content)[0] for _ in range(3)}
 
-    assert found <= status
+    assert statuses <= status
 
 
 def test_thousands_of_headers_do_not_delay_others(api: Api) -> None:
@@ -323,16 +328,16 @@ def test_many_slow_requests_are_refused_at_the_deadline(api: Api) -> None:
         assert_refused(answer, 408, "request-too-slow")
 
 
-# -- many at once ------------------------------------------------------------------------------------------------------
+# -- many clients ------------------------------------------------------------------------------------------------------
 
 
 def test_many_large_bodies_are_bounded_together_and_small_bodies_pass(tmp_path: Path) -> None:
     half = POST + b"Content-Length: 5000000\r\n\r\n" + b" " * 4_900_000
     with healthy(tmp_path, REQUEST_TIMEOUT_SECONDS=20) as api, others_served(api), at_most(api, 240), ExitStack() as stack:
-        connections = [stack.enter_context(api.connect(20)) for _ in range(60)]  # 280 MiB, of which 128 may be held
+        connections = [stack.enter_context(api.connect(20)) for _ in range(60)]  # 280 MiB; the budget is 128
         refused = []
         for connection in connections:
-            with suppress(OSError):  # one that was refused while it sent
+            with suppress(OSError):  # it may be refused while it sends
                 connection.sendall(half)
         for connection in connections:
             connection.settimeout(0.05)

@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def api(folder: Path) -> Iterator[Api]:
-    """One process with the settings that everybody has, and events of two tenants in its tables."""
+    """A process with default settings, and events of two tenants."""
     with healthy(folder) as api:
         for tenant in ("acme", "victim"):
             content = b"[" + b",".join(body(session_id=f"S{i}", of=tenant) for i in range(3)) + b"]"
@@ -50,7 +50,7 @@ def meanwhile(api: Api) -> Iterator[None]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """Every row of the two tenants, and what was set aside of anybody."""
+    """Every row of the two tenants, and every quarantined record."""
     with SqliteStore(str(folder / "api" / "penstock.db"), cache_mib=8) as store, store.reading() as connection:
         live = TableSet(connection)
         tables = ("events", "event_sessions", "quarantine")
@@ -144,10 +144,10 @@ def test_no_forged_cursor_shows_another_tenants_rows(api: Api) -> None:
 
 
 def pipelined(api: Api, requests: Callable[[int], bytes], count: int) -> Counter[int]:
-    """The statuses of so many requests, sent in windows over a few connections."""
+    """How often each status was answered to many pipelined requests."""
 
     def through_one(numbers: range) -> Counter[int]:
-        found: Counter[int] = Counter()
+        statuses: Counter[int] = Counter()
         with api.connect(30) as connection:
             for start in range(0, len(numbers), WINDOW):
                 window = numbers[start : start + WINDOW]
@@ -155,8 +155,8 @@ def pipelined(api: Api, requests: Callable[[int], bytes], count: int) -> Counter
                 received = b""
                 while received.count(b"HTTP/1.1 ") < len(window) or not received.endswith(b"}"):
                     received += connection.recv(1 << 20)
-                found.update(int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:])
-        return found
+                statuses.update(int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:])
+        return statuses
 
     with ThreadPoolExecutor(SOCKETS) as pool:
         return sum(pool.map(through_one, [range(count)[i::SOCKETS] for i in range(SOCKETS)]), Counter())
@@ -174,11 +174,11 @@ def test_a_hundred_thousand_new_tenants_are_mostly_refused_and_cost_no_memory(ap
         )
 
     started = time.monotonic()
-    found = pipelined(api, post, TENANTS)
-    begun = 50 * (time.monotonic() - started + 2)
+    statuses = pipelined(api, post, TENANTS)
+    allowed_tenants = 50 * (time.monotonic() - started + 2)
 
-    assert set(found) == {202, 429} and found.total() == TENANTS
-    assert found[202] <= begun
+    assert set(statuses) == {202, 429} and statuses.total() == TENANTS
+    assert statuses[202] <= allowed_tenants
 
 
 def test_reads_by_a_hundred_thousand_tenants_cost_no_memory(api: Api) -> None:
@@ -195,7 +195,7 @@ def test_idle_connections_of_one_address_do_not_lock_out_others(api: Api) -> Non
     with ExitStack() as stack:
         connections = [stack.enter_context(api.connect()) for _ in range(CONNECTIONS)]
         refused = [connection for connection in connections[ADDRESS_LIMIT:] if everything(connection).startswith(b"HTTP/1.1 503")]
-        time.sleep(1)  # while others are served
+        time.sleep(1)  # other clients are served meanwhile
         connections[0].sendall(GET)
         assert answers_in(one_answer(connections[0])) == [(200, {"status": "ok"})]
         with socket.create_connection(("127.0.0.1", api.port), timeout=10) as another:

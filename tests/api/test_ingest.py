@@ -78,7 +78,7 @@ async def test_a_body_whose_sender_disconnects_is_not_used() -> None:
         await read_body(receive, {}, 100, BodyReservation(BodyBudget(100)))
 
 
-# -- what may be sent --------------------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------------------------------------------------------
 
 
 async def test_the_original_contract_is_accepted_with_its_original_hash(app: App) -> None:
@@ -251,7 +251,7 @@ async def test_an_event_that_is_twice_in_a_batch_is_accepted_once(app: App) -> N
 
 
 def sentence_of(found: list[str]) -> int:
-    """A batch's HTTP status, as the contract says it."""
+    """A batch's HTTP status, as documented."""
     failed = [status for status in found if status in ("conflict", "rejected")]
     good = [status for status in found if status in ("accepted", "duplicate")]
     if "accepted" in found and not failed:
@@ -290,7 +290,7 @@ def sent_as(value: Any, as_payload: bool) -> bytes:
 async def test_any_batch_of_garbage_and_good_events_gets_a_receipt_each_in_order(
     app: App, items: list[tuple[Any, bool]], shape: str, packed: bool
 ) -> None:
-    if shape == "array":  # bytes that are no JSON would make the whole body none
+    if shape == "array":  # bytes that are not JSON would make the whole body unreadable
         items = [item for item in items if not isinstance(item[0], bytes)]
     raws = [item if isinstance(item, bytes) else sent_as(item, as_payload) for item, as_payload in items]
     content = array(*raws) if shape == "array" else lines(*raws)
@@ -332,7 +332,7 @@ async def test_a_batchs_status_follows_from_its_receipts(app: App, present: tupl
 
 
 def of_size(size: int) -> bytes:
-    """An event of exactly that many bytes as a client sends it."""
+    """An event of exactly this many bytes, as a client sends it."""
     raw = body(fill="x" * (size - len(body(fill=""))))
     assert len(raw) == size
     return raw
@@ -451,7 +451,7 @@ async def test_an_encoding_that_is_nested_over_two_headers_is_refused(app: App) 
     assert_problem(answer, 415, "encoding-unsupported")
 
 
-# -- what a table cannot hold ------------------------------------------------------------------------------------------
+# -- values that tables reject -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", UNHOLDABLE)
@@ -506,11 +506,11 @@ LARGE = {
 @pytest.mark.parametrize("what", LARGE)
 async def test_other_requests_run_while_a_large_batch_is_parsed(app: App, what: str) -> None:
     waits = []
-    for _ in range(3):  # a machine that is busy with something else may hold one of them up
+    for _ in range(3):  # on a busy machine any attempt may be slow
         posting = asyncio.create_task(app.post(LARGE[what]))
         waits.append(0.0)
         while not posting.done():
-            started = time.thread_time()  # what this thread works, not what other processes take of the machine
+            started = time.thread_time()  # the time of this thread, without that of other processes
             await asyncio.sleep(0)
             waits[-1] = max(waits[-1], time.thread_time() - started)
         answer = await posting
@@ -546,7 +546,7 @@ async def test_events_just_within_the_limits_reach_the_tables(app: App, value: s
     assert row["properties"] == {"x": json.loads(value)}
 
 
-# -- who speaks --------------------------------------------------------------------------------------------------------
+# -- tenants -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ async def test_an_underscore_never_names_the_tenant(app: App) -> None:
     assert [summary.tenant for summary in await app.log.summaries()] == ["acme"]
 
 
-# -- what is no route --------------------------------------------------------------------------------------------------
+# -- unknown routes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])

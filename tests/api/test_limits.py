@@ -39,7 +39,7 @@ async def counts_of(log: Log, tenant: str) -> Counts:
 
 
 def pass_time(server: Server, tenant: str, seconds: float) -> None:
-    """As if what is kept of a tenant's limits had been kept so long ago."""
+    """Make the stored usage of a tenant this much older."""
     usage = keys_of(tenant).usage
     server.client.hset(usage, "at_ms", int(float(server.client.hget(usage, "at_ms"))) - int(seconds * 1000))
 
@@ -52,7 +52,7 @@ async def statuses(log: Log, tenant: str, count: int, limits: Limits, begin: int
     return [receipt.status for receipt in await log.append(tenant, many(count, begin), limits=limits)]
 
 
-# -- rates ---------------------------------------------------------------------------------------------------------------
+# -- rates -------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_batch_over_the_rate_is_accepted_as_far_as_it_fits_and_the_rest_after_its_wait(server: Server, log: Log) -> None:
@@ -114,7 +114,7 @@ async def test_a_clock_that_is_set_back_changes_no_bucket(server: Server, log: L
     assert (await statuses(log, "acme", 5, limits, begin=3)).count("accepted") == 2
 
 
-# -- the day -------------------------------------------------------------------------------------------------------------
+# -- the day -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_daily_quota_holds_until_midnight(server: Server, log: Log) -> None:
@@ -138,7 +138,7 @@ async def test_the_limit_with_the_longest_wait_is_named(log: Log) -> None:
     assert [receipt.limit for receipt in receipts] == ["", *["events_per_day"] * 8]
 
 
-# -- what costs nothing ----------------------------------------------------------------------------------------------------
+# -- free of charge ----------------------------------------------------------------------------------------------------
 
 
 async def test_duplicates_and_conflicts_cost_nothing(log: Log) -> None:
@@ -173,11 +173,11 @@ async def test_a_limit_is_shared_by_all_processes_and_holds_for_its_tenant_only(
             statuses(one, "globex", 15, limits),
         )
 
-    assert 20 <= sum(answer.count("accepted") for answer in answers[:2]) <= 21  # a token a twentieth of a second
+    assert 20 <= sum(answer.count("accepted") for answer in answers[:2]) <= 21  # a token is added every 50 ms
     assert answers[2] == ["accepted"] * 15
 
 
-# -- counts --------------------------------------------------------------------------------------------------------------
+# -- counts ------------------------------------------------------------------------------------------------------------
 
 
 async def test_each_refusal_is_counted_once(log: Log) -> None:
@@ -250,7 +250,7 @@ def test_the_limits_names_are_in_the_order_of_the_script() -> None:
     assert LIMIT_NAMES == ("events_per_second", "bytes_per_second", "events_per_day")
 
 
-# -- at the ingest endpoint -----------------------------------------------------------------------------------------------------------
+# -- at the ingest endpoint --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ async def test_a_tenants_own_limit_holds_for_it_alone_within_two_seconds(own_ser
         return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=120)
 
     async with opened(own_server, tmp_path, EVENTS_PER_DAY=5, EVENTS_PER_SECOND=1_000) as app:
-        said = await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "2", "--events-per-second", "none")
+        command = await asyncio.to_thread(tenant, "set", "acme", "--events-per-day", "2", "--events-per-second", "none")
         await asyncio.sleep(2)
         acme, globex = await app.post(members(7)), await app.post(members(7), tenant="globex")
         shown = await asyncio.to_thread(tenant, "show")
@@ -322,7 +322,7 @@ async def test_a_tenants_own_limit_holds_for_it_alone_within_two_seconds(own_ser
         await asyncio.sleep(2)
         again = await app.post(members(7))
 
-    assert said.returncode == 0, said.stderr
+    assert command.returncode == 0, command.stderr
     assert [receipt["status"] for receipt in acme.json()["receipts"]].count("accepted") == 2
     assert [receipt["status"] for receipt in globex.json()["receipts"]].count("accepted") == 5
     assert [receipt["status"] for receipt in again.json()["receipts"]].count("accepted") == 3
@@ -341,11 +341,14 @@ def test_an_invalid_limit_is_refused_with_a_sentence(tmp_path: Path, arguments: 
     assert done.stderr.strip()
 
 
-# -- one who floods ----------------------------------------------------------------------------------------------------------
+# -- a flood -----------------------------------------------------------------------------------------------------------
 
 
 class Sent(Connection):
-    """A connection that keeps which tenants' calls go out together, and accepts every event."""
+    """A connection that records which tenants' calls are sent together.
+
+    It accepts everything.
+    """
 
     def __init__(self) -> None:
         super().__init__("unix:///nowhere")
@@ -415,7 +418,7 @@ async def test_one_tenant_fills_at_most_a_quarter_of_the_queue(server: Server) -
         other = asyncio.create_task(log.append("other", large))
         await asyncio.sleep(0.05)
 
-        assert not other.done()  # it waits for the server as all do, but it was let in
+        assert not other.done()  # it was admitted, and waits for the server like all others
         assert busy.value.limit == TENANT_WAITING_LIMIT_BYTES
         assert log.appender.waiting_bytes < WAITING_LIMIT_BYTES / 2
         await asyncio.gather(*waiting, other, return_exceptions=True)

@@ -31,7 +31,7 @@ from tests.support.events import body
 from tests.support.http import ROOT, Api, App, opened, running, wait_until
 from tests.support.servers import Server
 
-EXAMPLES = 60  # of each operation, beside those that schemathesis makes for every limit in the document
+EXAMPLES = 60  # random cases for each operation, beside the cases at every limit
 SEED = 20260101
 MODES = ("open", "keys")
 
@@ -42,8 +42,10 @@ def document(auth: str, **settings: str) -> dict[str, Any]:
 
 
 def schema_of(auth: str) -> Any:
-    """The document for schemathesis. Clients must bear members that are new, so the document allows them; here they are
-    undocumented."""
+    """The document for schemathesis, strict about members.
+
+    The real document allows unknown members, because clients must tolerate new ones.
+    """
     strict = document(auth)
     for name, schema in strict["components"]["schemas"].items():
         if name not in ("Event", "WrappedEvent"):
@@ -54,15 +56,17 @@ def schema_of(auth: str) -> Any:
             "generation": {"max-examples": EXAMPLES, "with-security-parameters": False},
             "phases": {"stateful": {"enabled": False}},
             "checks": {
-                "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503"]},  # and see no_other_503
-                "negative_data_rejection": {"expected-statuses": ["4xx", "503", "207"]},  # 207: a batch without its bad events
+                "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503"]},  # see no_other_503
+                "negative_data_rejection": {
+                    "expected-statuses": ["4xx", "503", "207"]
+                },  # 207: a batch in which events are rejected
             },
         }
     )
     return schemathesis.openapi.from_dict(strict, config=config)
 
 
-# -- the document --------------------------------------------------------------------------------------------------------
+# -- the document ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("auth", MODES)
@@ -79,15 +83,15 @@ def test_the_document_the_routes_and_the_readme_agree() -> None:
 
 
 def raised_codes() -> set[tuple[int, str]]:
-    """Every status and code that the API's files give a problem."""
-    found = set(ERRORS.values()) | {(500, "internal-error")}
+    """The status and code of every problem in the API's source."""
+    codes = set(ERRORS.values()) | {(500, "internal-error")}
     for path in (ROOT / "api").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Problem", "self._refuse"):
                 match node.args[:2]:
                     case [ast.Constant(int(status)), ast.Constant(str(code))]:
-                        found.add((status, code))
-    return found
+                        codes.add((status, code))
+    return codes
 
 
 def test_every_problem_of_an_operation_is_documented() -> None:
@@ -128,13 +132,13 @@ def test_the_document_describes_authentication(auth: str, required: bool, scheme
         assert {name for choice in described.get("security", []) for name in choice} == (schemes if operation.act else set())
 
 
-# -- real answers --------------------------------------------------------------------------------------------------------
+# -- real answers ------------------------------------------------------------------------------------------------------
 
 STRICT = schema_of("open")
 
 
 def assert_documented(path: str, answer: httpx.Response) -> None:
-    """An answer has a status that is documented, and a body and headers that are as documented."""
+    """An answer has a documented status, body and headers."""
     operation = STRICT[path][answer.request.method]
     described = operation.definition.raw["responses"][str(answer.status_code)]
     assert answer.headers["content-type"] in described["content"]
@@ -194,7 +198,7 @@ async def test_every_row_and_outcome_is_as_documented(server: Server, app: App) 
     await control.append(app.log.connection, "acme", control.Drop([7]))
     await app.project()
     outcomes.append(await app.get("/api/receipts/7"))
-    found = await app.get("/api/receipts", event_hash=name)
+    by_hash = await app.get("/api/receipts", event_hash=name)
     pages = {
         "/api/events": await app.get("/api/events", limit=2),
         "/api/sessions": await app.get("/api/sessions"),
@@ -206,22 +210,22 @@ async def test_every_row_and_outcome_is_as_documented(server: Server, app: App) 
     assert [answer.json().get("status") for answer in outcomes] == [
         *["projected"] * 4, "quarantined", "late_duplicate", "quarantined", "queued", "queued", 404, "dropped"
     ]  # fmt: skip
-    assert found.json()["others"]
+    assert by_hash.json()["others"]
     assert {answer.status_code for answer in pages.values()} == {200}
     for answer in outcomes:
         assert_documented("/api/receipts/{position}", answer)
-    for path, answer in {"/api/receipts": found, **pages}.items():
+    for path, answer in {"/api/receipts": by_hash, **pages}.items():
         assert_documented(path, answer)
     for answer in (await app.get("/api/events", after=99), await app.get("/api/events", colour="red")):
         assert_documented("/api/events", answer)
 
 
-# -- the process ---------------------------------------------------------------------------------------------------------
+# -- the process -------------------------------------------------------------------------------------------------------
 
 NAMES = st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1, max_size=9)
 MOMENTS = st.datetimes().map(lambda moment: f"{moment.isoformat()}Z")
 EVENT_TEXTS = st.fixed_dictionaries({"session_id": NAMES, "event_type": NAMES, "timestamp": MOMENTS}).map(json.dumps)
-FORMATS = {  # of the document's own: what stands in such a string
+FORMATS = {  # values for the formats of this document
     "cursor": st.tuples(st.integers(-(2**62), 2**62), st.integers(1, 2**53)).map(
         lambda place: base64.urlsafe_b64encode(f"{place[0]}.{place[1]}".encode()).decode().rstrip("=")
     ),
@@ -243,7 +247,7 @@ def as_lines(context: Any, value: Any) -> bytes:
 
 
 class Scene:
-    """A running API whose tables hold events of the tenant acme, and what a request needs to read them."""
+    """A running API with events of acme, and the headers to read them."""
 
     def __init__(self, api: Api, headers: dict[str, str]) -> None:
         self.api, self.headers = api, headers
@@ -281,12 +285,12 @@ def keys_scene(module_server: Server, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def no_other_503(context: Any, response: Any, case: Any) -> None:
-    """A process that is well has one reason for 503: its tables are not yet at the position that was asked for."""
+    """A 503 of a healthy process means that a position is not projected yet."""
     assert response.status_code != 503 or response.json()["code"] == "not-yet-projected"
 
 
 def past_the_schema(response: Any) -> bool:
-    """Whether events were refused only for what the schema cannot say: of members anywhere, of earlier events."""
+    """Whether events were refused for reasons that no schema can express."""
     if response.status_code not in (400, 422):
         return False
     answer = response.json()
@@ -296,11 +300,11 @@ def past_the_schema(response: Any) -> bool:
 
 
 def tried(case: Any, scene: Scene) -> None:
-    """Send a case and check its answer in every way that schemathesis has; one that is valid once more, for what is there,
-    one that is not once more without a credential.
+    """Send a case and check its answer with every check of schemathesis.
 
-    Left out are positive_data_acceptance for what past_the_schema says, negative_data_rejection for lines that are blank,
-    which are a batch of none, and what stateful runs would need.
+    A valid case is sent again for existing data, an invalid case again without a credential. Left out are
+    positive_data_acceptance where past_the_schema is true, negative_data_rejection for blank lines, which are an empty batch,
+    and the checks of stateful runs.
     """
     _try(case, scene, scene.headers)
     if scene.headers and case.meta.generation.mode.is_negative:
@@ -321,7 +325,9 @@ def _try(case: Any, scene: Scene, headers: dict[str, str]) -> None:
         sent["data"] = gzip.compress(plain["data"] if "data" in plain else json.dumps(plain["json"]).encode())
     response = case.call(**sent)
     left_out = [positive_data_acceptance] if past_the_schema(response) else []
-    if OPERATIONS[f"{case.operation.method.upper()} {case.operation.path}"].is_foreign:  # their bodies are others' to document
+    if OPERATIONS[
+        f"{case.operation.method.upper()} {case.operation.path}"
+    ].is_foreign:  # their bodies are documented by the format's owner
         left_out += [positive_data_acceptance, negative_data_rejection]
     if case.media_type == NDJSON and not str(case.body).strip():
         left_out.append(negative_data_rejection)

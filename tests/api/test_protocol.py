@@ -26,7 +26,7 @@ ADDRESS_LIMIT = 20
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One process for all tests that do not end it; it must still be well after each."""
+    """One process for all tests; it must be healthy after each."""
     folder = tmp_path_factory.mktemp("protocol")
     server = Server("valkey", folder / "server").start()
     try:
@@ -175,7 +175,7 @@ def test_a_client_that_goes_on_sending_after_a_431_still_reads_it(api: Api) -> N
     ],
 )
 def test_an_endless_header_is_refused_long_before_the_deadline(tmp_path: Path, beginning: bytes) -> None:
-    chunk, most = b"x" * 65_536, 16 * 1024 * 1024  # much of it may wait in the sockets' buffers
+    chunk, most = b"x" * 65_536, 16 * 1024 * 1024  # the buffers of the sockets may hold much of it
     sent = 0
     with own_api(tmp_path) as api, api.connect() as connection:
         connection.sendall(beginning)
@@ -210,11 +210,11 @@ def test_a_client_that_expects_100_continue_gets_it_and_then_its_answer(api: Api
     raw = body(session_id="expect")
     with api.connect() as connection:
         connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(raw))
-        told = connection.recv(65_536)
+        interim = connection.recv(65_536)
         connection.sendall(raw)
         [(status, receipt)] = answers_in(one_answer(connection))
 
-    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert (status, receipt["status"]) == (202, "accepted")
 
 
@@ -250,7 +250,7 @@ def test_a_trailer_is_ignored(api: Api, trailer: bytes) -> None:
     assert (nobody, problem["code"]) == (400, "tenant-missing")
 
 
-# -- rude --------------------------------------------------------------------------------------------------------------
+# -- malformed ---------------------------------------------------------------------------------------------------------
 
 SMUGGLED = b"POST /api/events HTTP/1.1\r\nHost: x\r\nX-Tenant-ID: smuggled\r\nContent-Length: 2\r\n\r\n[]"
 
@@ -309,7 +309,7 @@ def test_headers_that_are_too_large_do_not_spill_their_body_into_the_request_bef
         everything(connection)
 
     answer = httpx.post(f"{api.url}/api/events", content=body(session_id="first"), headers={"X-Tenant-ID": "spill"})
-    assert answer.json()["status"] == "accepted"  # the first body alone is no JSON, so nothing of it was taken
+    assert answer.json()["status"] == "accepted"  # the first body alone is not JSON, so nothing of it was accepted
 
 
 UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
@@ -320,22 +320,22 @@ UPGRADE = (b"Connection: Upgrade", b"Upgrade: websocket")
 def test_the_body_of_an_upgrade_request_is_never_lost_or_taken_for_a_request(api: Api, protocol: bytes, hash_parts: bool) -> None:
     raw = post_of(SMUGGLED, b"Connection: Upgrade", b"Upgrade: " + protocol)
     head, end, rest = raw.partition(b"\r\n\r\n")
-    said = api.said
+    output_before = api.said
     with api.connect() as connection:
         connection.sendall(head + end if hash_parts else raw)
         time.sleep(0.05)
         connection.sendall(rest if hash_parts else b"")
 
         assert_refused(everything(connection), 400, "upgrade-unsupported")
-    assert api.said == said
+    assert api.said == output_before
 
 
 def test_an_upgrade_is_ignored_and_nothing_after_it_is_answered(api: Api) -> None:
     with api.connect() as connection:
         connection.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(UPGRADE) + b"\r\n\r\n") + GET)
-        found = answers_in(everything(connection))
+        answers = answers_in(everything(connection))
 
-    assert found == [(200, {"status": "ok"})]
+    assert answers == [(200, {"status": "ok"})]
 
 
 @pytest.mark.parametrize("behind", [b"", b"no chunk"], ids=["nothing", "garbage"])
@@ -431,12 +431,12 @@ def test_after_a_refused_body_the_connection_still_works(api: Api) -> None:
     with api.connect() as connection:
         connection.sendall(post_of(b"no json") + post_of(b"[]", b"Content-Encoding: br") + post_of(b"[]"))
         connection.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        found = answers_in(everything(connection))
+        answers = answers_in(everything(connection))
 
-    assert [status for status, _ in found] == [400, 415, 200, 200]
+    assert [status for status, _ in answers] == [400, 415, 200, 200]
 
 
-# -- gone --------------------------------------------------------------------------------------------------------------
+# -- disconnected ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hard", [False, True], ids=["closed", "reset"])
@@ -449,7 +449,7 @@ def test_after_a_refused_body_the_connection_still_works(api: Api) -> None:
     ],
 )
 def test_a_client_that_disconnects_leaves_no_trace(api: Api, raw: bytes, hard: bool) -> None:
-    said = api.said
+    output_before = api.said
     with api.connect() as connection:
         if hard:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -457,15 +457,15 @@ def test_a_client_that_disconnects_leaves_no_trace(api: Api, raw: bytes, hard: b
         time.sleep(0.05)
 
     assert httpx.get(f"{api.url}/healthz").status_code == 200
-    assert api.said == said
+    assert api.said == output_before
 
 
-# -- the end -----------------------------------------------------------------------------------------------------------
+# -- shutdown ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def own_api(folder: Path, **settings: Any) -> Iterator[Api]:
-    """A process of the test's own, to be ended."""
+    """A process that the test may end."""
     server = Server("valkey", folder / "server").start()
     try:
         with running(server, folder / "api", **settings) as api:

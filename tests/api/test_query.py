@@ -32,7 +32,7 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 async def sent(app: App, *members: dict[str, Any], tenant: str = "acme") -> None:
-    """Events in the log, and in the tables, at positions that follow each other."""
+    """Send events and project them; their positions follow each other."""
     await app.log.append(tenant, [event(**one) for one in members])
     await app.project()
 
@@ -52,7 +52,7 @@ async def session_ids(app: App, **parameters: Any) -> list[str]:
 
 
 async def walked(app: App, path: str, name: str, **parameters: Any) -> list[dict[str, Any]]:
-    """All rows behind a path, page after page."""
+    """All rows of a path, page after page."""
     rows: list[dict[str, Any]] = []
     cursor = None
     for _ in range(MOST_PAGES):
@@ -217,10 +217,12 @@ async def test_pages_are_complete_and_without_repeats_while_events_arrive(app: A
         times = [moment(59), page["events"][-1]["timestamp"]]  # newer than all, and exactly where the page ended
         await sent(app, *({"session_id": "S1", "timestamp": at, "event_id": f"{turn} {at}"} for at in times))
 
-    wanted = [position for position in range(1, 31) if "session_id" not in filters or before[position - 1]["session_id"] == "S1"]
+    expected = [
+        position for position in range(1, 31) if "session_id" not in filters or before[position - 1]["session_id"] == "S1"
+    ]
     assert cursor is None
     assert len(shown) == len(set(shown))
-    assert sorted(position for position in shown if position <= 30) == wanted
+    assert sorted(position for position in shown if position <= 30) == expected
 
 
 async def test_the_last_page_has_no_cursor(app: App) -> None:
@@ -238,7 +240,7 @@ async def test_a_page_has_100_rows_or_as_many_as_requested_up_to_1000(app: App) 
     assert [len(await positions(app)), len(await positions(app, limit=1_000))] == [100, 1_000]
 
 
-# -- what may be asked -------------------------------------------------------------------------------------------------
+# -- parameters --------------------------------------------------------------------------------------------------------
 
 READS = ["/api/events", "/api/sessions", "/api/sessions/S1"]
 
@@ -281,7 +283,7 @@ async def test_a_repeated_parameter_is_answered_400(app: App) -> None:
     assert (answer.status_code, answer.json()["parameter"]) == (400, "session_id")
 
 
-# -- one's own writes --------------------------------------------------------------------------------------------------
+# -- reading own writes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/api/events", "/api/sessions", "/api/sessions/S1", "/api/receipts/1"])
@@ -327,7 +329,7 @@ async def test_a_read_after_a_projected_position_does_not_wait(app: App, after: 
 
 
 async def receipt(app: App, position: int, **parameters: Any) -> dict[str, Any]:
-    """The receipt of a position, with the HTTP status."""
+    """The outcome at a position, with the HTTP status."""
     answer = await app.get(f"/api/receipts/{position}", **parameters)
     return {"http": answer.status_code, **answer.json()}
 
@@ -350,13 +352,13 @@ async def test_a_late_duplicates_receipt_names_the_first_position(server: Server
         server.client.delete(*server.client.keys("*:dedup:*"))
     await app.project()
 
-    found = [await receipt(app, position) for position in (3, 4)]
+    receipts = [await receipt(app, position) for position in (3, 4)]
 
-    assert [(one["status"], one["position"], one["first_position"]) for one in found] == [
+    assert [(outcome["status"], outcome["position"], outcome["first_position"]) for outcome in receipts] == [
         ("late_duplicate", 3, 1),
         ("late_duplicate", 4, 2),
     ]
-    assert [one["event_hash"] for one in found] == [
+    assert [outcome["event_hash"] for outcome in receipts] == [
         event_identity("acme", event(**m))[0] for m in ({"session_id": "A"}, {"event_id": "e1"})
     ]
 
@@ -367,10 +369,10 @@ async def test_a_late_event_with_other_content_is_quarantined_and_its_receipt_sa
     await app.post(body(n=2))
     await app.project()
 
-    found = await receipt(app, 2)
+    outcome = await receipt(app, 2)
 
-    assert (found["http"], found["status"], found["reason"], found["position"]) == (200, "quarantined", "conflict", 2)
-    assert found["detail"]
+    assert (outcome["http"], outcome["status"], outcome["reason"], outcome["position"]) == (200, "quarantined", "conflict", 2)
+    assert outcome["detail"]
     assert await positions(app) == [1]
 
 
@@ -381,10 +383,10 @@ async def test_a_record_that_is_no_valid_event_is_quarantined_and_its_receipt_sa
     await app.post(body(session_id="behind it"))
     await app.project()
 
-    found = await receipt(app, 2)
+    outcome = await receipt(app, 2)
 
     assert (queued["http"], queued["status"]) == (200, "queued")
-    assert (found["http"], found["status"], found["reason"]) == (200, "quarantined", "invalid")
+    assert (outcome["http"], outcome["status"], outcome["reason"]) == (200, "quarantined", "invalid")
     assert await positions(app) == [3, 1]
 
 
@@ -418,12 +420,12 @@ async def test_two_events_with_the_same_hash_are_both_found_by_it(app: App) -> N
     second = (await app.post(body(session_id="S12", event_type="x"))).json()
     await app.project()
 
-    found = (await app.get("/api/receipts", event_hash=first["event_hash"])).json()
+    outcome = (await app.get("/api/receipts", event_hash=first["event_hash"])).json()
 
     assert first["event_hash"] == second["event_hash"]
     assert (first["status"], second["status"]) == ("accepted", "accepted")
-    assert [found["position"], *(other["position"] for other in found["others"])] == [1, 2]
-    assert {found["status"], found["others"][0]["status"]} == {"projected"}
+    assert [outcome["position"], *(other["position"] for other in outcome["others"])] == [1, 2]
+    assert {outcome["status"], outcome["others"][0]["status"]} == {"projected"}
 
 
 async def test_a_receipt_is_found_by_hash_within_the_window_and_by_position_always(server: Server, tmp_path: Path) -> None:
@@ -454,7 +456,7 @@ async def test_a_tenant_never_sees_another_tenants_data(app: App) -> None:
     await sent(app, *({"session_id": "shared", "canary": "theirs", "event_id": f"{i}"} for i in range(5)), tenant="acme.other")
     await sent(app, {"session_id": "secret", "canary": "theirs"}, tenant="acme.other")
     await sent(app, {"session_id": "shared", "canary": "ours", "event_id": "0"}, tenant="acme")
-    theirs = event_identity("acme.other", event(session_id="secret", canary="theirs"))[0]
+    other_hash = event_identity("acme.other", event(session_id="secret", canary="theirs"))[0]
 
     rows = (await app.get("/api/events")).json()["events"]
     session = (await app.get("/api/sessions/shared")).json()
@@ -468,7 +470,7 @@ async def test_a_tenant_never_sees_another_tenants_data(app: App) -> None:
     assert await session_ids(app) == ["shared"]
     assert not any("theirs" in text or "secret" in text for text in seen)
     assert (await app.get("/api/sessions/secret")).status_code == 404
-    assert (await app.get("/api/receipts", event_hash=theirs)).status_code == 404
+    assert (await app.get("/api/receipts", event_hash=other_hash)).status_code == 404
     assert (await receipt(app, 2))["http"] == 404
     assert (await receipt(app, 1, after=1))["http"] == 200
     assert (await app.get("/api/events", after=2)).json()["value"] == 1
@@ -504,20 +506,23 @@ async def test_events_sent_without_a_session_show_their_derived_session(app: App
     await app.log.append("acme", [*without, identify])
     await app.project()
 
-    found = (await app.get("/api/sessions")).json()["sessions"]
-    [name] = {one["session_id"] for one in found} - {"S1"}
+    session_rows = (await app.get("/api/sessions")).json()["sessions"]
+    [name] = {session["session_id"] for session in session_rows} - {"S1"}
     session = (await app.get(f"/api/sessions/{name}")).json()
     rows = (await app.get("/api/events")).json()["events"]
 
     assert name == f"~{rows[-1]['event_hash']}"
-    assert [(one["user_id"], one["anonymous_id"], one["event_count"]) for one in found] == [("u", "a", 2), ("u", "a", 1)]
-    assert [(one["event_id"], one["session_id"], one["session"]) for one in rows] == [
+    assert [(row["user_id"], row["anonymous_id"], row["event_count"]) for row in session_rows] == [
+        ("u", "a", 2),
+        ("u", "a", 1),
+    ]
+    assert [(row["event_id"], row["session_id"], row["session"]) for row in rows] == [
         ("e2", "", name),
         ("e3", "", None),
         ("e4", "S1", "S1"),
         ("e1", "", name),
     ]
-    assert [one["event_id"] for one in session["events"]] == ["e2", "e1"]
+    assert [event["event_id"] for event in session["events"]] == ["e2", "e1"]
     assert await positions(app, session_id=name) == [2, 1]
     assert await session_ids(app, user_id="u") == [name, "S1"]
     assert await session_ids(app, user_id="nobody") == []
@@ -533,7 +538,7 @@ CHOICES = [
 
 
 def plan(store: SqliteStore, query: tuple[str, Sequence[Any]]) -> list[str]:
-    """The steps by which SQLite would answer."""
+    """The steps of SQLite's query plan."""
     statement, values = query
     with store.reading() as connection:
         return [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
@@ -567,7 +572,10 @@ def test_every_page_uses_an_index_of_the_tenant_and_never_scans_or_sorts(
 
 
 def narrowest(choice: dict[str, Any], statement: str) -> str:
-    """What the first search must be led by: a session is small, a type may be most of a tenant's events."""
+    """The index that the first search must use.
+
+    A session has few events; a type may have most of a tenant's events.
+    """
     if statement.startswith("SELECT session_id"):
         if choice["session_id"]:
             return "session_id=?"
@@ -578,7 +586,10 @@ def narrowest(choice: dict[str, Any], statement: str) -> str:
 
 
 def fill(store: SqliteStore) -> None:
-    """Rows that tell the planner what is usual: many events of one time, a session and a type are few of a tenant's."""
+    """Rows with the usual proportions, for the query planner.
+
+    Many events have the same time; a session and a type have few of a tenant's events.
+    """
     with store.transaction():
         store._connection.executemany(
             "INSERT INTO events (tenant_id, position, event_hash, hash_parts, session_id, event_type, timestamp, timestamp_us, "
@@ -603,7 +614,7 @@ async def test_a_page_reads_only_the_rows_that_it_shows(app: App, filters: Filte
 
 
 def steps_of(store: SqliteStore, filters: Filters, limit: int) -> int:
-    """How many steps of SQLite's machine a page of events takes, to the hundred."""
+    """How many hundreds of SQLite's virtual machine steps a page takes."""
     taken = 0
 
     def count() -> int:

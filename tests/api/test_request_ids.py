@@ -51,18 +51,18 @@ def api(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
 
 
 def id_in(connection: socket.socket, raw: bytes) -> str:
-    """The request id of the answer to bytes; of answers, the first."""
+    """The request id of the first answer to these bytes."""
     connection.sendall(raw)
     received = b""
     while b"\r\n\r\n" not in received:
         chunk = connection.recv(65_536)
         assert chunk, received
         received += chunk
-    [found] = [line for line in received.partition(b"\r\n\r\n")[0].split(b"\r\n") if line.lower().startswith(b"x-request-id:")]
-    return found.partition(b": ")[2].decode("ascii")
+    [line] = [line for line in received.partition(b"\r\n\r\n")[0].split(b"\r\n") if line.lower().startswith(b"x-request-id:")]
+    return line.partition(b": ")[2].decode("ascii")
 
 
-# -- whose id ----------------------------------------------------------------------------------------------------------
+# -- the id ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sane", SANE)
@@ -74,25 +74,27 @@ def test_the_clients_request_id_is_used(api: Api, sane: str) -> None:
 @pytest.mark.parametrize("odd", ODD)
 def test_an_unsafe_or_ambiguous_request_id_is_replaced(api: Api, odd: str) -> None:
     with api.connect() as connection:
-        found = id_in(connection, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + ODD[odd] + b"\r\n")
+        request_id = id_in(connection, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + ODD[odd] + b"\r\n")
 
-    assert request_id_of([(b"x-request-id", found.encode())]) == found
-    assert "one" not in found and "x" * 9 not in found
+    assert request_id_of([(b"x-request-id", request_id.encode())]) == request_id
+    assert "one" not in request_id and "x" * 9 not in request_id
 
 
 @given(st.lists(st.binary(max_size=70), max_size=3))
 def test_every_request_id_is_safe_in_headers_and_logs(values: list[bytes]) -> None:
-    found = request_id_of([(b"x-request-id", value) for value in values])
+    request_id = request_id_of([(b"x-request-id", value) for value in values])
 
-    assert found.isascii() and 1 <= len(found) <= 64 and not set(found) - set("-._") - set(map(chr, range(48, 123)))
-    assert found.encode() in values or found != request_id_of([])
+    assert (
+        request_id.isascii() and 1 <= len(request_id) <= 64 and not set(request_id) - set("-._") - set(map(chr, range(48, 123)))
+    )
+    assert request_id.encode() in values or request_id != request_id_of([])
 
 
 def test_generated_ids_differ_between_requests_and_processes(server: Server, api: Api, tmp_path: Path) -> None:
     with running(server, tmp_path) as other:
-        found = [httpx.get(f"{one.url}/healthz").headers["x-request-id"] for one in (api, other) for _ in range(5)]
+        ids = [httpx.get(f"{process.url}/healthz").headers["x-request-id"] for process in (api, other) for _ in range(5)]
 
-    assert len(set(found)) == 10
+    assert len(set(ids)) == 10
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_an_early_refusal_has_the_clients_request_id(api: Api, raw: bytes) -> No
         assert id_in(other, raw % ODD["two"]) not in ("one", "two", "mine")
 
 
-# -- what is logged ----------------------------------------------------------------------------------------------------
+# -- log lines ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_failure_is_one_log_line_with_the_clients_request_id(server: Server, api: Api) -> None:
@@ -168,7 +170,9 @@ def test_with_an_access_log_every_request_is_a_log_line(server: Server, tmp_path
         httpx.get(f"{api.url}/caf%C3%A9%0A?q=hidden", headers={"X-Request-ID": "lost"})
         for i in range(LINES_PER_SECOND * 2):
             httpx.post(f"{api.url}/api/events", content=body(), headers={"X-Tenant-ID": "broken", "X-Request-ID": f"bad-{i}"})
-    lines = {line["request_id"]: line for line in api.logged if "request_id" in line}  # all of them, now that it has ended
+    lines = {
+        line["request_id"]: line for line in api.logged if "request_id" in line
+    }  # the process has ended, so all lines are there
 
     assert "hidden" not in api.said
     assert [line["level"] for line in lines.values() if line["request_id"] in ("good", "lost", "bad-0")] == [
@@ -183,7 +187,7 @@ def test_with_an_access_log_every_request_is_a_log_line(server: Server, tmp_path
     assert (lost["method"], lost["path"], lost["status"]) == ("GET", "/caf%C3%A9%0A", 404)
 
 
-# -- errors that nobody foresaw ----------------------------------------------------------------------------------------
+# -- unexpected errors -------------------------------------------------------------------------------------------------
 
 BUGS = """
 import api.app, api.ingest.native, api.openapi.operations
@@ -269,9 +273,9 @@ async def test_a_flood_of_503_hides_no_500(caplog: pytest.LogCaptureFixture) -> 
     for path in (b"/many",) * 3_000 + (b"/rare",):
         await app({"type": "http", "method": "GET", "raw_path": path, "headers": [], "client": None}, never, drop)
 
-    found = [(record.status, record.code, record.levelno) for record in caplog.records]  # type: ignore[attr-defined]
-    assert found[-1] == (500, None, logging.ERROR)
-    assert LINES_PER_SECOND <= len(found) - 1 <= LINES_PER_SECOND * 3
+    logged = [(record.status, record.code, record.levelno) for record in caplog.records]  # type: ignore[attr-defined]
+    assert logged[-1] == (500, None, logging.ERROR)
+    assert LINES_PER_SECOND <= len(logged) - 1 <= LINES_PER_SECOND * 3
 
 
 def test_every_log_line_is_json(api: Api) -> None:

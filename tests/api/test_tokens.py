@@ -32,13 +32,13 @@ pytestmark = pytest.mark.anyio
 
 
 def by_hand_raw(header: bytes, payload: bytes) -> str:
-    """A token of any bytes, signed with our secret."""
+    """A token with any content, signed with the secret."""
     parts = [base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload)]
     signature = hmac.digest(SECRET.encode(), b".".join(parts), hashlib.sha256)
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
-# What a JSON value of a header or a claim may be; no role that there is, so none is to be believed.
+# JSON values for headers and claims. None is an existing role, so every token must be refused.
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400) | st.just(1e308),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -200,7 +200,7 @@ async def test_without_a_key_for_tokens_every_token_is_refused(server: Server, t
         assert "no tokens" in await assert_not_believed(app, signed(claims()))
 
 
-# -- keys behind a URL ---------------------------------------------------------------------------------------------------
+# -- keys behind a URL -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ async def test_keys_are_fetched_once_and_again_for_an_unknown_key_id(
     jwks.publish(("ES256", "three"))
     monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
     assert (await post(fetching, of_set("ES256", "three"))).status_code == 200
-    assert (await post(fetching, of_set("ES256", None))).status_code == 200  # the only one
+    assert (await post(fetching, of_set("ES256", None))).status_code == 200  # without an id, the only key is used
     assert_refused(await post(fetching, of_set("RS256", "one")), 401, "token-invalid")
     assert jwks.asked == 3
 
@@ -239,8 +239,8 @@ async def test_many_unknown_key_ids_cause_few_fetches(jwks: Published, fetching:
     jwks.publish(("RS256", "one"), ("EdDSA", "two"))
     for number in range(50):
         assert_refused(await post(fetching, of_set("RS256", f"unknown-{number}")), 401, "token-invalid")
-    assert_refused(await post(fetching, of_set("RS256", None)), 401, "token-invalid")  # which of the two?
-    assert_refused(await post(fetching, of_set("RS256", "two")), 401, "token-invalid")  # a key of another kind
+    assert_refused(await post(fetching, of_set("RS256", None)), 401, "token-invalid")  # without an id, the key is ambiguous
+    assert_refused(await post(fetching, of_set("RS256", "two")), 401, "token-invalid")  # a key of another type
 
     assert jwks.asked == 1
 
@@ -326,7 +326,7 @@ async def test_a_secret_in_a_key_set_is_not_used(jwks: Published, fetching: App)
     assert_refused(await post(fetching, signed(claims(), SECRET, "HS256", kid="one")), 503, "token-keys-unavailable")
 
 
-# -- what cannot be used is said at the start ----------------------------------------------------------------------------
+# -- unusable keys -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

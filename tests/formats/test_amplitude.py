@@ -22,7 +22,7 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 def event(**more: Any) -> dict[str, Any]:
-    """An event of an SDK."""
+    """An event as an SDK sends it."""
     given = {"event_type": "Signed Up", "user_id": "u1", "device_id": "d1", "insert_id": "i1", "time": MOMENT_MS}
     return {name: value for name, value in (given | more).items() if value is not None}
 
@@ -42,10 +42,10 @@ async def test_an_upload_becomes_events(app: App, path: str) -> None:
     answer = await sent(app, one, event(insert_id="i2", session_id=-1), path=path)
 
     row, other = await rows(app)
-    told = answer.json()
-    assert (answer.status_code, told["code"], told["events_ingested"]) == (200, 200, 2)
-    assert told["payload_size_bytes"] == len(answer.request.content)
-    assert abs(told["server_upload_time"] - row["received_at_us"] // 1_000) < 5_000
+    members = answer.json()
+    assert (answer.status_code, members["code"], members["events_ingested"]) == (200, 200, 2)
+    assert members["payload_size_bytes"] == len(answer.request.content)
+    assert abs(members["server_upload_time"] - row["received_at_us"] // 1_000) < 5_000
     assert (row["event_type"], row["event_id"], row["session_id"]) == ("Signed Up", "2:i1:d1", str(MOMENT_MS - 5))
     assert (row["timestamp"], row["timestamp_us"]) == ("2026-01-01T10:00:00.123000Z", MOMENT_MS * 1_000)
     assert json.loads(row["properties"]) == {
@@ -103,9 +103,9 @@ async def test_an_identify_event_names_user_and_device(app: App) -> None:
     await sent(app, event(event_type="$identify", user_properties={"$set": {"name": "Ada"}}))
 
     [row] = await rows(app)
-    found = json.loads(row["properties"])
+    properties = json.loads(row["properties"])
     assert row["event_type"] == "$identify"
-    assert found == {"user_id": "u1", "anonymous_id": "d1", "user_properties": {"$set": {"name": "Ada"}}}
+    assert properties == {"user_id": "u1", "anonymous_id": "d1", "user_properties": {"$set": {"name": "Ada"}}}
 
 
 async def test_a_bad_event_is_a_dead_letter_and_its_neighbours_are_accepted(app: App) -> None:
@@ -123,16 +123,16 @@ async def test_a_bad_event_is_a_dead_letter_and_its_neighbours_are_accepted(app:
     ]
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"events": {}}', b"\xff"], ids=str)
 async def test_an_unreadable_upload_is_not_sent_again(app: App, body: bytes) -> None:
     answer = await app.client.post("/2/httpapi", content=body, headers={"X-Tenant-ID": "acme"})
 
-    told = answer.json()
-    assert (answer.status_code, told["code"], told["error"]) == (400, 400, "not-understood")
-    assert told["missing_field"] == "events"
+    refusal = answer.json()
+    assert (answer.status_code, refusal["code"], refusal["error"]) == (400, 400, "not-understood")
+    assert refusal["missing_field"] == "events"
 
 
 @pytest.mark.parametrize("path", ENDS)
@@ -141,15 +141,15 @@ async def test_a_wrong_key_is_reported_as_the_sdks_expect(server: Server, tmp_pa
     async with opened(server, tmp_path, AUTH="keys") as app:
         answer = await sent(app, event(), path=path, api_key=key)
 
-    told = answer.json()
-    assert (answer.status_code, told["code"], told["missing_field"]) == (400, 400, "api_key")
-    assert told["error"] == f"Invalid API key: credential-{'unknown' if key else 'missing'}"
+    refusal = answer.json()
+    assert (answer.status_code, refusal["code"], refusal["missing_field"]) == (400, 400, "api_key")
+    assert refusal["error"] == f"Invalid API key: credential-{'unknown' if key else 'missing'}"
 
 
 async def test_a_limited_request_may_be_sent_again(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, EVENTS_PER_SECOND=1) as app:
         answer = await sent(app, event(), event(insert_id="i2"))
 
-    told = answer.json()
-    assert (answer.status_code, told["code"], told["error"]) == (429, 429, "limited")
-    assert "missing_field" not in told
+    refusal = answer.json()
+    assert (answer.status_code, refusal["code"], refusal["error"]) == (429, 429, "limited")
+    assert "missing_field" not in refusal

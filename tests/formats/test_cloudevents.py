@@ -39,8 +39,8 @@ async def post(app: App, content: Any, **headers: Any) -> httpx.Response:
 
 async def rows(app: App, table: str = "events") -> list[dict[str, Any]]:
     await app.project()
-    found = [dict(row) for row in app.store.tables().rows(table, "acme")]
-    return [row | {"properties": json.loads(row["properties"])} if "properties" in row else row for row in found]
+    rows = [dict(row) for row in app.store.tables().rows(table, "acme")]
+    return [row | {"properties": json.loads(row["properties"])} if "properties" in row else row for row in rows]
 
 
 async def test_a_structured_event_becomes_an_event(app: App) -> None:

@@ -30,7 +30,7 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 def message(**properties: Any) -> dict[str, Any]:
-    """A message as the Python SDK makes it; a property that is None is left out."""
+    """A message as the Python SDK sends it, without properties that are None."""
     given = {"token": "acme", "distinct_id": "u1", "time": 1767261600.25, "$insert_id": "i1", "mp_lib": "python"} | properties
     return {"event": "Signed Up", "properties": {name: value for name, value in given.items() if value is not None}}
 
@@ -62,7 +62,7 @@ def packed(value: Any) -> str:
 
 # -- wrappings ---------------------------------------------------------------------------------------------------------
 
-PLUS = message(note="\u00fb\u00ff\u00bf\u03fe>>>???~~~")  # whose base64 has + and / in it
+PLUS = message(note="\u00fb\u00ff\u00bf\u03fe>>>???~~~")  # its base64 has + and / in it
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TEXT = json.dumps(PLUS)
 WRAPPINGS: dict[str, dict[str, Any]] = {
@@ -136,7 +136,7 @@ async def test_a_request_without_messages_is_refused_with_the_reason(app: App, b
     answer = await app.client.post("/track", content=body, headers={"X-Tenant-ID": "acme"})
     await app.project()
 
-    make = body == "data=%7B"  # a message, although a bad one
+    make = body == "data=%7B"  # it is a message, although a bad one
     assert answer.status_code == (200 if make else 400)
     assert make or answer.json()["error"] == "not-understood"
     assert make or answer.json()["status"] == 0
@@ -169,7 +169,7 @@ def test_lines_are_messages_only_if_the_whole_body_is_none() -> None:
         messages_in(b"{\n" * 20_000)
 
 
-# -- times and names ---------------------------------------------------------------------------------------------------
+# -- times and ids -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_message_that_is_no_event_is_rejected(raw: str) -> None:
         EVENTS.event_of(raw.encode(), OpenedRequest([], 1))
 
 
-# -- persons -----------------------------------------------------------------------------------------------------------
+# -- actors ------------------------------------------------------------------------------------------------------------
 
 PERSONS: dict[str, tuple[Event, dict[str, Any]]] = {
     "a user": (event_named("x", distinct_id="u1"), {"user_id": "u1"}),
@@ -265,12 +265,12 @@ def test_ids_get_the_names_that_penstock_uses(case: str) -> None:
 
 @pytest.mark.parametrize("operation", ["$set", "$set_once", "$add", "$append", "$union", "$remove", "$unset", "$delete"])
 def test_a_profile_is_an_event_of_its_operation(operation: str) -> None:
-    found = profile(**{operation: {"plan": "pro"}, "$ip": "0"})
+    parsed = profile(**{operation: {"plan": "pro"}, "$ip": "0"})
 
-    assert (found.event_type, found.timestamp) == (operation, "2026-01-01T10:00:00Z")
-    assert properties_of(found) == {operation: {"plan": "pro"}, "$ip": "0", "user_id": "u1"}
-    assert found.event_id == profile(**{operation: {"plan": "pro"}, "$ip": "0"}).event_id
-    assert found.event_id != profile(**{operation: {"plan": "pro"}, "$ip": "0", "$time": 1767261601}).event_id
+    assert (parsed.event_type, parsed.timestamp) == (operation, "2026-01-01T10:00:00Z")
+    assert properties_of(parsed) == {operation: {"plan": "pro"}, "$ip": "0", "user_id": "u1"}
+    assert parsed.event_id == profile(**{operation: {"plan": "pro"}, "$ip": "0"}).event_id
+    assert parsed.event_id != profile(**{operation: {"plan": "pro"}, "$ip": "0", "$time": 1767261601}).event_id
 
 
 def test_a_browsers_profile_names_its_device() -> None:

@@ -25,13 +25,13 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 def event(**more: Any) -> dict[str, Any]:
-    """An event of a server SDK."""
+    """An event as a server SDK sends it."""
     given = {"event": "signed up", "distinct_id": "u1", "uuid": "i1", "timestamp": "2026-01-01T10:00:00+00:00", "properties": {}}
     return {name: value for name, value in (given | more).items() if value is not None}
 
 
 def of_browser(**properties: Any) -> dict[str, Any]:
-    """An event of posthog-js, which counts back from its sending."""
+    """An event of posthog-js, with the time before its sending."""
     given = {"distinct_id": "d1", "token": "acme", "$device_id": "d1", "$session_id": "s1", "$is_identified": False}
     return {"event": "$pageview", "uuid": "i1", "properties": given | properties, "offset": OFFSET_MS}
 
@@ -47,7 +47,7 @@ async def rows(app: App, table: str = "events") -> list[dict[str, Any]]:
 
 
 async def properties_of(app: App, one: dict[str, Any]) -> Any:
-    """What stands in the table when this is sent."""
+    """The properties in the table after this event is sent."""
     assert (await sent(app, {"api_key": "acme", "batch": [one]})).status_code == 200
     [row] = await rows(app)
     return json.loads(row["properties"])
@@ -88,7 +88,7 @@ async def test_each_path_takes_each_shape(app: App, path: str) -> None:
 
 
 def wrapped() -> dict[str, bytes]:
-    """One event as PostHog's SDKs wrap it."""
+    """An event in a wrapping of PostHog's SDKs."""
     plain = json.dumps([of_browser(title="n>?~~~é")]).encode()
     encoded = base64.b64encode(plain)
     assert b"+" in encoded
@@ -140,11 +140,11 @@ async def test_a_bad_event_that_is_sent_again_is_one_dead_letter(app: App) -> No
     assert len(await rows(app, "quarantine")) == 1
 
 
-# -- when ----------------------------------------------------------------------------------------------------------------
+# -- times -------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_browsers_event_happened_its_offset_before_its_arrival(app: App) -> None:
-    answers = [await sent(app, [of_browser()], "/e/") for _ in range(2)]  # what is sent again has the same offset
+    answers = [await sent(app, [of_browser()], "/e/") for _ in range(2)]  # a resend has the same offset
 
     [row] = await rows(app)
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -178,11 +178,11 @@ async def test_an_event_without_an_id_is_identified_by_its_content(app: App) -> 
     assert len({row["event_id"] for row in await rows(app)}) == len(await rows(app)) == 4
 
 
-# -- who -----------------------------------------------------------------------------------------------------------------
+# -- actors ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("said", "actor"),
+    ("sent_properties", "actor"),
     [
         ({}, {"user_id": "u1"}),
         ({"$is_identified": True, "$device_id": "d1"}, {"user_id": "u1"}),
@@ -192,10 +192,10 @@ async def test_an_event_without_an_id_is_identified_by_its_content(app: App) -> 
     ],
     ids=str,
 )
-async def test_an_identified_actor_is_a_user(app: App, said: dict[str, Any], actor: dict[str, str]) -> None:
-    found = await properties_of(app, event(properties=said))
+async def test_an_identified_actor_is_a_user(app: App, sent_properties: dict[str, Any], actor: dict[str, str]) -> None:
+    properties = await properties_of(app, event(properties=sent_properties))
 
-    assert found == {"properties": said, **actor}
+    assert properties == {"properties": sent_properties, **actor}
 
 
 @pytest.mark.parametrize("distinct_id", ["", "$posthog_cookieless", None], ids=str)
@@ -204,10 +204,10 @@ async def test_an_event_without_an_actor_has_no_ids(app: App, distinct_id: Any) 
 
 
 async def test_a_group_is_not_an_actor(app: App) -> None:
-    said = {"$group_type": "company", "$group_key": "c1", "$group_set": {}}
+    sent_properties = {"$group_type": "company", "$group_key": "c1", "$group_set": {}}
 
-    assert await properties_of(app, event(event="$groupidentify", distinct_id="$company_c1", properties=said)) == {
-        "properties": said
+    assert await properties_of(app, event(event="$groupidentify", distinct_id="$company_c1", properties=sent_properties)) == {
+        "properties": sent_properties
     }
 
 
@@ -216,7 +216,7 @@ async def test_an_id_may_be_a_number(app: App) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said", "linked"),
+    ("name", "sent_properties", "linked"),
     [
         ("$identify", {"$anon_distinct_id": "d1", "$is_identified": False}, {"anonymous_id": "d1"}),
         ("$identify", {}, {}),
@@ -225,13 +225,13 @@ async def test_an_id_may_be_a_number(app: App) -> None:
         ("$create_alias", {"alias": "u1"}, {}),
     ],
 )
-async def test_linking_events_have_both_ids(app: App, name: str, said: dict[str, Any], linked: dict[str, str]) -> None:
-    found = await properties_of(app, event(event=name, properties=said))
+async def test_linking_events_have_both_ids(app: App, name: str, sent_properties: dict[str, Any], linked: dict[str, str]) -> None:
+    properties = await properties_of(app, event(event=name, properties=sent_properties))
 
-    assert found == {"user_id": "u1", "properties": said, **linked}
+    assert properties == {"user_id": "u1", "properties": sent_properties, **linked}
 
 
-# -- not now -------------------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_limited_request_is_answered_so_that_browsers_send_it_again(server: Server, tmp_path: Path) -> None:

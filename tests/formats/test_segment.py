@@ -29,7 +29,7 @@ async def post(app: App, content: Any, path: str = "/v1/track", **headers: str) 
 
 
 async def row_of(app: App, content: Any, path: str = "/v1/track") -> dict[str, Any]:
-    """The row that a message alone becomes, its properties as values."""
+    """The row of a message, its properties decoded."""
     answer = await post(app, content, path)
     await app.project()
     [row] = app.store.tables().rows("events", "acme")
@@ -147,7 +147,7 @@ async def test_an_id_may_be_a_number_and_without_one_the_content_identifies_a_me
 
     ids = [row["event_id"] for row in app.store.tables().rows("events", "acme")]
     assert ids[0] == "7"
-    assert len(ids) == 3  # the two without an id say the same
+    assert len(ids) == 3  # the two messages without an id are equal
     assert all(name.startswith("content:") for name in ids[1:])
 
 

@@ -41,7 +41,7 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
 
 
 def message(**more: Any) -> dict[str, Any]:
-    """A page view; what is None is left out."""
+    """A page view, without fields that are None."""
     given = {"e": "pv", "eid": "e1", "aid": "acme", "p": "web", "url": "https://shop.example/", "dtm": str(TEN)}
     return {name: value for name, value in (given | more).items() if value is not None}
 
@@ -67,7 +67,7 @@ def rows(app: App, tenant: str = "acme", table: str = "events") -> list[dict[str
     return list(app.store.tables().rows(table, tenant))
 
 
-# -- the ingest endpoint ----------------------------------------------------------------------------------------------------------
+# -- the ingest endpoint -----------------------------------------------------------------------------------------------
 
 
 async def test_a_batch_is_accepted_and_answered_as_by_a_collector(app: App) -> None:
@@ -143,7 +143,7 @@ async def test_a_page_of_any_allowed_origin_may_send_with_credentials(app: App, 
         assert answer.headers["access-control-allow-credentials"] == "true"
 
 
-# -- what an event holds -----------------------------------------------------------------------------------------------
+# -- content -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_an_event_type_is_named_as_in_snowplows_tables(kind: str, event_type: st
     ids=str,
 )
 def test_a_self_describing_event_is_named_by_its_schema(sent: dict[str, str]) -> None:
-    found = event(e="ue", **sent)
+    parsed = event(e="ue", **sent)
 
-    assert found.event_type == "link_click"
-    assert properties_of(found) == {"aid": "acme", "p": "web", "url": "https://shop.example/", "unstruct_event": CLICK}
+    assert parsed.event_type == "link_click"
+    assert properties_of(parsed) == {"aid": "acme", "p": "web", "url": "https://shop.example/", "unstruct_event": CLICK}
 
 
 @pytest.mark.parametrize(
@@ -216,10 +216,10 @@ def test_an_unreadable_event_is_rejected(sent: dict[str, Any], field: str) -> No
     ids=str,
 )
 def test_a_devices_clock_is_corrected_and_a_true_timestamp_is_not(sent: dict[str, Any], timestamp: str, clock_us: int) -> None:
-    found = event(**sent)
+    parsed = event(**sent)
 
-    assert (found.timestamp, found.clock_us) == (timestamp, clock_us)
-    assert not {"stm", "dtm", "ttm"} & set(properties_of(found))
+    assert (parsed.timestamp, parsed.clock_us) == (timestamp, clock_us)
+    assert not {"stm", "dtm", "ttm"} & set(properties_of(parsed))
 
 
 @pytest.mark.parametrize(
@@ -236,10 +236,10 @@ def test_a_devices_clock_is_corrected_and_a_true_timestamp_is_not(sent: dict[str
     ids=str,
 )
 def test_sessions_and_visitors_get_the_names_that_penstock_uses(sent: dict[str, Any], session: str, ids: dict[str, Any]) -> None:
-    found = event(**sent)
+    parsed = event(**sent)
 
-    assert found.session_id == session
-    assert properties_of(found) == {"aid": "acme", "p": "web", "url": "https://shop.example/"} | ids
+    assert parsed.session_id == session
+    assert properties_of(parsed) == {"aid": "acme", "p": "web", "url": "https://shop.example/"} | ids
 
 
 # -- a key in a path ---------------------------------------------------------------------------------------------------

@@ -15,20 +15,20 @@ PREAMBLE = """
 import os, time
 from amplitude import Amplitude, BaseEvent, EventOptions, Identify
 
-told = []
+codes = []
 client = Amplitude(os.environ["KEY"])
 client.configuration.server_url = os.environ["HOST"] + os.environ["ROUTE"]
 client.configuration.flush_queue_size = 5
 client.configuration.flush_interval_millis = 100
-client.configuration.callback = lambda event, code, message: told.append(code)
+client.configuration.callback = lambda event, code, message: codes.append(code)
 
 def end(count, seconds=20):
     client.flush()
     deadline = time.monotonic() + seconds
-    while len(told) < count and time.monotonic() < deadline:
+    while len(codes) < count and time.monotonic() < deadline:
         time.sleep(0.02)
     client.shutdown()
-    print(*told)
+    print(*codes)
 """
 PYTHON = (
     PREAMBLE
@@ -73,12 +73,12 @@ each_sdk = pytest.mark.parametrize("sdk", ["Python", "Node"])
 
 
 def ids(count: int) -> Counter[str]:
-    """Each pair of ids of a run exactly once."""
+    """Each pair of ids of a run, exactly once."""
     return Counter(f"4:i{number:03}:device{number}" for number in range(count))
 
 
 def send(stack: Stack, sdk: str, count: int, *, route: str = "/2/httpapi", **more: Any) -> Sdk:
-    """Start an SDK that tracks so many events, and says how each was answered."""
+    """Start an SDK that tracks events and prints the status of each."""
     more["ROUTE"] = route
     return (
         stack.python(PYTHON, count, **more)
@@ -89,9 +89,9 @@ def send(stack: Stack, sdk: str, count: int, *, route: str = "/2/httpapi", **mor
 
 @each_sdk
 def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack, sdk: str) -> None:
-    said = [send(stack, sdk, 20, route=route).end().split() for route in ("/2/httpapi", "/batch")]
+    output = [send(stack, sdk, 20, route=route).end().split() for route in ("/2/httpapi", "/batch")]
 
-    assert said == [["200"] * 20] * 2
+    assert output == [["200"] * 20] * 2
     assert stack.ids() == ids(20)
     assert stack.records() == 20
 
@@ -106,14 +106,14 @@ def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, sdk: str) -> N
 
 
 def test_a_wrong_key_ends_the_resends_and_with_the_right_key_each_call_is_an_event(stack: Stack) -> None:
-    refused = stack.python(EACH_CALL, 0, ROUTE="/2/httpapi", KEY="ps_w_nobody", SECONDS=1).end()  # time for five resends
-    said = stack.python(EACH_CALL, 0, ROUTE="/2/httpapi", SECONDS=20).end()
+    refused = stack.python(EACH_CALL, 0, ROUTE="/2/httpapi", KEY="ps_w_nobody", SECONDS=1).end()  # long enough for five resends
+    output = stack.python(EACH_CALL, 0, ROUTE="/2/httpapi", SECONDS=20).end()
 
-    found = {row["event_type"]: row for row in stack.rows()}
-    identified = json.loads(found["$identify"]["properties"])
+    rows = {row["event_type"]: row for row in stack.rows()}
+    identified = json.loads(rows["$identify"]["properties"])
     assert refused.split("\n") == ["Invalid API Key", "", ""]
-    assert said.split() == ["200"] * 3
-    assert set(found) == {"Order Placed", "$identify", "$groupidentify"}
-    assert found["Order Placed"]["session_id"] == "1767261600000"
+    assert output.split() == ["200"] * 3
+    assert set(rows) == {"Order Placed", "$identify", "$groupidentify"}
+    assert rows["Order Placed"]["session_id"] == "1767261600000"
     assert (identified["user_id"], identified["anonymous_id"]) == ("user1", "device1")
     assert identified["user_properties"] == {"$set": {"name": "Ada"}}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.sdks import Stack, expected
 
-# CloudEvents' SDK makes requests and sends none: who uses it sends them again, as a sender of events does.
+# CloudEvents' SDK makes requests but does not send them; its users do, and send again after failures.
 SEND = """
 import os, time, httpx
 

@@ -66,13 +66,13 @@ await surely((done) => mixpanel.alias("d1", "u1", done));
 
 
 def node(stack: Stack, count: int, **more: Any) -> Sdk:
-    """Start the script for Node, which sends again by itself: the SDK leaves that to who uses it."""
+    """Start the Node script, which sends again itself: the SDK does not."""
     return stack.node(NODE, count, "mixpanel@^0.24", **more)
 
 
 @pytest.fixture
 def secured(stack: Stack) -> Iterator[dict[str, str]]:
-    """Where TLS is spoken, for scripts."""
+    """The address of the TLS proxy, for scripts."""
     with encrypted(stack.api.port, stack.folder) as (host, certificate):
         yield {"TLS": host, "TRUSTED": str(certificate)}
 
@@ -101,10 +101,10 @@ def test_profiles_imports_and_links_arrive_too(stack: Stack, secured: dict[str, 
     rows = stack.rows()
     kinds = Counter(row["event_type"] for row in rows)
     assert kinds == {"$set": 2, "$add": 1, "Imported": 1, "$merge": 1, "$create_alias": 1}
-    told = {row["event_type"]: row["properties"] for row in stack.events()}
-    assert (told["$merge"]["user_id"], told["$merge"]["previous_id"]) == ("u1", "u2")
-    assert (told["$create_alias"]["user_id"], told["$create_alias"]["previous_id"]) == ("u1", "d1")
-    assert told["Imported"]["user_id"] == "u1"
+    properties = {row["event_type"]: row["properties"] for row in stack.events()}
+    assert (properties["$merge"]["user_id"], properties["$merge"]["previous_id"]) == ("u1", "u2")
+    assert (properties["$create_alias"]["user_id"], properties["$create_alias"]["previous_id"]) == ("u1", "d1")
+    assert properties["Imported"]["user_id"] == "u1"
 
 
 def test_the_node_sdk_sends_everything_once(stack: Stack) -> None:

@@ -43,7 +43,7 @@ await posthog.shutdown();
 
 
 def send(stack: Stack, sdk: str, count: int, **more: Any) -> Sdk:
-    """Start an SDK that captures so many events."""
+    """Start an SDK that captures events."""
     return stack.python(PYTHON, count, **more) if sdk == "Python" else stack.node(NODE, count, "posthog-node@^5", **more)
 
 
@@ -64,7 +64,7 @@ posthog.shutdown()
 
 
 def ids(count: int) -> Counter[str]:
-    """Each id of a run exactly once."""
+    """Each id of a run, exactly once."""
     return Counter(f"00000000-0000-4000-8000-{number:012}" for number in range(count))
 
 
@@ -88,12 +88,12 @@ def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, sdk: str) -> N
 
 def test_a_wrong_key_is_reported_and_with_the_right_key_each_call_is_an_event(stack: Stack) -> None:
     refused = stack.python(EACH_CALL, 0, KEY="ps_w_nobody").end()
-    said = stack.python(EACH_CALL, 0).end()
+    output = stack.python(EACH_CALL, 0).end()
 
     ordered, dedup_keys, person, alias, group, exception = stack.rows()
     actors = [json.loads(row["properties"]) for row in (ordered, dedup_keys, person, alias)]
     assert "this key is unknown or was revoked" in refused
-    assert "FAILED" not in said
+    assert "FAILED" not in output
     assert [row["event_type"] for row in (ordered, dedup_keys, person)] == ["order placed", "page seen", "$set"]
     assert [row["event_type"] for row in (alias, group, exception)] == ["$create_alias", "$groupidentify", "$exception"]
     assert (ordered["session_id"], actors[0]["properties"]["total"]) == ("s1", 1)

@@ -51,7 +51,7 @@ NODE_PACKAGES = ("@segment/analytics-node@^3", "@rudderstack/rudder-sdk-node@^3"
 
 
 def send(stack: Stack, sdk: str, count: int, **more: float) -> Sdk:
-    """Start an SDK that tracks so many messages, then identifies a user and gives him another name."""
+    """Start an SDK that tracks messages, identifies a user and renames it."""
     scripts = {"Segment": (SEGMENT_PYTHON, SEGMENT_NODE), "RudderStack": (RUDDER_PYTHON, RUDDER_NODE)}
     python, node = scripts[sdk.split(",")[0]]
     return stack.python(python, count, **more) if "Python" in sdk else stack.node(node, count, *NODE_PACKAGES, **more)
@@ -67,16 +67,16 @@ def test_each_message_is_in_the_tables_once_however_often_it_is_sent(stack: Stac
 
     assert stack.ids() == expected("m", count=20) + expected("identify", "alias")
     assert stack.records() == 22
-    told = {row["event_id"]: (row["event_type"], row["timestamp"], row["properties"]) for row in stack.events()}
-    assert told["m7"][0] == "Order Placed"
-    assert told["m7"][1].startswith("2026-01-01T10:00:00")
-    assert (told["m7"][2]["user_id"], told["m7"][2]["properties"]) == ("u7", {"total": 7})
-    assert (told["identify"][0], told["identify"][2]["user_id"], told["identify"][2]["traits"]) == (
+    rows = {row["event_id"]: (row["event_type"], row["timestamp"], row["properties"]) for row in stack.events()}
+    assert rows["m7"][0] == "Order Placed"
+    assert rows["m7"][1].startswith("2026-01-01T10:00:00")
+    assert (rows["m7"][2]["user_id"], rows["m7"][2]["properties"]) == ("u7", {"total": 7})
+    assert (rows["identify"][0], rows["identify"][2]["user_id"], rows["identify"][2]["traits"]) == (
         "identify",
         "u0",
         {"plan": "pro"},
     )
-    assert (told["alias"][0], told["alias"][2]["user_id"], told["alias"][2]["previous_id"]) == ("alias", "u0", "old")
+    assert (rows["alias"][0], rows["alias"][2]["user_id"], rows["alias"][2]["previous_id"]) == ("alias", "u0", "old")
 
 
 @each_sdk

@@ -40,7 +40,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path, port: int) -> Iterator[str]:
-    """An origin of its own with what is in a folder."""
+    """A web server for a folder: another origin than the API."""
     server = ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=str(folder)))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -52,7 +52,7 @@ def served(folder: Path, port: int) -> Iterator[str]:
 
 @contextmanager
 def shop(folder: Path, delivery: str) -> Iterator[tuple[Stack, Page]]:
-    """A stack, and a page in a browser whose SDK sends there from another origin."""
+    """A stack, and a browser page of another origin whose SDK sends to it."""
     chromium = need("chromium")
     port = free_port()
     site = folder / "site"

@@ -65,7 +65,9 @@ def test_each_event_is_in_the_tables_once_however_often_it_is_sent(stack: Stack,
     assert stack.records() == 20
     assert {(row["event_type"], row["session_id"]) for row in rows} == {("product_viewed", "s1")}
     assert {row["timestamp"] for row in rows} >= {"2026-01-01T10:00:00Z", "2026-01-01T10:00:00.001000Z"}
-    assert {(told["user_id"], told["anonymous_id"]) for told in (row["properties"] for row in stack.events())} == {("u1", "d1")}
+    assert {
+        (properties["user_id"], properties["anonymous_id"]) for properties in (row["properties"] for row in stack.events())
+    } == {("u1", "d1")}
 
 
 @each_method
@@ -75,7 +77,7 @@ def test_a_server_that_dies_meanwhile_loses_nothing(stack: Stack, method: str) -
     sdk.end()
 
     assert stack.ids() == expected("m", count=200)
-    assert stack.rows("quarantine") == []  # what was sent again says another time of sending
+    assert stack.rows("quarantine") == []  # a resend has another time of sending
 
 
 def test_the_node_tracker_loses_nothing_when_a_server_dies(stack: Stack) -> None:
