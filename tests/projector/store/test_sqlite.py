@@ -13,7 +13,7 @@ import pytest
 from projector import StoreUnavailable
 from projector.projection import project
 from projector.store import path_of
-from projector.store.errors import OtherProjection, StoreReplaced
+from projector.store.errors import StoreReplaced
 from projector.store.sqlite import SqliteStore
 from projector.store.sqlite.store import SAFE_VERSION
 from tests.support.clock import stopwatch
@@ -41,17 +41,6 @@ def test_four_writers_meet_no_error(tmp_path: Path) -> None:
 
     with SqliteStore(path) as store:
         assert len(dump(store)["events"]) == 240
-
-
-def test_a_batch_that_does_not_begin_behind_the_checkpoint_writes_nothing(store: SqliteStore) -> None:
-    assert store.apply([project("acme", 0, [record(1)], 1)]) == [True]
-    before = dump(store)
-
-    again = project("acme", 0, [record(1), record(2, n=2, session_id="S2")], 2)
-    gap = project("acme", 5, [record(6, n=6)], 6)
-
-    assert store.apply([again, gap]) == [False, False]
-    assert dump(store) == before
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
@@ -93,14 +82,6 @@ def test_a_file_that_is_up_to_date_is_opened_while_another_writes(store: SqliteS
         assert watch.seconds < 4
 
 
-def test_one_tenant_that_moved_does_not_hold_up_another(store: SqliteStore) -> None:
-    store.apply([project("acme", 0, [record(1)], 1)])
-
-    stale, fresh = project("acme", 0, [record(1)], 1), project("beta", 0, [record(1)], 1)
-
-    assert store.apply([stale, fresh]) == [False, True]
-
-
 def test_a_row_that_no_constraint_takes_is_set_aside_alone(store: SqliteStore) -> None:
     with store.transaction():
         store._connection.execute(
@@ -113,16 +94,6 @@ def test_a_row_that_no_constraint_takes_is_set_aside_alone(store: SqliteStore) -
     tables = dump(store)
     assert [row[1] for row in tables["events"]] == [1, 3]
     assert [(row[1], row[4], row[5]) for row in tables["quarantine"]] == [(2, "invalid", "IntegrityError: not this")]
-
-
-def test_tables_of_another_projection_version_are_left_alone(store: SqliteStore) -> None:
-    with store.transaction():
-        store._connection.execute("UPDATE table_sets SET projection_version = 99")
-
-    with pytest.raises(OtherProjection, match="99"):
-        store.apply([project("acme", 0, [record(1)], 1)])
-
-    assert dump(store)["events"] == []
 
 
 def test_anybody_may_open_the_file_while_it_is_written(store: SqliteStore) -> None:
