@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 from tests.support.http import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DIRECT = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+EXTRAS = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
+DIRECT = [Requirement(text) for text in (*PROJECT["dependencies"], *EXTRAS)]
 
 
 def pins() -> dict[str, str]:
