@@ -1,4 +1,4 @@
-"""The benchmarks: a command a figure, both sides and their ratio in one run.
+"""The benchmarks: each figure with its reference and their ratio.
 
 `python -m bench --list` names them.
 """

@@ -1,4 +1,4 @@
-"""The figures of the archive: its speed, its size, and what POSTs wait meanwhile."""
+"""The figures of the archive: speed, size, and POSTs meanwhile."""
 
 import json
 import time
@@ -25,7 +25,7 @@ ARCHIVER_START_SECONDS = 1.0
 
 
 def archive(say: Say, *, quick: bool) -> list[Figure]:
-    """Records a second of `streams archive --once`, beside a projector that drains them.
+    """Records a second archived, beside a projector that drains them.
 
     20 tenants; from the start of the command to its end.
     """
@@ -113,7 +113,7 @@ def leaving(say: Say, *, quick: bool) -> list[Figure]:
 
 
 def _posted(system: System, port: int, *, seconds: int, seed: str, archiving: bool = False) -> float:
-    """p99 in ms of POSTs at a steady rate, while an archiver runs all the time or none does."""
+    """p99 in ms of POSTs at a steady rate, with or without an archiver."""
     start = time.monotonic() + SETTLE_SECONDS
     plan = {
         "port": port,

@@ -77,7 +77,7 @@ class AppendClient(asyncio.Protocol):
 
 
 async def send_all(socket: str, packed: list[bytes], connections: int) -> tuple[float, int]:
-    """Send all calls; the seconds from first to last reply, and the accepted events."""
+    """Send all calls; the seconds until the last reply, the accepted events."""
     loop = asyncio.get_running_loop()
     waiting = iter(packed)
     async with Connection(f"unix://{socket}") as connection:

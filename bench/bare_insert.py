@@ -1,4 +1,4 @@
-"""The reference of the projector: a process that only writes rows made beforehand.
+"""The reference of the projector: a process that only writes rows.
 
 It uses the projector's statements, and answers the records and the seconds from BEGIN to COMMIT. Each round is a process of
 its own, as the projector's is: a process that wrote before has its memory at hand, and is a tenth faster.

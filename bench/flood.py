@@ -20,7 +20,7 @@ MARGIN_SECONDS = 3.0
 
 
 def flood(say: Say, *, quick: bool) -> list[Figure]:
-    """p99 of other tenants' POSTs and rows under a flood, beside p99 without it.
+    """p99 of other tenants' POSTs and rows, beside p99 without a flood.
 
     One tenant sends 5,000 events/s over 64 connections, with a limit of 500. Its client is niced, as if it ran elsewhere.
     """
@@ -61,7 +61,7 @@ def _figure(what: str, pairs: list[tuple[float, float]]) -> Figure:
 
 
 def _measure(system: System, port: int, database: Path, *, seconds: int, seed: str, flooded: bool) -> tuple[float, float]:
-    """p99 in milliseconds of the others' POSTs and of their rows becoming visible, at a steady rate."""
+    """p99 in ms of other tenants' POSTs, and of their rows becoming visible."""
     plan: dict[str, Any] = {"port": port, "new_tenants": False, "begin": time.monotonic() + SETTLE_SECONDS, "seed": seed}
     flooding = None
     if flooded:

@@ -1,4 +1,4 @@
-"""The figures of use: server memory an event, processor time of an idle projector."""
+"""The figures of use: server memory an event, an idle projector."""
 
 import time
 from collections.abc import Callable

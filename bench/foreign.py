@@ -14,7 +14,7 @@ TENANTS = 20
 
 
 def foreign(say: Say, *, quick: bool) -> list[Figure]:
-    """Events a second in Segment's batches of 100, beside native batches of 100.
+    """Events a second in Segment's batches, beside native batches.
 
     20 tenants; the same events.
     """
@@ -40,7 +40,7 @@ def foreign(say: Say, *, quick: bool) -> list[Figure]:
 
 
 def _check(system: System, events: int) -> None:
-    """Check that each event is in the logs once: Segment's answers hold no receipts."""
+    """Check that each event is in the logs once; the answers do not say so."""
     records = sum(system.redis.xlen(keys_of(tenant).log) for tenant in tenant_names(TENANTS))
     if records != events:
         raise Failed(f"{events} events were sent, and {records} are in the logs")

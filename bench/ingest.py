@@ -14,7 +14,7 @@ BATCH_EVENTS = 500
 
 
 def single(say: Say, *, quick: bool) -> list[Figure]:
-    """Single-event POSTs a second, beside uvicorn and Starlette with a constant answer.
+    """Single-event POSTs a second, beside Starlette with a constant answer.
 
     64 connections, 20 tenants, fsync on.
     """

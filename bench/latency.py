@@ -53,7 +53,7 @@ def latency(say: Say, *, quick: bool) -> list[Figure]:
 
 
 def waits_ms(posted: Posted, moved: Moved) -> list[float]:
-    """Milliseconds from each event's 202 until its checkpoint was seen; sorted."""
+    """Milliseconds from each 202 until its checkpoint was seen; sorted."""
     positions: defaultdict[str, list[int]] = defaultdict(list)
     times: defaultdict[str, list[float]] = defaultdict(list)
     for tenant, position, when in moved:

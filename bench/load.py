@@ -1,4 +1,4 @@
-"""The load generator: a process that posts prepared requests as fast as it can.
+"""The load generator: it posts prepared requests as fast as it can.
 
 It must cost little beside what it measures: no HTTP library, a request is bytes, an answer is a status and a length.
 """
@@ -46,7 +46,7 @@ class Connection(asyncio.Protocol):
 
 
 def request_of(tenant: str, bodies: list[bytes], format: str = "native") -> bytes:
-    """The bytes of a POST: an event as an object, several as an array or a Segment batch."""
+    """The bytes of a POST of one event or several."""
     if format == "segment":
         path, content = "/v1/batch", segment_batch(bodies)
     else:

@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 def long(say: Say, *, quick: bool) -> list[Figure]:
-    """Peak memory of commands over 5 million records, beside 500,000; and the server's.
+    """Peak memory of commands over 5 million records, and the server's.
 
     A tenth of each log is on the server, the rest in segments. A command's memory is that of its process and its
     children, shared pages counted once. The server is measured after the deduplication window of a minute, beside a server that
@@ -48,7 +48,7 @@ def _figure(command: str, peak_mib: float, before_mib: float) -> Figure:
 
 
 def _peaks(say: Say, records: int, dedup_window_seconds: float) -> tuple[dict[str, float], float]:
-    """The peak memory of each command, and the server's with a tenth of the records, in MiB."""
+    """The peak memory of each command, and the memory of the server, in MiB."""
     peaks: dict[str, float] = {}
     with System() as system:
         tenants = tenant_names(TENANTS)
@@ -103,7 +103,7 @@ def _expiring_keys(system: System) -> int:
 
 
 def peak_mib(system: System, module: str, *arguments: str, **environment: str) -> float:
-    """Run a command to its end; the peak memory of its processes in MiB. Raises Failed."""
+    """Run a command to its end; its peak memory in MiB. Raises Failed."""
     process = system.start(module, *arguments, piped=True, **environment)
     assert process.stdout is not None
     reader = threading.Thread(target=process.stdout.read)
@@ -131,7 +131,7 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _held_bytes(pid: int) -> int:
-    """The memory of a process with its part of shared pages (PSS); 0 when it has ended."""
+    """The proportional memory (PSS) of a process; 0 when it has ended."""
     try:
         line = re.search(r"^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:

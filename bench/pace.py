@@ -1,4 +1,4 @@
-"""A process that posts single events at a steady rate, and notes each answer's time."""
+"""A process that posts at a steady rate, and notes each answer's time."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def post(plan: dict[str, Any], requests: list[tuple[str, bytes]]) -> list[
 
 
 def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
-    """Requests to tenants at random; the first of each second goes to a new tenant."""
+    """Requests to random tenants; the first of a second is to a new one."""
     chance = random.Random(plan["seed"])
     count = int(plan["seconds"] * plan["rate"])
     known = tenant_names(plan["tenants"], prefix=plan.get("prefix", "tenant"))
@@ -69,7 +69,7 @@ def make(plan: dict[str, Any]) -> list[tuple[str, bytes]]:
 
 
 def main() -> None:
-    """Carry out the plan in the first argument; print the answers, or only their number."""
+    """Carry out the plan in the first argument; print the answers."""
     plan = json.loads(sys.argv[1])
     os.nice(plan.get("nice", 0))
     requests = make(plan)

@@ -11,7 +11,7 @@ Kind = Literal["at least", "at most"]
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """A line of the table: both sides' medians in `unit`, the figure and its target."""
+    """A line of the table: both medians in `unit`, the figure, its target."""
 
     what: str
     figure: float
@@ -33,7 +33,7 @@ class Figure(msgspec.Struct, frozen=True):
 def ratio_of(
     what: str, ours: Sequence[float], reference: Sequence[float], *, target: float, unit: str, remark: str = ""
 ) -> Figure:
-    """The median ratio of the rounds: both sides of a round meet the same machine."""
+    """The median ratio of the rounds; a round measures both sides."""
     ratios = [mine / other for mine, other in zip(ours, reference, strict=True)]
     return Figure(
         what=what,

@@ -16,7 +16,7 @@ BATCH_RECORDS = load_settings({}).projector_batch_records
 
 
 def transactions(tenants: Sequence[str], records: int, *, seed: str, after: int = 0) -> Iterator[tuple[Values, Values]]:
-    """The rows and sessions of records after a position of each tenant, a transaction each.
+    """The rows and sessions of records, a transaction each.
 
     Tenants take turns; a turn fills the transaction.
     """

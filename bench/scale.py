@@ -1,4 +1,4 @@
-"""The figures of scale: rates by the number of tenants, and by the rows of the tables."""
+"""The figures of scale: rates by number of tenants and of rows."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def _beside_20(what: str, rates: Rates, unit: str) -> list[Figure]:
 
 
 def _full_tables(say: Say, quick: bool) -> list[Figure]:
-    """Records into empty and into full tables, by a projector and by bare inserts."""
+    """Records a second into empty and full tables, projected and bare."""
     rounds, records, rows = (2, 40_000, 400_000) if quick else (5, 200_000, 10_000_000)
     with ExitStack() as stack:
         empty, full = stack.enter_context(System()), stack.enter_context(System())
@@ -108,7 +108,7 @@ def _fill(system: System, databases: Sequence[Path], rows: int, say: Say) -> Non
 
 
 def _continue_after(system: System, position: int) -> None:
-    """Make empty logs continue after a position, as if their records were archived."""
+    """Make empty logs continue after a position."""
     for tenant in tenant_names(20):
         system.redis.xadd(keys_of(tenant).log, {"event": "{}"}, id=f"{position}-0")
         system.redis.xdel(keys_of(tenant).log, f"{position}-0")

@@ -1,4 +1,4 @@
-"""The processes of a Penstock in a temporary directory, which end with the context."""
+"""The processes of a Penstock in a temporary directory."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ class System:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, module: str, *arguments: str, piped: bool = False, **environment: str) -> subprocess.Popen[str]:
-        """Start `python -m module arguments`; its output goes to a file, or to pipes."""
+        """Start `python -m module arguments`; it prints to a file or to pipes."""
         names = {field.encode_name for field in msgspec.structs.fields(Settings)}
         inherited = {name: value for name, value in os.environ.items() if name not in names}
         with open(self.folder / f"{module}.log", "a") as errors:
@@ -117,7 +117,7 @@ class System:
         return self.start("projector", "run", DATABASE_URL=f"sqlite:///{database}")
 
     def wait_for(self, process: subprocess.Popen[str], holds: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
-        """Wait for a condition. Raises Failed when the process ends or the time is up."""
+        """Wait for a condition. Raises Failed when the process ends or is late."""
         deadline = time.monotonic() + seconds
         while not holds():
             if process.poll() is not None or time.monotonic() > deadline:

@@ -25,7 +25,7 @@ POLL_SECONDS = 0.005
 
 
 def drain(say: Say, *, quick: bool) -> list[Figure]:
-    """Records a second of a projector with a backlog, beside a bare executemany.
+    """Records a second of a projector's backlog, beside executemany.
 
     20 tenants; the same rows.
     """
@@ -94,7 +94,7 @@ def drain_once(system: System, database: Path, *, tenants: int) -> float:
 
 
 def rebuild_once(system: System, level: Path, database: Path) -> float:
-    """Records a second of `projector rebuild` over a copy of a database, as it reports."""
+    """Records a second of a rebuild over a copy of a database."""
     shutil.copyfile(level, database)
     os.sync()  # or the rebuild would write the copy to disk, too
     output = system.run("projector", "rebuild", DATABASE_URL=f"sqlite:///{database}")
@@ -140,7 +140,7 @@ def destroy_group(system: System, database: Path, tenants: int) -> None:
 
 @contextmanager
 def reading(database: Path) -> Iterator[Callable[[], int]]:
-    """A function that counts the applied records of a database; cheap without a change."""
+    """A function that counts the applied records of a database."""
     connection = pysqlite3.connect(f"file:{database}?mode=ro", uri=True, isolation_level=None)
     version = total = -1
 

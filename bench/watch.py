@@ -1,4 +1,4 @@
-"""A process that reads the checkpoints every 2 ms, and notes when each moved."""
+"""A process that notes when each checkpoint moves, to 2 ms."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The events of the figures, the same for the same seed; a million have no duplicate.
+"""The events of the figures, the same for the same seed.
 
 A tenant has about a hundred sessions at a time, a session about twelve events; five event types, two or three
 properties; times a hundredth of a second apart, in order but for a jitter of two seconds. An event has about 180 bytes.
@@ -30,7 +30,7 @@ def tenant_names(count: int, *, prefix: str = "tenant") -> list[str]:
 
 
 def bodies(tenant: str, count: int, *, seed: str, after: int = 0, kind: Kind = "whole") -> Iterator[bytes]:
-    """A tenant's events as a client sends them, after its first `after` events.
+    """A tenant's events as a client sends them, from number `after` on.
 
     `short` events are stored in about 150 bytes; `named` events, with a random event_id, in about 180.
     """
@@ -60,7 +60,7 @@ def _body(chance: random.Random, session_id: str, moment: str, kind: Kind) -> by
 def calls(
     tenants: Sequence[str], events: int, size: int, *, seed: str, after: int = 0, kind: Kind = "whole"
 ) -> Iterator[tuple[str, list[bytes]]]:
-    """Events in calls of one tenant and `size` events each, the tenants in turn."""
+    """Events in calls of `size` events of a tenant, the tenants in turn."""
     count = events // size
     each = -(-count // len(tenants)) * size
     offset = zlib.crc32(seed.encode())

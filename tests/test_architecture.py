@@ -1,4 +1,4 @@
-"""The packages are as docs/explanation/architecture.md says: arrows point one way, and `__all__` names what is there."""
+"""The packages are as docs/explanation/architecture.md says."""
 
 import ast
 import importlib
@@ -69,7 +69,7 @@ MODULES = {module_name(path): path for package in PACKAGES for path in modules(p
 
 
 def public_names(module: str) -> set[str]:
-    """The names that a package or folder offers: its `__all__`. Of a module all names, if its package offers the module."""
+    """The names that a package, folder or offered module offers."""
     path = MODULES.get(module)
     if path is not None and path.name == "__init__.py":
         return set(getattr(importlib.import_module(module), "__all__", ()))

@@ -1,4 +1,4 @@
-"""What is installed is what was tested, and what is built holds what it needs to run."""
+"""The tested versions are installed, and a wheel is complete."""
 
 import re
 import subprocess

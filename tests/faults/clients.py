@@ -25,7 +25,7 @@ GARBAGE = (b'{"session_id": "S1"}', b'{"session_id": 7, "event_type": "x", "time
 
 
 class EventMaker:
-    """Makes events of one client: all different, but for meant duplicates and conflicts."""
+    """Makes the events of a client, some of them duplicates or conflicts."""
 
     def __init__(self, rng: random.Random, journal: Journal, client: int, round_number: int) -> None:
         self.rng, self.journal, self.client, self.round = rng, journal, client, round_number
@@ -60,7 +60,7 @@ class EventMaker:
         return [event]
 
     def _timestamp(self) -> str:
-        """A time that jumps about; events that share an identity never share it by chance."""
+        """A time that jumps about, but never gives two events one identity."""
         step = self.made // 3 + self.round * 1_000
         moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(milliseconds=step * 7919 * 1001 % 86_400_000)
         text = moment.isoformat(timespec="milliseconds" if step % 2 else "microseconds")
@@ -68,7 +68,7 @@ class EventMaker:
 
 
 class Client:
-    """A client with one connection; it sends until it is stopped and all has a receipt."""
+    """A client that sends until it is stopped and all has a receipt."""
 
     def __init__(self, port: int, journal: Journal, rng: random.Random, maker: EventMaker, *, pause_seconds: float) -> None:
         self.port, self.journal, self.rng, self.maker = port, journal, rng, maker

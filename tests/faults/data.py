@@ -1,4 +1,4 @@
-"""Faults of the server's data: lost keys, lost groups, refused commands; and bursts."""
+"""Faults of the server's data: lost keys and groups, refused commands."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def lose_groups_of_new_logs(scene: Scene) -> None:
 
 
 async def lose_dedup_keys(scene: Scene) -> None:
-    """The deduplication window has passed, so that resent events are late duplicates."""
+    """The deduplication window has passed for every event."""
     scene.journal.dedup_losses += 1
     await scene.system.ask(lambda client: _delete(client, "*:dedup:*"))
 
@@ -63,7 +63,7 @@ def _destroy_groups(client: redis.Redis) -> None:
 
 
 async def destroy_groups_and_die(scene: Scene) -> None:
-    """XGROUP DESTROY with a backlog; the projector that makes the groups again dies.
+    """XGROUP DESTROY with a backlog; then a projector dies.
 
     It dies after it has read and before it applies.
     """

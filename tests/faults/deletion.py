@@ -1,4 +1,4 @@
-"""A tenant is deleted under load by a command that dies: nothing of it may be left."""
+"""A tenant is deleted under load, by a command that dies."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ LAST_PASS = 2
 
 
 async def delete_tenant(scene: Scene) -> None:
-    """A tenant of its own sends, is deleted by a second command, and is then refused."""
+    """A tenant is deleted by a second command, and is then refused."""
     tenant = f"deleted-{scene.rng.randrange(10**9)}"
     folder = scene.system.folder / tenant
     folder.mkdir()

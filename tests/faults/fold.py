@@ -1,4 +1,4 @@
-"""The log, read and folded by other code than the product's into the right tables."""
+"""The log, folded into tables by other code than the product's."""
 
 import hashlib
 import json
@@ -122,7 +122,7 @@ def fold(tenant: str, log: list[Entry]) -> Fold:
 
 
 def session_row(session: str, events: list[SessionEvent]) -> Row:
-    """A session's row: first and last by event time then position, and the smallest ids."""
+    """A session's row: first and last by time and position, smallest ids."""
     first, last = min(events), max(events)
     ids = [min((event[i] for event in events if event[i] is not None), default=None) for i in (3, 4)]
     return events[0][1], session, first[0], last[0], len(events), first[2], last[2], *ids

@@ -72,7 +72,7 @@ def check(system: System, journal: Journal) -> int:
 
 
 def log_problems(logs: dict[str, list[Entry]], journal: Journal) -> Iterator[str]:
-    """Records never sent, of another tenant, or twice within the deduplication window."""
+    """Records never sent, of another tenant, or twice in the log."""
     for tenant, log in logs.items():
         times: Counter[tuple[str, str]] = Counter()
         for entry in (entry for entry in log if not entry.is_control):

@@ -1,4 +1,4 @@
-"""The table of faults: the name of each, what it does, and the parts that it needs.
+"""The table of faults: the name, the act and the parts of each.
 
 A fault leaves the system so that it can recover by itself; the invariants say whether it did.
 """

@@ -1,10 +1,10 @@
-"""Mistakes that the fault test must catch: which texts plant them, which faults show them."""
+"""Mistakes that the fault test must catch."""
 
 from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """A mistake: its name, the faults that show it, a pattern of the violation, its texts."""
+    """A mistake, the faults that show it, and the texts that plant it."""
 
     name: str
     faults: str

@@ -45,7 +45,7 @@ async def pause_redis(scene: Scene) -> None:
 
 
 async def pause_in_hand(scene: Scene) -> None:
-    """SIGSTOP of a projector between read and commit, until another applies its batch.
+    """SIGSTOP of a projector between read and commit.
 
     The test holds the write lock for a moment, so that the projector waits with its batch in hand.
     """
@@ -69,7 +69,7 @@ async def pause_in_hand(scene: Scene) -> None:
 
 
 def _in_hand(system: System, pid: int) -> tuple[str, int] | None:
-    """A tenant that a process leases, and a position delivered to it and not applied."""
+    """A tenant that a process leases, and a delivered position not applied."""
     with suppress(redis.RedisError):
         for tenant, key in log_keys(system.client).items():
             [*groups] = system.client.xinfo_groups(key)
@@ -107,7 +107,7 @@ async def pause_in_transaction(scene: Scene) -> None:
 
 
 def _is_locked(system: System) -> bool:
-    """Whether a process holds the write lock, and still holds it a moment later."""
+    """Whether a process holds the write lock for more than a moment."""
     connection = pysqlite3.connect(system.tables, timeout=0.05, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -128,7 +128,7 @@ async def die_at(name: str, point: str, last_pass: int, scene: Scene) -> None:
 
 
 async def die_alone_at(point: str, last_pass: int, scene: Scene) -> None:
-    """The only running projector ends at a failpoint; then both are started again."""
+    """The only running projector ends at a failpoint; then both start."""
     dying, other = PROJECTORS
     await scene.system.stop(other)
     try:

@@ -1,4 +1,4 @@
-"""The fault test: rounds of load and faults, and after each round every invariant.
+"""The fault test: rounds of load, faults, and checks of all invariants.
 
 python -m tests.faults --rounds 40 --seed 1 --server valkey     (or redis6; --code DIR tests a copy of the packages)
 
@@ -65,7 +65,7 @@ class Run:
             supervising.cancel()
 
     async def round(self, number: int, names: Sequence[str]) -> None:
-        """Load with faults, then wait until the system is level, then check all invariants."""
+        """Load with faults, wait until the system is level, check everything."""
         started = time.monotonic()
         print(f"round {number} (seed {self.seed}): {', '.join(names) or 'no fault'}", end=" … ", flush=True)
         await self._load(number, names)
@@ -168,7 +168,7 @@ async def inject(kind: Kind, scene: Scene, delay_seconds: float) -> None:
 
 
 def decks_of(seed: int, begin: int, rounds: int, only: Sequence[str] | None) -> list[list[str]]:
-    """The faults of each round: those of `only`, or all in shuffled order, again and again."""
+    """The faults of each round: those of `only`, or all in shuffled order."""
     if only is not None:
         return [list(only)] * rounds
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What a fault works with, and the locks of parts that two faults must not share."""
+"""What a fault works with, and the locks of the system's parts."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ SPINS = 50
 
 
 class Scene(NamedTuple):
-    """What a fault may change. A fault waits for a part that another fault uses."""
+    """What a fault may change; parts that another fault uses are locked."""
 
     system: System
     journal: Journal
@@ -29,7 +29,7 @@ class Scene(NamedTuple):
 
     @asynccontextmanager
     async def alone_with(self, parts: Iterable[str]) -> AsyncIterator[None]:
-        """Hold parts of the system against other faults; always taken in one order."""
+        """Hold parts of the system against other faults."""
         locks = [self.locks[part] for part in sorted(parts)]
         for lock in locks:
             await lock.acquire()

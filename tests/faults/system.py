@@ -1,4 +1,4 @@
-"""The system under test: the processes of the Procfile, started, killed and paused.
+"""The system under test: the Procfile's processes, and their faults.
 
 It imports nothing of the packages that it tests: it knows their commands, their settings, their keys and their tables.
 """

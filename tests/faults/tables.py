@@ -1,4 +1,4 @@
-"""Faults of the tables: killed rebuilds, rollbacks, an old database put back."""
+"""Faults of the tables: killed rebuilds, rollbacks, an old database."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ async def rebuild(scene: Scene, *options: str) -> None:
 
 
 async def rebuild_overtaken(scene: Scene) -> None:
-    """A rebuild that is paused before its swap, until projectors have written more."""
+    """A rebuild that is paused before its swap while projectors write."""
     for _ in range(OVERTAKE_TRIES):
         if await _overtake(scene):
             scene.system.reached["overtaken"] += 1
@@ -37,7 +37,7 @@ async def rebuild_overtaken(scene: Scene) -> None:
 
 
 async def _overtake(scene: Scene) -> bool:
-    """Run a rebuild to its end; whether it was paused between its last read and its swap."""
+    """Run a rebuild to its end; whether it was paused before its swap."""
     rebuilding = asyncio.create_task(to_the_end(scene.system, "projector", "rebuild"))
     filled, paused = False, 0
     while not (filled or rebuilding.done()):
@@ -56,7 +56,7 @@ async def _overtake(scene: Scene) -> bool:
 
 
 async def _written_on(system: System) -> None:
-    """Wait until a checkpoint has moved, or for half a second: there may be nothing to apply."""
+    """Wait until a checkpoint has moved, or for half a second."""
     before, deadline = _checkpoints(system), time.monotonic() + 0.5
     while _checkpoints(system) == before and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
@@ -113,7 +113,7 @@ async def drop(scene: Scene) -> None:
 
 
 async def drop_dies_at(point: str, scene: Scene) -> None:
-    """A drop that dies between its control record and the tables, then one to its end."""
+    """A drop that dies after its control record, then one to its end."""
     for _ in range(DROP_TRIES):
         tenant = await _with_quarantine(scene)
         status, _ = await scene.system.command("projector", "quarantine", "drop", tenant, "--yes", fault_at=point)
@@ -123,7 +123,7 @@ async def drop_dies_at(point: str, scene: Scene) -> None:
 
 
 async def _with_quarantine(scene: Scene) -> str:
-    """A tenant with records in quarantine; any tenant, if none has some in time.
+    """A tenant with records in quarantine; any tenant, if none has some.
 
     Without deduplication keys, events that are sent again with other content get there as conflicts.
     """
@@ -142,7 +142,7 @@ async def _with_quarantine(scene: Scene) -> str:
 
 
 async def to_the_end(system: System, *words: str) -> None:
-    """Run a command until it succeeds. Raises Violation when it is refused or never succeeds."""
+    """Run a command until it succeeds. Raises Violation when it does not."""
     deadline = time.monotonic() + 40
     while True:
         status, output = await system.command(*words)

@@ -1,4 +1,4 @@
-"""After any fault, each accepted event is in the tables once, and nothing else is."""
+"""After any fault, the tables hold each accepted event exactly once."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The fault test catches what it is for: mistakes that are planted in a copy of the code, and nothing else.
+"""The fault test catches mistakes planted in a copy of the code.
 
 A text that the code does not hold any more fails tests/test_architecture.py: plant the mistake where the code has moved.
 """

@@ -1,4 +1,4 @@
-"""The watcher reads all the time, and finds what the checks between rounds miss.
+"""The watcher reads all the time, for what the checks would miss.
 
 It looks for a moment in which the tables disagree, have fewer rows than before, or lack what was acknowledged.
 """
@@ -24,7 +24,7 @@ COUNTS = """
 
 
 class Watcher:
-    """A thread that reads tables and groups until it is closed; `problems` is what it saw."""
+    """A thread that reads tables and groups; `problems` is what it saw."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -90,7 +90,7 @@ class Watcher:
                 self._say(f"{tenant}: acknowledged, but not in the tables: {applied + 1} to {position}")
 
     def _acknowledged(self) -> dict[str, int]:
-        """Through which position each log is acknowledged, read before the snapshot."""
+        """The acknowledged position of each log, read before the snapshot."""
         if len(self._keys) < len(TENANTS):
             self._keys = log_keys(self._client)
         acknowledged = {}

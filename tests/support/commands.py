@@ -31,7 +31,7 @@ def key_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Penstock in a folder, without the settings of this process."""
+    """Run a command in a folder, without the settings of this process."""
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, env=clean() | environment, capture_output=True, text=True, timeout=120
     )

@@ -55,7 +55,7 @@ class App:
 
 @asynccontextmanager
 async def opened(server: Server, folder: Path, **settings: Any) -> AsyncIterator[App]:
-    """The application on a server, with tables in a folder and settings by their names."""
+    """The application on a server, with tables in a folder."""
     many = {"NEW_TENANTS_PER_SECOND": "100000"}  # each test, and each example of a property, has tenants of its own
     own = {"REDIS_URL": server.url, "DATA_DIR": str(folder)}
     app = create_app(load_settings(many | own | {name: str(value) for name, value in settings.items()}))
@@ -90,7 +90,7 @@ class Api:
 
 @contextmanager
 def running(server: Server, folder: Path, *, projector: bool = False, **settings: Any) -> Iterator[Api]:
-    """The API and perhaps a projector as processes, from the API's first answer on."""
+    """The API and perhaps a projector, from the API's first answer on."""
     port = free_port()
     environ = {"REDIS_URL": server.url, "DATA_DIR": str(folder), "PORT": port} | settings
     with ExitStack() as stack:
@@ -132,7 +132,7 @@ def logged_in(said: str) -> list[dict[str, Any]]:
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    """The environment of a process: the paths of Python and of the packages, and settings."""
+    """The environment of a process: paths, and the settings."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | {k: str(v) for k, v in settings.items()}
 
@@ -145,7 +145,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Wait for the first true value of a condition; fails when there is none in time.
+    """Wait for the first true value of a condition.
 
     `what` says in the failure what the test waited for.
     """

@@ -11,7 +11,7 @@ from tests.support.servers import Server
 
 
 async def filled(log: Log, worker: Worker, count: int = 50) -> None:
-    """Two tenants with events, a late duplicate and a late conflict each; all applied."""
+    """Two tenants with events, a late duplicate and a late conflict each."""
     for tenant in ("acme", "beta"):
         await log.append(tenant, [*events(count), event(event_id="a", n=1)])
         await log.connection.call("DEL", *await log.connection.call("KEYS", f"*:dedup:{tenant}:*"))

@@ -1,4 +1,4 @@
-"""A proxy before a server: it delays or drops replies, and cuts connections."""
+"""A proxy before a server: it delays and drops replies."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Proxy:
-    """Listens on a TCP port and passes bytes to a server's socket, reply by reply.
+    """Passes bytes between a TCP port and a server's socket.
 
     `delay_seconds` delays each reply; with `black_hole` requests pass and no reply does.
     """

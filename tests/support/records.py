@@ -15,7 +15,7 @@ def record(position: int, **members: Any) -> Record:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Record]:
-    """Any log: interleaved sessions, times out of order, duplicates, conflicts.
+    """A log with interleaved sessions, duplicates and conflicts.
 
     Also records that no endpoint accepts, and control records that drop what is in quarantine, was dropped before, is a row, or
     comes later.

@@ -15,7 +15,7 @@ SHA1HEX = "redis.sha1hex = function(text) return 'sha1 of ' .. text end\n"  # fa
 
 
 class Entry(NamedTuple):
-    """An event as a script takes it; its deduplication key ends with the hash of `name`."""
+    """An event as a script takes it; `name` stands for its identity."""
 
     name: str
     digest: str = "aa"
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 class Scripts:
-    """One fake server, and the scripts with the arguments that the product gives them."""
+    """A fake server, and the scripts as the product calls them."""
 
     def __init__(self) -> None:
         self.client: Any = fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2)
@@ -114,7 +114,7 @@ class Scripts:
 
 
 def addresses(keys: TenantKeys, tenant: str = TENANT) -> list[Any]:
-    """The arguments that scripts share: the tenant, its digest, and where it is made due."""
+    """The arguments that scripts share, from the tenant to the channel."""
     return [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
 
 

@@ -28,7 +28,7 @@ SDK_SECONDS = 120.0
 
 
 class Stack:
-    """API, projector and server, each a process, with AUTH=keys; `key` may append as acme."""
+    """API, projector and server with AUTH=keys; `key` may append as acme."""
 
     def __init__(self, api: Api, server: Server, folder: Path, key: str) -> None:
         self.api, self.server, self.folder, self.key = api, server, folder, key
@@ -61,7 +61,7 @@ class Stack:
         return sum(line.get("status") == 503 for line in self.api.logged)
 
     def ids(self) -> Counter[str]:
-        """How often each event_id is in the events table, once the tables are level."""
+        """How often each event_id is in the events table, once it is level."""
         return Counter(row["event_id"] for row in self.rows())
 
     def rows(self, table: str = "events") -> list[dict[str, Any]]:

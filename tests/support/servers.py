@@ -1,4 +1,4 @@
-"""Real servers for tests: the oldest and the newest version that Penstock supports.
+"""Real servers for tests: the oldest and newest supported versions.
 
 Each runs in a directory and on a socket of its own.
 """

@@ -19,7 +19,7 @@ CERTIFICATE, KEY = "tls.crt", "tls.key"
 
 @contextmanager
 def encrypted(port: int, folder: Path) -> Iterator[tuple[str, Path]]:
-    """A host and port with TLS in front of a port, and the certificate to trust."""
+    """A host and port with TLS in front of a port, and its certificate."""
     _certify(folder)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

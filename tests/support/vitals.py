@@ -1,4 +1,4 @@
-"""The memory and files of an abused process, and how it serves others meanwhile."""
+"""The memory and files of a process under abuse, and other clients."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def _warm(api: Api) -> None:
 
 @contextmanager
 def unharmed(api: Api) -> Iterator[None]:
-    """The process ends this alive, without a traceback, with the memory and files as before."""
+    """The process ends this alive, with the memory and files of before."""
     memory, files = memory_mib(api), open_files(api)
     yield
     assert api.process.poll() is None, api.said
@@ -75,7 +75,7 @@ def unharmed(api: Api) -> Iterator[None]:
 
 @contextmanager
 def others_served(api: Api, **headers: str) -> Iterator[None]:
-    """Meanwhile each event of another client, from another address, is accepted in a second."""
+    """Meanwhile each event of another client is accepted in a second."""
     stop, slowest, answers = Event(), [0.0], []
     numbers = count()
 

@@ -41,7 +41,7 @@ def pending_of(server: Server, store: SqliteStore, tenant: str = "acme") -> int:
 
 
 async def until_applied(worker: Worker, store: SqliteStore, position: int, tenant: str = "acme") -> None:
-    """Run a worker until a checkpoint is reached, past the leases of other workers."""
+    """Run a worker until a checkpoint is reached."""
     async with asyncio.timeout(60):
         while checkpoint_of(store, tenant) < position:
             await worker.run_to_end()
@@ -50,7 +50,7 @@ async def until_applied(worker: Worker, store: SqliteStore, position: int, tenan
 
 @contextlib.asynccontextmanager
 async def running(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker that runs as in its process, after a first sweep, and must not die."""
+    """A worker that runs as in its process, and must not die."""
     await worker.sweep()
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))

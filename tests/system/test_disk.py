@@ -30,7 +30,7 @@ SYNCED = re.compile(r"\bf(?:data)?sync\(.*= 0$")
 
 
 class TracedServer(Server):
-    """A server under strace, which shows how much of its file was on disk at any moment."""
+    """A server under strace, which shows what was on disk at any moment."""
 
     def start_traced(self) -> None:
         self.start()  # makes the file
@@ -109,7 +109,7 @@ async def test_power_loss_takes_nothing_that_was_accepted(traced: TracedServer) 
 
 
 async def test_power_loss_under_everysec_takes_the_last_second(traced: TracedServer) -> None:
-    """It shows that the test before can fail, and what DURABILITY=everysec gives up."""
+    """The test before can fail; and what DURABILITY=everysec gives up."""
     traced.options = ("--appendfsync", "everysec")
     traced.start_traced()
 

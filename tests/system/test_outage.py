@@ -1,4 +1,4 @@
-"""While the server is away, full or broken, senders are answered in time, and readers go on."""
+"""While the server is away or full, senders are answered in time."""
 
 import asyncio
 import signal

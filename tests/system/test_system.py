@@ -28,7 +28,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this checkout without data, settings of a developer and history."""
+    """A copy of this checkout without data, settings and history."""
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
     folder = tmp_path_factory.mktemp("run") / "penstock"
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", *ignored))

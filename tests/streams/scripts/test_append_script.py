@@ -1,4 +1,4 @@
-"""append.lua: each event is accepted, a duplicate, a conflict or limited; the log is written, and nothing else is lost."""
+"""append.lua: an event is accepted, duplicate, conflict or limited."""
 
 import time
 from typing import Any

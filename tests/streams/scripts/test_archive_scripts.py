@@ -1,4 +1,4 @@
-"""archive_lease, trim, recover and import_records: records leave a log for an archive or a file, and come back."""
+"""archive_lease, trim, recover, import_records: records leave and return."""
 
 from typing import Any
 

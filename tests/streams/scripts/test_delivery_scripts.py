@@ -1,4 +1,4 @@
-"""lease, release, requeue, group_progress and summaries: who may process a tenant, and how far its log has got."""
+"""lease, release, requeue, group_progress, summaries: turns and progress."""
 
 import time
 from typing import Any

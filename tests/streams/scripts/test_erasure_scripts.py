@@ -1,4 +1,4 @@
-"""control, rewrite, suppress and delete_tenant: what is taken out of a log stays out."""
+"""control, rewrite, suppress, delete_tenant: what is removed stays out."""
 
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_a_log_whose_entries_were_all_removed_is_finished(held: Scripts) -> None
 
 
 def suppress(scripts: Scripts, salt: str, *identities: tuple[str, str, int, str]) -> int:
-    """Each identity: a salted name, the name whose deduplication key forgets it, a position and hash_parts."""
+    """Identities as salted name, name, position and hash_parts."""
     names = [KEYS.dedup + Entry(name).event_hash for _, name, *_ in identities]
     arguments = [part for salted, _, position, hash_parts in identities for part in (salted, position, hash_parts)]
     return int(scripts.run("suppress", [KEYS.suppressed, *names], salt, *arguments))
