@@ -7,7 +7,6 @@ import asyncio
 import io
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -43,7 +42,7 @@ async def parse_request(body: bytes, content_type: bytes, settings: Settings) ->
         return [parse_message(body, limit_bytes, is_whole_body=True)], False
     if len(messages) > limit:
         raise Problem(413, "too-many-events", f"a request may have {limit} events", limit=limit, value=len(messages))
-    return await parse_all(messages, partial(parse_message, limit_bytes=limit_bytes)), True
+    return await parse_all(messages, lambda message: parse_message(message, limit_bytes)), True
 
 
 async def split_batch(body: bytes, content_type: bytes, count: int) -> list[bytes] | None:
