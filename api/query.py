@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http import Problem
-from projector import Filters, Place, Store, outcome_of, row_of
+from projector import Filters, PageKey, Store, outcome_of, row_of
 from streams import Log, Record, Rejected, control, event_identity, parse_body
 from streams.validation import INTEGER_LIMIT, microseconds
 
@@ -114,7 +114,7 @@ async def _page(
     allowed: frozenset[str],
     name: str,
     read: Callable[..., list[dict[str, Any]]],
-    page_key_of: Callable[[dict[str, Any]], Place],
+    page_key_of: Callable[[dict[str, Any]], PageKey],
 ) -> Response:
     tenant, filters, page_key, limit = await _parse_query(request, allowed)
     rows = await run_in_threadpool(read, tenant, filters, page_key, limit + 1)
@@ -122,7 +122,7 @@ async def _page(
     return _json({name: page, "next": cursor})
 
 
-async def _parse_query(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, Place | None, int]:
+async def _parse_query(request: Request, allowed: frozenset[str]) -> tuple[str, Filters, PageKey | None, int]:
     """The tenant, filters, page key and page size of a request.
 
     Waits for the position in `after`. Raises Problem.
@@ -164,7 +164,7 @@ async def _wait_for(request: Request, tenant: str, position: int) -> None:
 
 
 def _cut(
-    rows: list[dict[str, Any]], limit: int, page_key_of: Callable[[dict[str, Any]], Place]
+    rows: list[dict[str, Any]], limit: int, page_key_of: Callable[[dict[str, Any]], PageKey]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The rows of a page, and the cursor of the next page if there is one.
 
@@ -177,11 +177,11 @@ def _cut(
     return [_public(row) for row in rows[:limit]], cursor
 
 
-def _event_key(row: dict[str, Any]) -> Place:
+def _event_key(row: dict[str, Any]) -> PageKey:
     return row["timestamp_us"], row["position"]
 
 
-def _session_key(row: dict[str, Any]) -> Place:
+def _session_key(row: dict[str, Any]) -> PageKey:
     return row["last_event_at_us"], row["first_position"]
 
 
@@ -189,7 +189,7 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.endswith("_us") and key != "first_position"}
 
 
-def _page_key_in(cursor: str) -> Place:
+def _page_key_in(cursor: str) -> PageKey:
     try:
         time_us, position = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).split(b".")
         page_key = int(time_us), int(position)

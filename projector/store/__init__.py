@@ -26,7 +26,7 @@ from projector.store.structs import (
     Entry,
     Filters,
     Outcomes,
-    Place,
+    PageKey,
     Selection,
     SetName,
     StagedRows,
@@ -41,14 +41,14 @@ LIVE, SHADOW, PREVIOUS = SetName.LIVE, SetName.SHADOW, SetName.PREVIOUS
 class Queries(Protocol):
     """What the query endpoints and `status` read of the live tables; each call reads one snapshot."""
 
-    def events(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
-        """Events after a place, newest first by event time, then position."""
+    def events(self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int) -> list[dict[str, Any]]:
+        """Events after a page key, newest first by event time, then position."""
 
-    def sessions(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
+    def sessions(self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int) -> list[dict[str, Any]]:
         """Sessions, newest last event first. With `event_type`, those that have such an event."""
 
     def session(
-        self, tenant: str, filters: Filters, place: Place | None, limit: int
+        self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """One session, or None, and a page of its events."""
 
@@ -348,7 +348,7 @@ __all__ = [
     "Outcomes",
     "OutputExists",
     "OwnLimits",
-    "Place",
+    "PageKey",
     "Quarantine",
     "Queries",
     "RebuildRunning",

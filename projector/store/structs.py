@@ -10,7 +10,7 @@ from projector.projection.additions import Additions
 from streams import Limits
 from streams.limits import LIMIT_NAMES
 
-Place = tuple[int, int]  # event time, position: where the page before ended
+PageKey = tuple[int, int]  # event time in microseconds, position: the last row of the previous page
 
 
 class SetName(Enum):

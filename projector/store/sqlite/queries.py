@@ -10,7 +10,7 @@ from projector.store.sqlite.connection import SqliteFile
 from projector.store.sqlite.event_rows import EventRows
 from projector.store.sqlite.schema import LIVE, live_generation
 from projector.store.sqlite.table_reader import TableReader
-from projector.store.structs import Filters, Place, TableCounts
+from projector.store.structs import Filters, PageKey, TableCounts
 
 EVENT_COLUMNS = (
     "position, event_hash, event_id, session_id, iif(session_id <> '', session_id, (SELECT s.session_id FROM event_sessions AS s "
@@ -32,20 +32,20 @@ class SqliteQueries:
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
-    def events(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
-        """Events after a place, newest first by event time, then position."""
+    def events(self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int) -> list[dict[str, Any]]:
+        """Events after a page key, newest first by event time, then position."""
         with self._file.reading() as connection:
-            query = events_query(tenant, filters, place, limit, generation=live_generation(connection))
+            query = events_query(tenant, filters, page_key, limit, generation=live_generation(connection))
             return _event_rows(connection, *query)
 
-    def sessions(self, tenant: str, filters: Filters, place: Place | None, limit: int) -> list[dict[str, Any]]:
+    def sessions(self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int) -> list[dict[str, Any]]:
         """Sessions, newest last event first. With `event_type`, those that have such an event."""
         with self._file.reading() as connection:
-            query = sessions_query(tenant, filters, place, limit, generation=live_generation(connection))
+            query = sessions_query(tenant, filters, page_key, limit, generation=live_generation(connection))
             return _rows(connection, *query)
 
     def session(
-        self, tenant: str, filters: Filters, place: Place | None, limit: int
+        self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """One session, or None, and a page of its events."""
         with self._file.reading() as connection:
@@ -54,7 +54,7 @@ class SqliteQueries:
             sessions = _rows(connection, *sessions_query(tenant, only, None, 1, generation=generation))
             if not sessions:
                 return None, []
-            query = events_query(tenant, filters, place, limit, generation=generation)
+            query = events_query(tenant, filters, page_key, limit, generation=generation)
             return sessions[0], _event_rows(connection, *query)
 
     def receipt(self, tenant: str, position: int) -> dict[str, Any]:
@@ -100,7 +100,9 @@ class SqliteQueries:
             return dict(connection.execute(f"{counted} WHERE tenant_id = ?", (tenant,)).fetchone() for tenant in tenants)
 
 
-def events_query(tenant: str, filters: Filters, place: Place | None, limit: int, *, generation: int) -> tuple[str, list[Any]]:
+def events_query(
+    tenant: str, filters: Filters, page_key: PageKey | None, limit: int, *, generation: int
+) -> tuple[str, list[Any]]:
     """The statement for a page of events, and its values.
 
     It names its index: whatever statistics ANALYZE made, the page of a session never walks through its tenant's events.
@@ -115,10 +117,12 @@ def events_query(tenant: str, filters: Filters, place: Place | None, limit: int,
         where.append(f"session_position = ({_NAMED.format('first_position')})")
         values += [tenant, filters.session_id]
     start = f"SELECT {EVENT_COLUMNS} FROM events INDEXED BY {index}_g{generation}"
-    return _paged(start, where, values, "timestamp_us", "position", filters, place, limit)
+    return _paged(start, where, values, "timestamp_us", "position", filters, page_key, limit)
 
 
-def sessions_query(tenant: str, filters: Filters, place: Place | None, limit: int, *, generation: int) -> tuple[str, list[Any]]:
+def sessions_query(
+    tenant: str, filters: Filters, page_key: PageKey | None, limit: int, *, generation: int
+) -> tuple[str, list[Any]]:
     """The statement for a page of sessions, and its values."""
     index, where, values = "event_sessions_by_time", ["tenant_id = ?"], [tenant]
     if filters.user_id is not None:
@@ -137,11 +141,18 @@ def sessions_query(tenant: str, filters: Filters, place: Place | None, limit: in
         )
         values.append(filters.event_type)
     start = f"SELECT {SESSION_COLUMNS} FROM event_sessions INDEXED BY {index}_g{generation}"
-    return _paged(start, where, values, "last_event_at_us", "first_position", filters, place, limit)
+    return _paged(start, where, values, "last_event_at_us", "first_position", filters, page_key, limit)
 
 
 def _paged(
-    start: str, where: list[str], values: list[Any], time: str, position: str, filters: Filters, place: Place | None, limit: int
+    start: str,
+    where: list[str],
+    values: list[Any],
+    time: str,
+    position: str,
+    filters: Filters,
+    page_key: PageKey | None,
+    limit: int,
 ) -> tuple[str, list[Any]]:
     if filters.since_us is not None:
         where.append(f"{time} >= ?")
@@ -149,9 +160,9 @@ def _paged(
     if filters.until_us is not None:
         where.append(f"{time} < ?")
         values.append(filters.until_us)
-    if place is not None:
+    if page_key is not None:
         where.append(f"({time}, {position}) < (?, ?)")
-        values += place
+        values += page_key
     order = f"ORDER BY {time} DESC, {position} DESC LIMIT ?"
     return f"{start} WHERE {' AND '.join(where)} {order}", [*values, limit]
 
