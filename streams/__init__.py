@@ -1,4 +1,6 @@
-"""The log: what an event is, how it is appended, delivered and read. Knows nothing of HTTP or SQL.
+"""The log: what an event is, how it is appended, delivered and read.
+
+Knows nothing of HTTP or SQL.
 
 Other packages import from here, from the modules that `__all__` names, and from the folders archive, erasure, runtime, tiering,
 transfer and commands.

@@ -1,4 +1,4 @@
-"""Append: events of many callers go to the end of their tenants' logs together, each once.
+"""Append events of many callers to their tenants' logs, each once.
 
 Group commit: appends that wait while a flush is on its way go out with the next flush, so one fsync serves many callers.
 """
@@ -45,7 +45,10 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Append(msgspec.Struct):
-    """The events of a caller that one script call takes, and the future of their receipts."""
+    """The events that one script call takes from a caller.
+
+    `receipts` is the future of their receipts.
+    """
 
     tenant: str
     events: Sequence[Event]
@@ -81,9 +84,10 @@ class Appender:
     async def append(
         self, tenant: str, events: Sequence[Event], *, limits: Limits = NO_LIMITS, rejected: int = 0
     ) -> list[Receipt]:
-        """Put events at the end of a tenant's log, each once; return a receipt for each, in order.
+        """Append events to a tenant's log, each once; return their receipts.
 
-        An event that its limits do not let in is not appended. `rejected` more events, which cannot be appended, are counted.
+        The receipts are in the order of the events. An event that its limits do not let in is not appended. `rejected` more
+        events, which cannot be appended, are counted.
 
         Raises LogUnavailable (some events may have been written: to append them again is safe), LogFull, LogRefused, LogBusy,
         TenantDeleted, BadTenant.
@@ -115,7 +119,10 @@ class Appender:
     def _begin(
         self, tenant: str, events: Sequence[Event], body_bytes: int, limits: Limits, rejected: int
     ) -> asyncio.Future[list[Receipt]]:
-        """Let the events of one script call wait for a flush; return the future of their receipts."""
+        """Let events wait for a flush; return the future of their receipts.
+
+        They are as many as one script call takes.
+        """
         loop = asyncio.get_running_loop()
         size_bytes = body_bytes + ENTRY_OVERHEAD_BYTES * len(events)
         self.waiting_bytes += size_bytes
@@ -128,7 +135,10 @@ class Appender:
         return append.receipts
 
     def _enqueue(self, tenant: str, appends: list[_Append]) -> None:
-        """Let appends go out with the next flush, and begin it unless another is on its way."""
+        """Let appends go out with the next flush.
+
+        Begins it, unless another flush is on its way.
+        """
         self._waiting.setdefault(tenant, []).extend(appends)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
@@ -159,7 +169,10 @@ class Appender:
             self._flushing = None
 
     def _next_calls(self) -> list[list[_Append]]:
-        """The appends that go out together, a list for each script call, one for each tenant in turn."""
+        """The appends that go out together, a list for each script call.
+
+        Each tenant has one call.
+        """
         calls: list[list[_Append]] = []
         flush_bytes = 0
         while self._waiting and flush_bytes < FLUSH_LIMIT_BYTES:
@@ -215,7 +228,10 @@ def _count_of_call(waiting: Sequence[_Append]) -> int:
 
 
 def _in_time(appends: list[_Append]) -> list[_Append]:
-    """The appends whose callers still wait. An append past its deadline fails: it was surely not sent."""
+    """The appends whose callers still wait.
+
+    An append past its deadline fails: it was surely not sent.
+    """
     now = asyncio.get_running_loop().time()
     for append in appends:
         if append.deadline <= now and not append.receipts.done():
@@ -224,7 +240,10 @@ def _in_time(appends: list[_Append]) -> list[_Append]:
 
 
 def _answer(call: list[_Append], reply: Reply) -> bool:
-    """Give the appends of a script call their receipts, or its error. Returns whether an event was limited."""
+    """Give the appends of a script call their receipts, or its error.
+
+    Returns whether an event was limited.
+    """
     if isinstance(reply, ResponseError):
         _fail(call, error_of(reply))
         return False

@@ -1,4 +1,4 @@
-"""The connection to the server: commands in, replies out, nothing sent twice.
+"""The connection to the server: commands in, replies out, nothing twice.
 
 redis-py repeats commands that timed out, decodes what we want raw, and hides all but the first error of a pipeline. Here a reply
 is the server's own, and a command that may have been sent is never sent again.
@@ -35,13 +35,19 @@ READ_BYTES = 256 * 1024
 
 @cache
 def script(name: str) -> "Script":
-    """The script of that name in streams/scripts, after the functions that all scripts share."""
+    """The script of that name in streams/scripts.
+
+    The functions that all scripts share come before it.
+    """
     folder = resources.files("streams.scripts")
     return Script(folder.joinpath("shared.lua").read_text() + folder.joinpath(f"{name}.lua").read_text())
 
 
 class Script:
-    """A Lua script. It is called by its hash, and by its text where the server does not know it."""
+    """A Lua script.
+
+    It is called by its hash, and by its text where the server does not know it.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -53,7 +59,10 @@ class Script:
 
 
 class Connection:
-    """Commands and scripts over a pool of connections. Every call has a time budget in seconds."""
+    """Commands and scripts over a pool of connections.
+
+    Every call has a time budget in seconds.
+    """
 
     def __init__(self, url: str, *, budget_seconds: float = 2.0, connect_seconds: float | None = None) -> None:
         """Calls wait `budget_seconds` for their replies. The first connection must be there after `connect_seconds`."""
@@ -77,16 +86,25 @@ class Connection:
         return reply
 
     async def call_each(self, commands: Sequence[Command]) -> list[Reply]:
-        """The replies to commands, in order. Raises the first error of them: LogFull, LogUnavailable."""
+        """The replies to commands, in order.
+
+        Raises the first error of them: LogFull, LogUnavailable.
+        """
         return _checked(await self.pipeline(commands), LogUnavailable)
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Reply:
-        """The reply of one script. Raises LogFull, LogRefused, LogUnavailable, TenantDeleted."""
+        """The reply of one script.
+
+        Raises LogFull, LogRefused, LogUnavailable, TenantDeleted.
+        """
         [reply] = _checked(await self.script_pipeline(name, [(keys, arguments)]), LogRefused)
         return reply
 
     async def run_each(self, name: str, calls: Sequence[ScriptCall]) -> list[Reply]:
-        """The replies of one script, called once for each keys and arguments. Raises LogFull, LogUnavailable."""
+        """The replies of one script, called once for each keys and arguments.
+
+        Raises LogFull, LogUnavailable.
+        """
         return _checked(await self.script_pipeline(name, calls), LogUnavailable)
 
     # -- an error reply is a value -------------------------------------------------------------------------------------
@@ -94,7 +112,10 @@ class Connection:
     async def script_pipeline(
         self, name: str, calls: Sequence[ScriptCall], *, budget_seconds: float | None = None
     ) -> list[Reply]:
-        """The replies of one script, called once for each keys and arguments. Raises LogUnavailable."""
+        """The replies of one script, called once for each keys and arguments.
+
+        Raises LogUnavailable.
+        """
         lua = script(name)
         commands = [lua.command(keys, arguments) for keys, arguments in calls]
         replies = await self.pipeline(commands, budget_seconds=budget_seconds)
@@ -141,7 +162,10 @@ class Connection:
                 await asyncio.sleep(CONNECT_PAUSE_SECONDS)
 
     async def listen(self, channel: str) -> AsyncIterator[bytes]:
-        """The messages of a channel, from now until the connection ends. Raises LogUnavailable."""
+        """The messages of a channel, from now until the connection ends.
+
+        Raises LogUnavailable.
+        """
         client = Redis(connection_pool=self._pool)
         try:
             async with client.pubsub() as subscription:
@@ -162,7 +186,10 @@ def _checked(replies: list[Reply], unknown: type[PenstockError]) -> list[Reply]:
 
 
 def error_of(reply: ResponseError, unknown: type[PenstockError] = LogRefused) -> PenstockError:
-    """The error that an error reply stands for. Older servers hide OOM in a plain error, so the text decides."""
+    """The error that an error reply stands for.
+
+    Older servers hide OOM in a plain error, so the text decides.
+    """
     text = str(reply)
     if "DELETED" in text:
         return TenantDeleted()

@@ -1,8 +1,9 @@
-"""The consumer: leases tenants that have unapplied records, reads the records through the group, and releases the tenants.
+"""The consumer: leases tenants, reads their records, releases them.
 
-A lease spreads the tenants over projectors. It promises nothing: that no record is applied twice or skipped is decided by the
-checkpoint alone. A tenant has one reader at a time, and any projector may acknowledge what another was given, so every group
-has one consumer, named `projector`, and a process that ends leaves none behind.
+Leased are tenants that have unapplied records; they are read through the group. A lease spreads the tenants over projectors. It
+promises nothing: that no record is applied twice or skipped is decided by the checkpoint alone. A tenant has one reader at a
+time, and any projector may acknowledge what another was given, so every group has one consumer, named `projector`, and a
+process that ends leaves none behind.
 
 Of a delivery only the first record is pending; the others are read with NOACK. So nothing after a group's lowest pending id was
 acknowledged, and a deep backlog costs the server no entry, and its append-only file no command, for each record.
@@ -44,7 +45,7 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class ReadRequest(msgspec.Struct, frozen=True):
-    """What to read of a leased tenant: at most `count` records after a position.
+    """At most `count` records of a leased tenant after a position.
 
     `first`: it is the first read of the lease, so `after` is the checkpoint.
     """
@@ -56,15 +57,18 @@ class ReadRequest(msgspec.Struct, frozen=True):
 
     @property
     def was_delivered(self) -> bool:
-        """Whether these records were delivered before, so that the group does not give them again."""
+        """Whether the group has delivered these records before.
+
+        Then it does not give them again.
+        """
         return self.first and self.lease.delivered > self.after
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """What the group gave: new records, and `head`, the record at the checkpoint, to compare it with the tables.
+    """The new records that the group gave, and the record at the checkpoint.
 
-    `pending`: ids, each with the position at which the tables must be before it is acknowledged. `error`: why the server could
-    not read this log.
+    That record, `head`, is compared with the tables. `pending`: ids, each with the position at which the tables must be before
+    it is acknowledged. `error`: why the server could not read this log.
     """
 
     head: Record | None
@@ -74,9 +78,10 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """A tenant to release: due again, after the delay, while its log is ahead of `checkpoint`.
+    """A tenant to release.
 
-    With the `since_ms` of its lease it keeps its place in the queue, because it was not served.
+    It is due again, after the delay, while its log is ahead of `checkpoint`. With the `since_ms` of its lease it keeps its
+    place in the queue, because it was not served.
     """
 
     tenant: str
@@ -95,9 +100,9 @@ class Consumer:
         self._lease_ms = int(lease_seconds * 1000)
 
     async def lease(self, partitions: Sequence[int], *, records: int) -> dict[int, list[Lease]]:
-        """Lease tenants that are due, oldest first, until they hold about that many unread records; by partition.
+        """Lease tenants that are due, oldest first; by partition.
 
-        Raises LogUnavailable.
+        As many as hold about that many unread records. Raises LogUnavailable.
         """
         share = max(1, records // max(1, len(partitions)))
         calls = [
@@ -116,7 +121,10 @@ class Consumer:
         return leases
 
     async def read(self, requests: Sequence[ReadRequest]) -> dict[str, Delivery]:
-        """What the group gives of each tenant. A missing group is created at the checkpoint. Raises LogUnavailable."""
+        """What the group gives of each tenant.
+
+        A missing group is created at the checkpoint. Raises LogUnavailable.
+        """
         commands = [self._commands(request) for request in requests]
         replies = iter(await self._connection.pipeline([command for named in commands for command in named.values()]))
         return {
@@ -142,14 +150,17 @@ class Consumer:
         return commands
 
     async def acknowledge(self, applied: Sequence[tuple[str, Sequence[bytes]]]) -> None:
-        """Acknowledge pending ids of tenants, after the records that they stand for are committed. Raises LogUnavailable.
+        """Acknowledge pending ids of tenants. Raises LogUnavailable.
 
-        Any process may acknowledge what another was given.
+        The records that they stand for are committed. Any process may acknowledge what another was given.
         """
         await self._connection.call_each([("XACK", keys_of(tenant).log, self._group, *ids) for tenant, ids in applied])
 
     async def release(self, releases: Sequence[Release]) -> None:
-        """Release tenants. This comes last: every step before it may happen twice. Raises LogUnavailable."""
+        """Release tenants.
+
+        This comes last: every step before it may happen twice. Raises LogUnavailable.
+        """
         calls = []
         for release in releases:
             keys = keys_of(release.tenant)
@@ -161,9 +172,10 @@ class Consumer:
         await self._connection.run_each("release", calls)
 
     async def requeue(self, checkpoints: Sequence[tuple[str, int]]) -> int:
-        """Register the group in every partition, and queue the tenants with unapplied records that are not in the queue.
+        """Queue tenants that have unapplied records and left the queue.
 
-        `checkpoints` are (tenant, checkpoint). Returns how many tenants were queued. Raises LogUnavailable.
+        Also registers the group in every partition. `checkpoints` are (tenant, checkpoint). Returns how many tenants were
+        queued. Raises LogUnavailable.
         """
         arguments: dict[int, list[object]] = {partition: [self._group] for partition in range(PARTITIONS)}
         for tenant, checkpoint in checkpoints:
@@ -174,7 +186,10 @@ class Consumer:
 
 
 def _delivery(request: ReadRequest, replies: dict[str, Reply]) -> Delivery:
-    """The delivery that the replies to one tenant's commands make. Raises LogUnavailable."""
+    """The delivery that the replies to one tenant's commands make.
+
+    Raises LogUnavailable.
+    """
     errors = {name: str(reply) for name, reply in replies.items() if isinstance(reply, Exception)}
     # Older servers name errors by their text alone.
     if "create" in errors and not _mentions(errors["create"], HARMLESS_CREATE_ERRORS):

@@ -1,4 +1,4 @@
-"""Control records: what is to be done to the tables that the records before it made.
+"""Control records: what is to be done to the tables so far.
 
 A control record stands in the log like an event, at its own position, so tables that are rebuilt do the same again.
 """
@@ -29,7 +29,7 @@ class LogMissing(PenstockError):
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False, tag_field="action", tag="drop", forbid_unknown_fields=True):
-    """The records at these positions leave quarantine and are counted as dropped.
+    """These records leave quarantine and are counted as dropped.
 
     All positions lie before the control record's own.
     """
@@ -38,11 +38,12 @@ class Drop(msgspec.Struct, frozen=True, gc=False, tag_field="action", tag="drop"
 
 
 class Erase(msgspec.Struct, frozen=True, gc=False, tag_field="action", tag="erase", forbid_unknown_fields=True):
-    """The records at these positions, all before the control record's own, are erased.
+    """The records at these positions are erased.
 
-    The log was searched for the data subject up to `through`. Nothing here names the subject: `subject` is a digest with the
-    tenant's `salt`. `names` has a salted identity for each position: an event of that identity that comes later is suppressed.
-    A name is empty where the record has no identity, or the identity of another record that is not erased.
+    All positions lie before the control record's own. The log was searched for the data subject up to `through`. Nothing here
+    names the subject: `subject` is a digest with the tenant's `salt`. `names` has a salted identity for each position: an event
+    of that identity that comes later is suppressed. A name is empty where the record has no identity, or the identity of
+    another record that is not erased.
     """
 
     salt: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
@@ -63,7 +64,10 @@ ERASED = _encode(Erased())
 
 
 def parse(record: Record) -> ControlRecord:
-    """The control record in a record. Raises Rejected when this version does not know it: it is never half applied."""
+    """The control record in a record.
+
+    Raises Rejected when this version does not know it: it is never half applied.
+    """
     try:
         control_record: ControlRecord = _decode(record.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -80,7 +84,10 @@ def parse(record: Record) -> ControlRecord:
 
 
 def erased_from(record: Record) -> Record:
-    """The record that replaces an erased record. It keeps the time of receipt, by which a log can be cut."""
+    """The record that replaces an erased record.
+
+    It keeps the time of receipt, by which a log can be cut.
+    """
     return Record(record.position, record.received_at_us, VERSION, ERASED)
 
 
@@ -90,7 +97,10 @@ def is_erased(record: Record) -> bool:
 
 
 def salted_name(salt: str, event_hash: str, hash_parts: str) -> str:
-    """A suppressed identity as control records and the server keep it. The append script makes the same."""
+    """A suppressed identity as control records and the server keep it.
+
+    The append script makes the same.
+    """
     return hashlib.sha1(f"{salt}{event_hash}{hash_parts}".encode(), usedforsecurity=False).hexdigest()
 
 

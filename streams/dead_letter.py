@@ -63,7 +63,10 @@ def _event_of(letter: DeadLetter) -> Event:
 
 
 def parse(record: Record) -> DeadLetter:
-    """The dead letter in a record. Raises Rejected when this version does not know it."""
+    """The dead letter in a record.
+
+    Raises Rejected when this version does not know it.
+    """
     try:
         letter = _decode(record.body)
         _ = letter.raw
@@ -73,5 +76,8 @@ def parse(record: Record) -> DeadLetter:
 
 
 def parse_event(record: Record) -> Event:
-    """The event that was appended for a dead letter, from its record. Raises Rejected."""
+    """The event that was appended for a dead letter, from its record.
+
+    Raises Rejected.
+    """
     return _event_of(parse(record))

@@ -1,4 +1,7 @@
-"""The dedup keys of records that exist already: of an import, and of a server that is recovered."""
+"""The dedup keys of records that exist already.
+
+An import and the recovery of a server write them.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +15,9 @@ DEDUPLICATED_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of records that 
 
 
 def dedup_keys_of(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:
-    """The dedup keys of the records within the deduplication window, and the script arguments for them.
+    """The dedup keys of records, and the script arguments for them.
 
-    The arguments of each key are: position, digest, hash_parts, remaining_ms.
+    Of the records within the deduplication window. The arguments of each key are: position, digest, hash_parts, remaining_ms.
     """
     names: list[str] = []
     arguments: list[Any] = []
@@ -28,7 +31,10 @@ def dedup_keys_of(tenant: str, records: Sequence[Record], window_us: int, now_us
 
 
 def _event_in(record: Record) -> Event | None:
-    """The event that was appended as a record, or None when no client can send it again."""
+    """The event that was appended as a record.
+
+    None when no client can send it again.
+    """
     try:
         return parse_body(record.body) if record.version == EVENT_VERSION else dead_letter.parse_event(record)
     except (Rejected, UnicodeError):

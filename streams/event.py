@@ -93,7 +93,7 @@ def event_identity(tenant: str, event: Event) -> tuple[str, str]:
 
 
 def digest_of(body: bytes) -> str:
-    """Sixteen hexadecimal digits that tell contents of the same identity apart."""
+    """Sixteen hexadecimal digits that tell contents apart."""
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
@@ -112,12 +112,18 @@ def content_digest(event: Event) -> str:
 
 
 def parse_event(raw: bytes) -> Event:
-    """An event from a client's JSON object. Raises Rejected; every table can store what it returns."""
+    """An event from a client's JSON object.
+
+    Raises Rejected; every table can store what it returns.
+    """
     return check_event(decode_json(raw), raw)
 
 
 def check_event(members: Any, raw: bytes) -> Event:
-    """An event from a client's JSON object and the bytes it was decoded from. Raises Rejected."""
+    """An event from a client's JSON object and the bytes it was decoded from.
+
+    Raises Rejected.
+    """
     if type(members) is not dict:
         raise Rejected("", "must be a JSON object")
     properties = members.copy()
@@ -156,7 +162,10 @@ def make_event(
 
 
 def parse_body(body: bytes) -> Event:
-    """An event from its JSON in the log. Raises Rejected when Penstock did not write it."""
+    """An event from its JSON in the log.
+
+    Raises Rejected when Penstock did not write it.
+    """
     try:
         stored = _decode_stored(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Consumer groups: which there are, their lag, and the end of a group that no projector uses.
+"""Consumer groups: their lag, and the end of a group.
 
 A registered group keeps records from the archive until it has acknowledged them. A group whose database is gone would keep them
 for ever, so it can be destroyed.
@@ -25,7 +25,7 @@ class GroupAlive(PenstockError):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """A group: how many records of all logs it has not acknowledged, and of how many logs."""
+    """A group: how many records it has not acknowledged, of how many logs."""
 
     name: str
     records: int
@@ -49,10 +49,10 @@ async def groups(log: Log) -> list[Group]:
 
 
 async def destroy(log: Log, name: str) -> int:
-    """Remove a group from every log and from the registered groups; return from how many logs.
+    """Remove a group from every log; return from how many.
 
-    A projector that uses the group registers it again within ALIVE_SECONDS: this waits for it. May be interrupted at any moment
-    and started again. Raises GroupAlive, LogUnavailable.
+    Also from the registered groups. A projector that uses the group registers it again within ALIVE_SECONDS: this waits for it.
+    May be interrupted at any moment and started again. Raises GroupAlive, LogUnavailable.
     """
     await _in_each_partition(log.connection, "SREM", name)
     await asyncio.sleep(ALIVE_SECONDS)

@@ -32,7 +32,10 @@ _is_tenant = re.compile(TENANT_PATTERN).fullmatch
 
 
 class TenantKeys(msgspec.Struct, frozen=True):
-    """The keys of a tenant, its partition, and its digest, which stands for its name where the name must not be kept."""
+    """The keys of a tenant, its partition, and its digest.
+
+    The digest stands for its name where the name must not be kept.
+    """
 
     partition: int
     log: str
@@ -49,7 +52,10 @@ class TenantKeys(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=16_384)  # 700 bytes for the longest names, in every process
 def keys_of(tenant: str) -> TenantKeys:
-    """The keys of a tenant. Raises BadTenant, so no key is made from a name that could reach another tenant's keys."""
+    """The keys of a tenant.
+
+    Raises BadTenant, so no key is made from a name that could reach another tenant's keys.
+    """
     if _is_tenant(tenant) is None:
         raise BadTenant(tenant)
     partition = zlib.crc32(tenant.encode()) % PARTITIONS
@@ -99,7 +105,7 @@ def ready_prefix(partition: int) -> str:
 
 
 def ready_key(partition: int, group: str) -> str:
-    """The ready queue of a group: the tenants with records that it has not applied."""
+    """The ready queue of a group: the tenants with unapplied records."""
     return ready_prefix(partition) + group
 
 

@@ -1,4 +1,4 @@
-"""The log: events go to the end of their tenant's stream, and are read again from any position."""
+"""The log: events are appended to it and read from any position."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,10 @@ TIME_DIGITS, VERSION_DIGITS = 18, 4  # of an entry that Penstock wrote; trim.lua
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many events of a tenant were not accepted, by their answer. Counted before the answer is sent."""
+    """How many events of a tenant were not accepted, by their answer.
+
+    Counted before the answer is sent.
+    """
 
     duplicate: int = 0
     conflict: int = 0
@@ -50,9 +53,9 @@ class LogSummary(msgspec.Struct, frozen=True):
 
 
 class Log:
-    """The logs of all tenants: on one server, and in an archive what has left the server.
+    """The logs of all tenants, on one server and in an archive.
 
-    `append` is Appender.append.
+    The archive has what left the server. `append` is Appender.append.
     """
 
     def __init__(self, connection: Connection, *, dedup_window_seconds: float = 86_400.0, archive_url: str = "") -> None:
@@ -72,12 +75,12 @@ class Log:
     # -- records -------------------------------------------------------------------------------------------------------
 
     async def read(self, tenant: str, after: int, *, through: int | None = None) -> AsyncIterator[list[Record]]:
-        """Pages of records after a position, up to `through`, or to the end of the log.
+        """Pages of records after a position.
 
-        Pages are limited in records and bytes. The server is asked for as many records as fill a page if they are as large as
-        the last ones: a script that counts bytes would cost it ten times the read. Records that the server does not have are
-        read from the archive. Raises Gap where a page does not begin at the next position, after the records before the gap;
-        LogUnavailable.
+        They go up to `through`, or to the end of the log. Pages are limited in records and bytes. The server is asked for as
+        many records as fill a page if they are as large as the last ones: a script that counts bytes would cost it ten times
+        the read. Records that the server does not have are read from the archive. Raises Gap where a page does not begin at the
+        next position, after the records before the gap; LogUnavailable.
         """
         position, count = after, PAGE_RECORDS
         while through is None or position < through:
@@ -107,7 +110,10 @@ class Log:
         return records_of(await self.connection.call("XRANGE", keys_of(tenant).log, f"{after + 1}-0", "+", "COUNT", count))
 
     async def _archived(self, tenant: str, after: int, through: int | None) -> AsyncGenerator[list[Record], None]:
-        """Pages of archived records after a position. Raises Gap where the archive is damaged, LogUnavailable."""
+        """Pages of archived records after a position.
+
+        Raises Gap where the archive is damaged, LogUnavailable.
+        """
         if not self.archive_url:
             return
         position = after
@@ -130,7 +136,9 @@ class Log:
         return record
 
     async def find_each(self, places: Sequence[tuple[str, int]]) -> list[Record | None]:
-        """The record, or None, at each of several places (tenant, position). Raises LogUnavailable.
+        """The record, or None, at each of several places (tenant, position).
+
+        Raises LogUnavailable.
 
         Takes few round trips, and reads each segment of the archive once.
         """
@@ -152,7 +160,9 @@ class Log:
     # -- positions -----------------------------------------------------------------------------------------------------
 
     async def positions_of(self, tenant: str, event_hash: str) -> list[int]:
-        """The positions of the events of a hash within the deduplication window. Raises LogUnavailable.
+        """The positions of the events of a hash within the deduplication window.
+
+        Raises LogUnavailable.
 
         They are several where events of different hash_parts have the same hash.
         """
@@ -160,7 +170,10 @@ class Log:
         return [int(entry.split(b"/")[0]) for entry in (value or b"").split()]
 
     async def last_position(self, tenant: str) -> int:
-        """The position of a tenant's newest record, 0 without a log. Raises LogUnavailable."""
+        """The position of a tenant's newest record, 0 without a log.
+
+        Raises LogUnavailable.
+        """
         newest = await self.connection.call("XREVRANGE", keys_of(tenant).log, "+", "-", "COUNT", 1)
         return int(newest[0][0].split(b"-")[0]) if newest else 0
 
@@ -169,7 +182,10 @@ class Log:
         return bool(await self.connection.call("EXISTS", keys_of(tenant).log))
 
     async def summaries(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[LogSummary]:
-        """A summary of each tenant's log, by name; also of a tenant whose events were all refused. Raises LogUnavailable."""
+        """A summary of each tenant's log, by name. Raises LogUnavailable.
+
+        Also of a tenant whose events were all refused.
+        """
         calls = [([tenants_key(partition)], [log_prefix(partition), usage_prefix(partition)]) for partition in partitions]
         summaries = []
         for reply in await self.connection.run_each("summaries", calls):
@@ -206,12 +222,18 @@ def _find_archived(url: str, positions_of: dict[str, list[int]]) -> dict[tuple[s
 
 
 def records_of(entries: Sequence[Any]) -> list[Record]:
-    """Records from raw stream entries. An entry whose id is no position is left out: Penstock did not write it."""
+    """Records from raw stream entries.
+
+    An entry whose id is no position is left out: Penstock did not write it.
+    """
     return [record_of(entry) for entry in entries if entry[0].endswith(b"-0")]
 
 
 def record_of(entry: Any) -> Record:
-    """A record from a raw stream entry: of version 0, with all its fields, when Penstock did not write it."""
+    """A record from a raw stream entry.
+
+    It has version 0, and all fields, when Penstock did not write the entry.
+    """
     entry_id, fields = entry
     position = int(entry_id.partition(b"-")[0])
     try:

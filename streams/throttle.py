@@ -27,7 +27,10 @@ class _Delay(msgspec.Struct, Generic[Append]):
 
 
 class Throttle(Generic[Append]):
-    """The delayed appends of tenants that were over their limits. `release` is called with those that may go out."""
+    """The delayed appends of tenants that were over their limits.
+
+    `release` is called with those that may go out.
+    """
 
     def __init__(self, release: Callable[[str, list[Append]], None]) -> None:
         self._release = release
@@ -39,7 +42,7 @@ class Throttle(Generic[Append]):
         return not self._delays
 
     def delay(self, tenant: str) -> None:
-        """Delay what the tenant appends from now on, until nothing more of it waits."""
+        """Delay what the tenant appends, until nothing more of it waits."""
         if tenant not in self._delays:
             loop = asyncio.get_running_loop()
             timer = loop.call_later(LONGEST_DELAY_SECONDS, self._release_alone, tenant)
@@ -66,7 +69,10 @@ class Throttle(Generic[Append]):
         self._release_some(tenant, delay)
 
     def _release_some(self, tenant: str, delay: _Delay[Append]) -> None:
-        """Release twice as many appends as the limit accepts in the time since the last release, if they are due."""
+        """Release some appends, if they are due.
+
+        Twice as many as the limit accepts in the time since the last release.
+        """
         now = asyncio.get_running_loop().time()
         if delay.due > now:
             return

@@ -42,7 +42,10 @@ class Rejected(Exception):
 
 
 def decode_json(raw: bytes) -> Any:
-    """Any JSON value. Raises Rejected when the bytes are not JSON that can be stored."""
+    """Any JSON value.
+
+    Raises Rejected when the bytes are not JSON that can be stored.
+    """
     try:
         return _decode(raw)
     except RecursionError:
@@ -57,7 +60,10 @@ def pop_text(members: dict[str, Any], field: str, limit_bytes: int) -> str:
 
 
 def check_text(field: str, text: Any, limit_bytes: int) -> str:
-    """The value of a field, which must be a text of 1 to `limit_bytes` bytes. Raises Rejected."""
+    """The value of a field, which must be a text of 1 to `limit_bytes` bytes.
+
+    Raises Rejected.
+    """
     if type(text) is str and 0 < len(text) <= limit_bytes and text.isascii():  # nearly all
         return text
     if type(text) is not str:
@@ -70,7 +76,10 @@ def check_text(field: str, text: Any, limit_bytes: int) -> str:
 
 
 def microseconds(timestamp: str) -> int:
-    """An RFC 3339 timestamp in microseconds since the epoch, further digits rounded. Raises Rejected."""
+    """An RFC 3339 timestamp in microseconds since the epoch.
+
+    Further digits are rounded. Raises Rejected.
+    """
     try:
         # As JSON: msgspec.convert looks its type up at each call and takes five times as long.
         moment = _decode_moment(f'"{timestamp}"')
@@ -95,15 +104,19 @@ def check_properties(properties: dict[str, Any], raw: bytes, body: bytes) -> Non
 
 
 def check_body(body: bytes) -> None:
-    """Refuse a body that a table cannot store. Raises Rejected. Its properties are an inner object."""
+    """Refuse a body that a table cannot store.
+
+    Raises Rejected. Its properties are an inner object.
+    """
     if _may_hide_values(body):
         _check_values(body)
 
 
 def _may_hide_values(raw: bytes) -> bool:
-    """Whether JSON may be too deep, hold a NUL, or hold an integer past 64 bits in an inner object.
+    """Whether JSON may hold a value that tables cannot store.
 
-    Only an escape can hide a NUL. A regular expression takes ten times as long to find no row of digits.
+    It may be too deep, hold a NUL, or hold an integer past 64 bits in an inner object. Only an escape can hide a NUL. A regular
+    expression takes ten times as long to find no row of digits.
     """
     nested = raw.count(b"[") + raw.count(b"{")
     return b"\\" in raw or nested > DEPTH_LIMIT or (nested > 1 and _nineteen_digits in raw.translate(_digits_as_zeros))
@@ -114,7 +127,10 @@ def _is_too_large(value: Any) -> bool:
 
 
 def _check_values(raw: bytes) -> None:
-    """Refuse duplicate keys, NUL, integers past 64 bits and deep nesting. Raises Rejected."""
+    """Refuse duplicate keys, NUL, integers past 64 bits and deep nesting.
+
+    Raises Rejected.
+    """
     if depth_of(raw) > DEPTH_LIMIT:
         raise Rejected("", f"is nested deeper than {DEPTH_LIMIT} levels", limit=DEPTH_LIMIT, value=depth_of(raw))
     unchecked = [json.loads(raw, object_pairs_hook=_members_of, parse_constant=_refuse_constant)]

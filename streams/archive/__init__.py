@@ -1,4 +1,4 @@
-"""The archive: records as sealed Parquet segments, and the manifest that names them.
+"""The archive: sealed Parquet segments, and the manifest that names them.
 
 Nothing here imports streams.log: the log reads the archive. What needs both stands in streams.tiering.
 """

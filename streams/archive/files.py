@@ -17,7 +17,10 @@ def put_locally(path: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def unavailable() -> Iterator[None]:
-    """Raise ArchiveUnavailable for an error of files or buckets. FileNotFoundError passes."""
+    """Raise ArchiveUnavailable for an error of files or buckets.
+
+    FileNotFoundError passes.
+    """
     try:
         yield
     except FileNotFoundError:

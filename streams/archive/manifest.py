@@ -51,9 +51,9 @@ class Erasure(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A tenant's segments, in order and without gaps from position 1, and what was erased from them.
+    """A tenant's segments, in order, and what was erased from them.
 
-    `before` is the SHA-256 of the manifest that this one replaced.
+    They have no gaps from position 1. `before` is the SHA-256 of the manifest that this one replaced.
     """
 
     tenant: str
@@ -85,7 +85,9 @@ def parse_manifest(raw: bytes, tenant: str, path: str) -> Manifest:
 
 
 def kept_of(segments: Sequence[Segment], records: int, body_bytes: int) -> int:
-    """How many segments stay as they are when that many records follow. The segments after them are merged with the records.
+    """How many segments stay as they are when that many records follow.
+
+    The segments after them are merged with the records.
 
     A segment is merged when it has at most twice as many records as what follows it, so a record is rewritten only each time
     that its tenant's archive doubles.

@@ -1,4 +1,4 @@
-"""Segments: consecutive records of one tenant as a Parquet file, and back, byte for byte.
+"""Segments: consecutive records of a tenant as a Parquet file, and back.
 
 Pure: records in, bytes out. Each part of a record has a column, so DuckDB, Polars or Spark read the file as it is. A body that
 its parts would not give back to the byte, such as an entry that Penstock did not write, is kept whole in `raw`.
@@ -88,7 +88,10 @@ def _values(record: Record) -> tuple[Any, ...]:
 
 
 def unpack(file: Any, after: int) -> Iterator[list[Record]]:
-    """Pages of the records of a Parquet file after a position. Raises BadSegment."""
+    """Pages of the records of a Parquet file after a position.
+
+    Raises BadSegment.
+    """
     pa = arrow()
     try:
         segment = pa.parquet.ParquetFile(file)

@@ -36,7 +36,10 @@ READ_TRIES = 10  # while the segments that come next are merged by another proce
 
 
 class Archive:
-    """The segments behind a URL: file:///…, s3://…, gs://…. Its methods wait for files; call them in a thread."""
+    """The segments behind a URL: file:///…, s3://…, gs://….
+
+    Its methods wait for files; call them in a thread.
+    """
 
     def __init__(self, url: str) -> None:
         with unavailable():
@@ -46,7 +49,10 @@ class Archive:
     # -- manifests ---------------------------------------------------------------------------------------------------
 
     def manifest(self, tenant: str) -> Manifest:
-        """A tenant's manifest, without segments when there is none. Raises DamagedArchive, ArchiveUnavailable."""
+        """A tenant's manifest, without segments when there is none.
+
+        Raises DamagedArchive, ArchiveUnavailable.
+        """
         return self._manifest(tenant)[0]
 
     def _manifest(self, tenant: str) -> tuple[Manifest, bytes]:
@@ -66,7 +72,7 @@ class Archive:
     # -- segments ----------------------------------------------------------------------------------------------------
 
     def add(self, tenant: str, records: Sequence[Record]) -> Manifest:
-        """Archive the records that follow what is archived; return the new manifest.
+        """Archive the records that come next; return the new manifest.
 
         The small segments before them are merged with them, see `kept_of`. Raises ArchiveMoved, DamagedArchive,
         ArchiveUnavailable; the archive is then as it was, except for a file that no manifest names.
@@ -84,7 +90,7 @@ class Archive:
         return replacement
 
     def erase(self, tenant: str, positions: Sequence[int], erasure: Erasure) -> int:
-        """Replace the records at some positions by erased records; return how many segments changed.
+        """Replace records by erased records; return how many segments changed.
 
         First the segments are rewritten, then the manifest names the new files, then every file goes that no manifest names.
         No other process may write meanwhile. Raises ArchiveMoved, DamagedArchive, ArchiveUnavailable.
@@ -103,7 +109,10 @@ class Archive:
         return changed
 
     def _erased(self, tenant: str, segment: Segment, positions: Sequence[int]) -> Segment:
-        """The segment without some records: the same segment when it holds none of them any more."""
+        """The segment without some records.
+
+        It is the same segment when it holds none of them any more.
+        """
         of_segment = set(positions[bisect_left(positions, segment.first) : bisect_right(positions, segment.last)])
         if not of_segment:
             return segment
@@ -123,7 +132,10 @@ class Archive:
         return segment
 
     def _replace(self, tenant: str, before: bytes, segments: list[Segment], erasures: list[Erasure]) -> Manifest:
-        """Replace a manifest if it is still `before`; return the new one. Raises ArchiveMoved."""
+        """Replace a manifest if it is still `before`; return the new one.
+
+        Raises ArchiveMoved.
+        """
         manifest = Manifest(tenant, segments, hashlib.sha256(before).hexdigest() if before else "", erasures)
         path = self._path(tenant, MANIFEST)
         if (self._get(path) or b"") != before:
@@ -134,7 +146,10 @@ class Archive:
         return manifest
 
     def read(self, tenant: str, after: int) -> Iterator[list[Record]]:
-        """Pages of a tenant's archived records after a position. Raises DamagedArchive, ArchiveUnavailable."""
+        """Pages of a tenant's archived records after a position.
+
+        Raises DamagedArchive, ArchiveUnavailable.
+        """
         position = after
         for tries_left in reversed(range(READ_TRIES)):
             manifest = self.manifest(tenant)
@@ -179,7 +194,10 @@ class Archive:
         return picked
 
     def _unpacked(self, tenant: str, segment: Segment, after: int) -> Iterator[list[Record]]:
-        """Pages of a segment's records after a position, checked against its digest. Raises DamagedArchive."""
+        """Pages of a segment's records after a position.
+
+        The segment is checked against its digest. Raises DamagedArchive.
+        """
         path = self._path(tenant, segment.name)
         raw = self._get(path)
         if raw is None:
@@ -222,7 +240,7 @@ class Archive:
                 yield str(error)
 
     def tidy(self, tenant: str, *, age_seconds: float = ORPHAN_SECONDS) -> int:
-        """Remove the files that an archiver left when it was killed; return how many.
+        """Remove files that an archiver left when it was killed; return the count.
 
         Those are files of that age that neither the manifest nor the manifest before it names. Nothing is removed where one of
         the two cannot be read or is missing. The caller has the tenant's archive lease.
@@ -244,7 +262,7 @@ class Archive:
         return len(orphans)
 
     def remove(self, tenant: str) -> int:
-        """Remove a tenant's archive, the manifest first; return how many files it had."""
+        """Remove a tenant's archive, the manifest first; return the file count."""
         paths = sorted((info.path for info in self._files_of(tenant)), key=lambda path: MANIFEST not in path)
         for path in paths:
             self._remove(path)
@@ -288,7 +306,10 @@ class Archive:
 
 
 def _is_same(pages: Iterable[Sequence[Record]], records: Sequence[Record]) -> bool:
-    """Whether the pages hold exactly these records. Compared page by page, so that none is in memory twice."""
+    """Whether the pages hold exactly these records.
+
+    Compared page by page, so that none is in memory twice.
+    """
     compared = 0
     for page in pages:
         if list(page) != list(records[compared : compared + len(page)]):

@@ -1,4 +1,4 @@
-"""The server's append-only file: rewritten, so that it no longer holds what was erased."""
+"""The server's append-only file, rewritten without what was erased."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,9 +11,9 @@ PAUSE_SECONDS = 0.1
 
 
 async def rewrite_append_only_file(connection: Connection) -> bool | None:
-    """Have the server rewrite its append-only file, and wait for it; return whether that worked.
+    """Have the server rewrite its append-only file; return whether it did.
 
-    None when the server has no append-only file or does not allow the rewrite. Raises LogUnavailable.
+    Waits until it has. None when the server has no append-only file or does not allow the rewrite. Raises LogUnavailable.
     """
 
     async def persistence() -> dict[bytes, bytes]:
@@ -30,7 +30,7 @@ async def rewrite_append_only_file(connection: Connection) -> bool | None:
 
 
 async def _wait_until_idle(persistence: Callable[[], Awaitable[dict[bytes, bytes]]]) -> dict[bytes, bytes]:
-    """Wait until no append-only file is being rewritten; return what INFO says then."""
+    """Wait until no rewrite is under way; return what INFO says then."""
     while True:
         info = await persistence()
         if info.get(b"aof_rewrite_in_progress") == b"0" and info.get(b"aof_rewrite_scheduled") == b"0":

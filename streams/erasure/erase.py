@@ -1,7 +1,8 @@
-"""Erase a data subject: control records say which records are erased, then their bytes leave the server and the archive.
+"""Erase a data subject from a tenant's log.
 
-Positions stay: an erased record takes the place of the record, so no reader of the log needs to know. A run may be killed at any
-moment: the next run finds in the log what the control records name and is still there, and goes on.
+Control records say which records are erased, then their bytes leave the server and the archive. Positions stay: an erased
+record takes the place of the record, so no reader of the log needs to know. A run may be killed at any moment: the next run
+finds in the log what the control records name and is still there, and goes on.
 """
 
 import asyncio
@@ -34,13 +35,12 @@ TABLES_WAIT_SECONDS = 1.0  # when no projector acknowledges anything for so long
 
 
 class LeaseLost(PenstockError):
-    """Another process archives this tenant's log or erases from it now; run this again."""
+    """Another process has this tenant's archive lease now; run this again."""
 
 
 class NoMemoryForRewrite(PenstockError):
-    """The server's memory has no room for a second copy of this tenant's log.
-
-    The log stays as it was. Run this again with more memory. The tables erase the records meanwhile.
+    """The server's memory has no room for a second copy of this log.
+    The log stays as it was; run this again with more memory. The tables erase the records meanwhile.
     """
 
 
@@ -76,7 +76,10 @@ class SubjectErasure:
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[None]:
-        """Hold the tenant's archive lease. Waits for a process that has it. Raises LogFull, LogRefused, LogUnavailable."""
+        """Hold the tenant's archive lease.
+
+        Waits for a process that has it. Raises LogFull, LogRefused, LogUnavailable.
+        """
         while not await self._acquire_lease():  # noqa: ASYNC110
             await asyncio.sleep(PAUSE_SECONDS)
         renewing = asyncio.create_task(self._renew_lease_again_and_again())
@@ -89,7 +92,10 @@ class SubjectErasure:
                 await self._log.connection.call("DEL", self._keys.archive_lease)
 
     async def renew_lease(self) -> None:
-        """Renew the lease after a pause, such as a question to a person. Raises LeaseLost."""
+        """Renew the lease after a pause, such as a question to a person.
+
+        Raises LeaseLost.
+        """
         if not await self._acquire_lease():
             raise LeaseLost
 
@@ -109,9 +115,9 @@ class SubjectErasure:
     # -- searching -----------------------------------------------------------------------------------------------------
 
     async def find_records(self, show: Show) -> None:
-        """Find the records about the subject, and those that control records name and that are still there.
+        """Find the records about the subject.
 
-        Raises Gap, LogUnavailable.
+        Also the records that control records name and that are still there. Raises Gap, LogUnavailable.
         """
         self._through = await self._log.last_position(self._tenant)
         await self._read(0, self.search.match, lambda position: show(position, 2 * self._through))
@@ -128,10 +134,11 @@ class SubjectErasure:
     # -- control records -----------------------------------------------------------------------------------------------
 
     async def append_control_records(self) -> int:
-        """Suppress the identities, then append the control records; return the last position, 0 when there is none to append.
+        """Suppress the identities, then append the control records.
 
-        An event of one of the identities that came while the log was read is erased, too; none comes after it. Of many records
-        the newest are named first: a session loses its first event, from which its name comes, only once and last.
+        Returns the last position, 0 when there is none to append. An event of one of the identities that came while the log was
+        read is erased, too; none comes after it. Of many records the newest are named first: a session loses its first event,
+        from which its name comes, only once and last.
 
         Raises LogFull, LogRefused, LogUnavailable, TenantDeleted.
         """
@@ -151,7 +158,10 @@ class SubjectErasure:
         return last
 
     async def wait_for_tables(self, position: int) -> bool:
-        """Wait until all projectors have applied a position; return False when none of them advances."""
+        """Wait until all projectors have applied a position.
+
+        Returns False when none of them advances.
+        """
         acknowledged, deadline = -1, 0.0
         while self._acknowledged < position:
             if self._acknowledged != acknowledged:
@@ -165,10 +175,10 @@ class SubjectErasure:
     # -- rewriting -----------------------------------------------------------------------------------------------------
 
     async def rewrite(self, show: Show) -> Rewritten:
-        """Rewrite the log, the archive and the append-only file without what control records name.
+        """Remove the bytes of the erased records.
 
-        Also what a run that was killed left there. Raises LeaseLost, NoMemoryForRewrite, DamagedArchive, ArchiveMoved,
-        ArchiveUnavailable, LogUnavailable.
+        Rewrites the log, the archive and the append-only file. Also what a run that was killed left there. Raises LeaseLost,
+        NoMemoryForRewrite, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable.
         """
         positions = sorted(self.search.to_erase)
         entries = await self._rewrite_log(positions, show)
@@ -181,7 +191,7 @@ class SubjectErasure:
         return Rewritten(entries, segments, await rewrite_append_only_file(self._log.connection))
 
     async def _rewrite_log(self, positions: Sequence[int], show: Show) -> int:
-        """Replace the stream by a copy without what is erased; return how many of its entries were erased.
+        """Replace the stream by a copy; return how many entries were erased.
 
         Also when it has no entry to erase: a server only marks an entry that it trims, and keeps its bytes until the entries
         beside it are trimmed, too.
@@ -196,7 +206,7 @@ class SubjectErasure:
         raise LogUnavailable("another process removes entries from the log while it is copied")
 
     async def _copy_log(self, positions: Sequence[int], first: int, show: Show) -> bytes:
-        """Copy the stream, a part with each script call; return what rewrite.lua answers at last."""
+        """Copy the stream, part by part; return the last answer of rewrite.lua."""
         keys, last = self._keys, await self._log.last_position(self._tenant)
         copied, reached, through = b"-", first - 1, first - 1
         while True:

@@ -1,6 +1,6 @@
-"""Data subjects: which records of a log are about one, and which identities are suppressed with them.
+"""Data subjects: which records of a log are about a subject.
 
-Pure: the log is read elsewhere.
+And which identities are suppressed with them. Pure: the log is read elsewhere.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ class Subject(msgspec.Struct, frozen=True):
         return hashlib.sha256(f"{salt}\0{self.member}\0{self.value}".encode()).hexdigest()
 
     def is_in(self, record: Record, event: Event | None) -> bool:
-        """Whether a record is about the subject; `event` is the event that the record holds.
+        """Whether a record is about the subject.
 
-        A record that holds no event is about the subject if any object in its JSON has the member with the value. A control
-        record never is.
+        `event` is the event that the record holds. A record that holds no event is about the subject if any object in its JSON
+        has the member with the value. A control record never is.
         """
         if event is not None and self.member in OWN_MEMBERS:
             return bool(getattr(event, self.member) == self.value)
@@ -69,7 +69,7 @@ def event_in(record: Record) -> Event | None:
 
 
 def identity_in(tenant: str, record: Record, event: Event | None) -> Identity | None:
-    """The identity of a record, of the event or the dead letter that it holds, or None."""
+    """The identity of the event or dead letter in a record, or None."""
     try:
         if event is None and record.version == DEAD_LETTER_VERSION:
             event = dead_letter.parse_event(record)
@@ -106,7 +106,9 @@ def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
 
 
 class SubjectSearch:
-    """What is to be erased for a subject. The log is read twice from its start: first `match`, then `decide`.
+    """What is to be erased for a subject.
+
+    The log is read twice from its start: first `match`, then `decide`.
 
     An event's identity is suppressed with the first record that has it. Other records of that identity, a late duplicate or a
     conflict, are erased with it: they are no rows now, and would be rows in tables that are rebuilt without the first record. A
@@ -127,7 +129,7 @@ class SubjectSearch:
         self.first_match: Record | None = None
 
     def match(self, record: Record) -> None:
-        """Collect what is about the subject, and what control records of the log name."""
+        """Collect the records about the subject, and the control records."""
         event = event_in(record)
         if self._subject.is_in(record, event):
             identity = identity_in(self._tenant, record, event)
@@ -149,7 +151,10 @@ class SubjectSearch:
             self.suppressed |= names_in(control_record)
 
     def decide(self, record: Record) -> None:
-        """Decide whether a record is erased. All records were matched before, and `salt` is the tenant's."""
+        """Decide whether a record is erased.
+
+        All records were matched before, and `salt` is the tenant's.
+        """
         if control.is_erased(record):
             return
         identity = identity_in(self._tenant, record, event_in(record))
@@ -177,10 +182,16 @@ class SubjectSearch:
 
     @property
     def has_control_records(self) -> bool:
-        """Whether records were erased before: a run that was killed may have left bytes of them."""
+        """Whether records were erased before.
+
+        A run that was killed may have left bytes of them.
+        """
         return bool(self._named)
 
 
 def names_in(control_record: control.Erase) -> dict[str, int]:
-    """The salted names that a control record suppresses, with the position of each event."""
+    """The salted names that a control record suppresses.
+
+    Each has the position of its event.
+    """
     return {name: position for name, position in zip(control_record.names, control_record.positions, strict=True) if name}

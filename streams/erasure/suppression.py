@@ -22,7 +22,9 @@ async def suppress(
     names: Mapping[str, int],
     identities: Mapping[str, tuple[int, Identity]] | None = None,
 ) -> None:
-    """Suppress salted names, each with the position of its event. Names of another salt are removed.
+    """Suppress salted names, each with the position of its event.
+
+    Names of another salt are removed.
 
     Where `identities` gives the identity of a name, its dedup key is removed, too. Raises LogFull, LogRefused, LogUnavailable.
     """
@@ -40,7 +42,10 @@ async def suppress(
 
 
 async def suppress_erased(connection: Connection, tenant: str, records: Sequence[Record]) -> None:
-    """Suppress the names in the control records among these records. Raises LogFull, LogRefused, LogUnavailable."""
+    """Suppress the names in the control records among these records.
+
+    Raises LogFull, LogRefused, LogUnavailable.
+    """
     for record in records:
         if record.version == control.VERSION:
             try:

@@ -17,7 +17,7 @@ LEASE_OWNER, LEASE_MS, PAUSE_SECONDS = "delete", 600_000, 0.1
 
 
 class DeletedLog(msgspec.Struct, frozen=True):
-    """How many records of the server, dedup keys, and files of the archive were removed."""
+    """How many records, dedup keys and files of the archive were removed."""
 
     records: int
     dedup_keys: int
@@ -25,10 +25,10 @@ class DeletedLog(msgspec.Struct, frozen=True):
 
 
 async def delete_log(connection: Connection, tenant: str, archive_url: str = "") -> DeletedLog:
-    """Remove a tenant's log, dedup keys, counts, archive and every key that names it.
+    """Remove a tenant's log and every key that names the tenant.
 
-    May be interrupted at any moment and started again. Other tenants do not wait for it. Waits for a process that has the
-    tenant's archive lease. Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
+    Also its dedup keys, counts and archive. May be interrupted at any moment and started again. Other tenants do not wait for
+    it. Waits for a process that has the tenant's archive lease. Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
     """
     keys = keys_of(tenant)
     if archive_url:
@@ -48,7 +48,10 @@ async def delete_log(connection: Connection, tenant: str, archive_url: str = "")
 
 
 async def _acquire_lease(connection: Connection, archive_lease: str) -> None:
-    """Acquire the tenant's archive lease. A process that has it gives it up, or the lease ends."""
+    """Acquire the tenant's archive lease.
+
+    A process that has it gives it up, or the lease ends.
+    """
     while await connection.call("SET", archive_lease, LEASE_OWNER, "NX", "PX", LEASE_MS) is None:
         if await connection.call("GET", archive_lease) == LEASE_OWNER.encode():
             return
@@ -56,7 +59,10 @@ async def _acquire_lease(connection: Connection, archive_lease: str) -> None:
 
 
 async def _remove_dedup_keys(connection: Connection, prefix: str) -> int:
-    """Remove every key with a prefix. Only a walk over all keys finds them: the records that name them are removed."""
+    """Remove every key with a prefix.
+
+    Only a walk over all keys finds them: the records that name them are removed.
+    """
     cursor, removed = b"0", 0
     while True:
         cursor, names = await connection.call("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", SCAN_KEYS)
@@ -67,6 +73,9 @@ async def _remove_dedup_keys(connection: Connection, prefix: str) -> int:
 
 
 async def readmit_tenant(connection: Connection, tenant: str) -> bool:
-    """Let a deleted tenant begin again; return whether it was deleted. Raises LogUnavailable."""
+    """Let a deleted tenant begin again; return whether it was deleted.
+
+    Raises LogUnavailable.
+    """
     keys = keys_of(tenant)
     return bool(await connection.call("SREM", keys.deleted, keys.digest))

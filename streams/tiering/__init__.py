@@ -1,4 +1,4 @@
-"""Moving cold records from the server's memory to the archive, and recovering a server from the archive."""
+"""Moving cold records to the archive, and recovering a server from it."""
 
 from streams.tiering.archiver import Archived, Archiver
 from streams.tiering.recover import HistoryDiffers, Recovered, recover

@@ -1,4 +1,4 @@
-"""The archiver: moves the cold records of each log from the server's memory to the archive.
+"""The archiver: moves cold records from the server to the archive.
 
 A record is cold when every group has acknowledged it and it is older than HOT_SECONDS or not among the newest HOT_RECORDS. The
 newest record of a log always stays. A record leaves the server only after the archive has given it back, so whatever is
@@ -39,7 +39,10 @@ class ArchiveDiffers(PenstockError):
 
 
 class Archived(msgspec.Struct):
-    """How many records were archived, how many left the server, and why tenants are stuck."""
+    """How many records were archived, and how many left the server.
+
+    `stuck` says why tenants could not be archived.
+    """
 
     records: int = 0
     trimmed: int = 0
@@ -72,9 +75,9 @@ class Archiver:
                 await asyncio.wait_for(stop.wait(), PAUSE_SECONDS)
 
     async def run_once(self, *, eager: bool = True, stop: asyncio.Event | None = None) -> Archived:
-        """Archive the cold records of every tenant; unless `eager`, only where they are worth a segment.
+        """Archive the cold records of every tenant.
 
-        Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
+        Unless `eager`, only where they are worth a segment. Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
         """
         archived = Archived()
         for summary in await self._log.summaries():
@@ -119,7 +122,10 @@ class Archiver:
         return records
 
     async def _trim(self, tenant: str, after: int) -> int:
-        """Remove from the server the archived records after a position; return how many. Raises ArchiveDiffers."""
+        """Remove archived records after a position from the server.
+
+        Returns how many. Raises ArchiveDiffers.
+        """
         keys = keys_of(tenant)
         names = [keys.log, keys.usage, keys.archive_lease]
         trimmed = 0

@@ -1,7 +1,7 @@
-"""Recover a server from the archive: where each log ends, the dedup keys, and the suppressed identities.
+"""Recover a server from the archive.
 
-For a server that was lost when only the archive is left, or that lost its dedup keys. Records stay in the archive, where readers
-find them.
+It gets back where each log ends, the dedup keys, and the suppressed identities. For a server that was lost when only the
+archive is left, or that lost its dedup keys. Records stay in the archive, where readers find them.
 """
 
 import time
@@ -28,7 +28,7 @@ class HistoryDiffers(PenstockError):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """A recovered log: its last position, and how many dedup keys were written."""
+    """A log's last position, and how many dedup keys were written."""
 
     tenant: str
     last: int

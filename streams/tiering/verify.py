@@ -1,4 +1,4 @@
-"""Verify: whether each log is whole, from its first position to its last, on the server and in the archive."""
+"""Verify: whether each log is whole, on the server and in the archive."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,9 +9,9 @@ from streams.log import Log, LogSummary
 
 
 async def problems(log: Log, tenants: Sequence[str] = ()) -> AsyncIterator[str]:
-    """What is damaged or missing, a sentence for each problem; of all tenants, or of these.
+    """What is damaged or missing, a sentence for each problem.
 
-    Raises ArchiveUnavailable, LogUnavailable.
+    Of all tenants, or of the given ones. Raises ArchiveUnavailable, LogUnavailable.
     """
     summaries = {summary.tenant: summary for summary in await log.summaries()}
     archive = await asyncio.to_thread(Archive, log.archive_url) if log.archive_url else None

@@ -1,4 +1,4 @@
-"""Events of a CSV file: a row is an event, and the first row names its members."""
+"""Events of a CSV file, a row each; the first row names the members."""
 
 import codecs
 import csv
@@ -25,7 +25,10 @@ class BadColumns(PenstockError):
 
 
 def csv_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
-    """The rows of a CSV file. Every member is a string; an empty cell is no member. Raises BadColumns."""
+    """The rows of a CSV file.
+
+    Every member is a string; an empty cell is no member. Raises BadColumns.
+    """
     csv.field_size_limit(limit_bytes * ROW_GROWTH)
     source = _Source(file, limit_bytes * ROW_GROWTH)
     rows = csv.reader(source, strict=True)
@@ -51,7 +54,7 @@ def csv_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
 
 
 class _Source:
-    """The lines that the CSV parser reads, and which of them the current row has."""
+    """The lines that the CSV parser reads, and those of the current row."""
 
     def __init__(self, file: BinaryIO, limit_bytes: int) -> None:
         self._lines = lines_of(file, limit_bytes)

@@ -18,9 +18,10 @@ class OtherFile(PenstockError):
 
 @contextlib.contextmanager
 def resumed(path: str, tenant: str, after: int) -> Iterator[BinaryIO]:
-    """Open an export that ends at position `after` of the tenant's log, to write at its end.
+    """Open an export to write at its end.
 
-    A last line that is cut off is removed. Raises OtherFile when it ends elsewhere, BadLine when it is no export.
+    It must end at position `after` of the tenant's log. A last line that is cut off is removed. Raises OtherFile when it ends
+    elsewhere, BadLine when it is no export.
     """
     with open(path, "r+b") as file:
         end_offset, place = 0, ("", 0)

@@ -1,8 +1,8 @@
-"""The export format: a log as lines of JSON, with all that puts each record back at its position.
+"""The export format: a log as lines of JSON.
 
-A file is one or more parts. A part is a header and the records after its `after`. It goes on where the part before ended, so
-exports of the same log may be joined with cat. A record's `digest` is of its position, its time of receipt, its version and its
-body. A part's `through` shows whether the file lost its end.
+A line has all that puts its record back at its position. A file is one or more parts. A part is a header and the records after
+its `after`. It goes on where the part before ended, so exports of the same log may be joined with cat. A record's `digest` is
+of its position, its time of receipt, its version and its body. A part's `through` shows whether the file lost its end.
 """
 
 import base64
@@ -33,7 +33,10 @@ class BadLine(PenstockError):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The first line of a part: the tenant, and that it holds the records after `after` up to `through`."""
+    """The first line of a part.
+
+    The part holds the tenant's records after `after` up to `through`.
+    """
 
     format: str
     version: int
@@ -43,7 +46,10 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The line of a record: its body stands in `event` as it is, or in `base64`."""
+    """The line of a record.
+
+    Its body stands in `event` as it is, or in `base64`.
+    """
 
     position: Whole
     received_at_us: Whole
@@ -62,9 +68,9 @@ DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 async def export(log: Log, tenant: str, after: int, through: int) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines for the records after `after` up to `through`, page by page, each page with its last position.
+    """Lines for the records after `after` up to `through`.
 
-    Raises Gap after the records before the gap, LogUnavailable.
+    They come page by page, each page with its last position. Raises Gap after the records before the gap, LogUnavailable.
     """
     yield after, msgspec.json.encode(Header(FORMAT, FORMAT_VERSION, tenant, after, through)) + b"\n"
     async for page in log.read(tenant, after, through=through):
@@ -89,7 +95,7 @@ def _digest_of(record: Record) -> str:
 
 
 def _fits_a_line(body: bytes) -> bool:
-    """Whether the bytes are JSON that a line of JSON can hold and give back unchanged."""
+    """Whether a body is JSON that a line can hold and give back unchanged."""
     if b"\n" in body or body != body.strip():
         return False
     if body.count(b"[") + body.count(b"{") > DEPTH_LIMIT and depth_of(body) > DEPTH_LIMIT:

@@ -1,7 +1,7 @@
-"""Import foreign histories: events with the timestamps they have, appended like those of a request.
+"""Import foreign histories: events with the timestamps they have.
 
-A line that is no event is refused and named, and the import goes on. To import a file twice is safe: an event that the log has is
-answered `duplicate`. This file reads NDJSON; csv_rows reads CSV.
+They are appended like those of a request. A line that is no event is refused and named, and the import goes on. To import a
+file twice is safe: an event that the log has is answered `duplicate`. This file reads NDJSON; csv_rows reads CSV.
 """
 
 import codecs
@@ -21,7 +21,10 @@ from streams.validation import Rejected
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line of the file, or the lines of a CSV row: the number of the first, the bytes, and the event or why it is none."""
+    """A line of the file, or the lines of a CSV row.
+
+    `number` is that of the first line, `event` the event or why it is none.
+    """
 
     number: int
     raw: bytes
@@ -29,7 +32,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A line that did not become a record: its number, the field and the reason, and its text."""
+    """A line that did not become a record, and why."""
 
     line: int
     field: str
@@ -38,7 +41,10 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class EventImport:
-    """One import. `counts` by status, and `line`, the last line that is imported, also hold when it ends with an error."""
+    """One import.
+
+    `counts` by status, and `line`, the last line that is imported, also hold when it ends with an error.
+    """
 
     def __init__(self, log: Log, tenant: str, *, refuse: Callable[[Refusal], None], wait_seconds: float = 60.0) -> None:
         self._log = log
@@ -49,7 +55,10 @@ class EventImport:
         self.line = 0
 
     async def run(self, lines: Iterable[Line], *, show: Callable[[int], None] = lambda line: None) -> None:
-        """Append the events of the lines. Raises BadTenant, TenantDeleted, LogUnavailable, LogFull, LogRefused."""
+        """Append the events of the lines.
+
+        Raises BadTenant, TenantDeleted, LogUnavailable, LogFull, LogRefused.
+        """
         parts = batches(lines, max_items=CALL_LIMIT_EVENTS, max_bytes=CALL_LIMIT_BYTES, size_of=lambda line: len(line.raw))
         for batch in parts:
             await self._append(batch)
@@ -83,7 +92,10 @@ def _refusal_of(line: Line, outcome: Receipt | Rejected) -> Refusal | None:
 
 
 def ndjson_lines(file: BinaryIO, limit_bytes: int) -> Iterator[Line]:
-    """The lines of an NDJSON file, each an event as the ingest endpoint accepts it. Blank lines are skipped."""
+    """The lines of an NDJSON file; blank lines are skipped.
+
+    A line is an event as the ingest endpoint accepts it.
+    """
     for number, line in enumerate(lines_of(file, limit_bytes + 1), 1):
         if line.strip():
             raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line

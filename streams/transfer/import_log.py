@@ -41,7 +41,10 @@ class LogEndsBefore(PenstockError):
 
 
 class LogImport:
-    """One import. `tenant`, `position`, `written` and `compared` also hold when it ends with an error."""
+    """One import.
+
+    `tenant`, `position`, `written` and `compared` also hold when it ends with an error.
+    """
 
     def __init__(self, log: Log, *, dedup_window_seconds: float, wait_seconds: float = 60.0) -> None:
         self._log = log
@@ -54,17 +57,20 @@ class LogImport:
         self.compared = 0
 
     async def run(self, lines: Iterable[bytes], *, tenant: str | None = None, show: Show = lambda position, total: None) -> None:
-        """Import the lines of a file, which must be of `tenant` where one is given.
+        """Import the lines of a file.
 
-        Raises BadLine (the records before that line are imported), LogDiffers, LogEndsBefore, TenantDeleted, LogUnavailable,
-        LogFull, LogRefused.
+        They must be of `tenant` where it is given. Raises BadLine (the records before that line are imported), LogDiffers,
+        LogEndsBefore, TenantDeleted, LogUnavailable, LogFull, LogRefused.
         """
         await self.write(read_log(lines), tenant=tenant, show=show)
 
     async def write(
         self, items: Iterator[Header | Record], *, tenant: str | None = None, show: Show = lambda position, total: None
     ) -> None:
-        """Import headers, each followed by its records without a gap. Raises what `run` raises."""
+        """Import headers, each followed by its records without a gap.
+
+        Raises what `run` raises.
+        """
         after = through = 0
         for part in _parts(items):
             if isinstance(part, Header):
@@ -85,7 +91,10 @@ class LogImport:
         self.tenant, self.position = header.tenant, header.after
 
     async def _put(self, records: Sequence[Record]) -> None:
-        """See that the log has these records: compare those that it has, write the others, suppress what they suppress."""
+        """See that the log has these records.
+
+        Compares those that it has, writes the others, and suppresses what they suppress.
+        """
         await retry(partial(suppress_erased, self._log.connection, self.tenant, records), seconds=self._wait_seconds)
         while records:
             known = max(0, self._last - records[0].position + 1)
@@ -112,13 +121,13 @@ class LogImport:
             self.compared += 1
 
     async def _append(self, records: Sequence[Record]) -> int:
-        """Append the records if they come next; return the last position that the log had."""
+        """Append records if they come next; return the log's last position before."""
         names, arguments = _script_call(self.tenant, records, self._window_us, time.time_ns() // 1000)
         return int(await self._log.connection.run("import_records", names, arguments))
 
 
 def _parts(items: Iterator[Header | Record]) -> Iterator[Header | list[Record]]:
-    """Headers, and the records after each in batches that one script call may take."""
+    """Headers, and the records after each in batches for one script call."""
     for is_header, group in groupby(items, key=lambda item: isinstance(item, Header)):
         if is_header:
             yield from cast(Iterator[Header], group)
