@@ -69,16 +69,24 @@ MODULES = {module_name(path): path for package in PACKAGES for path in modules(p
 
 
 def public_names(module: str) -> set[str]:
-    """The names that a package, folder or offered module offers."""
-    path = MODULES.get(module)
-    if path is not None and path.name == "__init__.py":
-        return set(getattr(importlib.import_module(module), "__all__", ()))
-    package, _, name = module.rpartition(".")
-    offered = MODULES.get(package) is not None and name in public_names(package)
-    return set(dir(importlib.import_module(module))) if offered else set()
+    """The names that a package, folder or offered module offers.
+
+    Those of a package or folder are its `__all__` and its folders, those of a module all without an underscore.
+    """
+    if is_folder(module):
+        folders = {name.rpartition(".")[2] for name in MODULES if name.rpartition(".")[0] == module and is_folder(name)}
+        return set(getattr(importlib.import_module(module), "__all__", ())) | folders
+    folder, _, name = module.rpartition(".")
+    if not is_folder(folder) or name not in public_names(folder):
+        return set()
+    return {name for name in dir(importlib.import_module(module)) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("package", ("streams", "api"))
+def is_folder(module: str) -> bool:
+    return module in MODULES and MODULES[module].name == "__init__.py"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_imports_of_another_only_what_it_offers(package: str) -> None:
     """Offered is what `__all__` names, of the other package, of one of its folders, or of a module that the package names."""
     wrong = [
@@ -114,6 +122,23 @@ def test_no_module_needs_itself() -> None:
     graph = {name: dependencies(name) - {name} for name in MODULES}
 
     assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
+
+
+def test_click_is_imported_only_for_commands() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in MODULES.values()
+        if "commands" not in path.parts and any(package_of(module) == "click" for module, _ in imported(path))
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ("streams", "api"))
+def test_no_module_has_more_than_300_lines(package: str) -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules(package)}
+
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
 
 
 def started_modules(path: Path) -> Iterator[str]:

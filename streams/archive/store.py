@@ -12,22 +12,18 @@ it. Only the manifest is believed: a file that no manifest names does not exist.
 import contextlib
 import hashlib
 import io
-import os
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
-from streams.archive.arrow import arrow
-from streams.archive.files import put_locally, unavailable
+from streams.archive.files import Files
 from streams.archive.manifest import Erasure, Manifest, Segment, kept_of, parse_manifest
 from streams.archive.segments import BadSegment, pack, unpack
 from streams.control import erased_from
 from streams.errors import ArchiveMoved, DamagedArchive
 from streams.event import Record
-from streams.keys import keys_of
 from streams.runtime.failpoints import failpoint
 
 MANIFEST, BEFORE = "manifest.json", "manifest.before.json"
@@ -42,9 +38,7 @@ class Archive:
     """
 
     def __init__(self, url: str) -> None:
-        with unavailable():
-            self._files, self._root = arrow().fs.FileSystem.from_uri(url)
-        self._is_local = isinstance(self._files, arrow().fs.LocalFileSystem)
+        self._files = Files(url)
 
     # -- manifests ---------------------------------------------------------------------------------------------------
 
@@ -56,18 +50,16 @@ class Archive:
         return self._manifest(tenant)[0]
 
     def _manifest(self, tenant: str) -> tuple[Manifest, bytes]:
-        path = self._path(tenant, MANIFEST)
-        raw = self._get(path)
+        path = self._files.path(tenant, MANIFEST)
+        raw = self._files.get(path)
         if raw is None:
             return Manifest(tenant), b""
         return parse_manifest(raw, tenant, path), raw
 
     def tenants(self) -> list[str]:
         """Every tenant that has an archive, by name."""
-        with unavailable():
-            folders = self._files.get_file_info(arrow().fs.FileSelector(self._root, allow_not_found=True))
-        names = (info.base_name.removeprefix("tenant=") for info in folders if info.base_name.startswith("tenant="))
-        return sorted(name for name in names if self._get(self._path(name, MANIFEST)) is not None)
+        tenants = sorted(self._files.tenants())
+        return [tenant for tenant in tenants if self._files.get(self._files.path(tenant, MANIFEST)) is not None]
 
     # -- segments ----------------------------------------------------------------------------------------------------
 
@@ -86,7 +78,7 @@ class Archive:
         written = self._write(tenant, [*merged, *records])
         replacement = self._replace(tenant, raw, [*manifest.segments[:kept], written], manifest.erasures)
         for segment in small:
-            self._remove(self._path(tenant, segment.name))
+            self._files.remove(self._files.path(tenant, segment.name))
         return replacement
 
     def erase(self, tenant: str, positions: Sequence[int], erasure: Erasure) -> int:
@@ -103,9 +95,9 @@ class Archive:
             self._replace(tenant, raw, segments, [*manifest.erasures, erasure])
             failpoint("between_manifest_and_removal")
         named = {segment.name for segment in segments} | {MANIFEST, BEFORE}
-        for info in self._files_of(tenant):
+        for info in self._files.of_tenant(tenant):
             if info.base_name not in named:
-                self._remove(info.path)
+                self._files.remove(info.path)
         return changed
 
     def _erased(self, tenant: str, segment: Segment, positions: Sequence[int]) -> Segment:
@@ -126,9 +118,9 @@ class Archive:
         digest = hashlib.sha256(packed).hexdigest()
         body_bytes = sum(len(record.body) for record in records)
         segment = Segment(records[0].position, records[-1].position, len(packed), body_bytes, digest, erasures)
-        self._put(self._path(tenant, segment.name), packed)
+        self._files.put(self._files.path(tenant, segment.name), packed)
         if not _is_same(self._unpacked(tenant, segment, 0), records):
-            raise DamagedArchive(self._path(tenant, segment.name), "does not give back the records that were written to it")
+            raise DamagedArchive(self._files.path(tenant, segment.name), "does not give back the records that were written to it")
         return segment
 
     def _replace(self, tenant: str, before: bytes, segments: list[Segment], erasures: list[Erasure]) -> Manifest:
@@ -137,12 +129,12 @@ class Archive:
         Raises ArchiveMoved.
         """
         manifest = Manifest(tenant, segments, hashlib.sha256(before).hexdigest() if before else "", erasures)
-        path = self._path(tenant, MANIFEST)
-        if (self._get(path) or b"") != before:
+        path = self._files.path(tenant, MANIFEST)
+        if (self._files.get(path) or b"") != before:
             raise ArchiveMoved(f"the manifest of {tenant} has changed meanwhile")
         if before:
-            self._put(self._path(tenant, BEFORE), before)
-        self._put(path, msgspec.json.format(msgspec.json.encode(manifest)))
+            self._files.put(self._files.path(tenant, BEFORE), before)
+        self._files.put(path, msgspec.json.format(msgspec.json.encode(manifest)))
         return manifest
 
     def read(self, tenant: str, after: int) -> Iterator[list[Record]]:
@@ -198,8 +190,8 @@ class Archive:
 
         The segment is checked against its digest. Raises DamagedArchive.
         """
-        path = self._path(tenant, segment.name)
-        raw = self._get(path)
+        path = self._files.path(tenant, segment.name)
+        raw = self._files.get(path)
         if raw is None:
             raise DamagedArchive(path, f"is missing; it held the records {segment.first} to {segment.last}", segment.last)
         if len(raw) != segment.size_bytes or hashlib.sha256(raw).hexdigest() != segment.sha256:
@@ -228,10 +220,10 @@ class Archive:
         except DamagedArchive as error:
             yield str(error)
             return
-        before = self._get(self._path(tenant, BEFORE))
+        before = self._files.get(self._files.path(tenant, BEFORE))
         is_before = before is not None and hashlib.sha256(before).hexdigest() == manifest.before
         if manifest.before and not is_before and before != raw:  # they are equal when a process was killed between two writes
-            yield f"{self._path(tenant, BEFORE)}: is not the manifest that the current one replaced"
+            yield f"{self._files.path(tenant, BEFORE)}: is not the manifest that the current one replaced"
         for segment in manifest.segments:
             try:
                 for _ in self._unpacked(tenant, segment, 0):
@@ -247,7 +239,7 @@ class Archive:
         """
         try:
             manifest, raw = self._manifest(tenant)
-            before_raw = self._get(self._path(tenant, BEFORE))
+            before_raw = self._files.get(self._files.path(tenant, BEFORE))
             before = parse_manifest(before_raw, tenant, BEFORE) if before_raw else manifest
         except DamagedArchive:
             return 0
@@ -255,54 +247,20 @@ class Archive:
             return 0
         named = {segment.name for segment in (*manifest.segments, *before.segments)} | {MANIFEST, BEFORE}
         newest_ns = time.time_ns() - int(age_seconds * 1e9)
-        unnamed = [info for info in self._files_of(tenant) if info.base_name not in named]
+        unnamed = [info for info in self._files.of_tenant(tenant) if info.base_name not in named]
         orphans = [info.path for info in unnamed if info.mtime_ns is not None and info.mtime_ns <= newest_ns]
         for path in orphans:
-            self._remove(path)
+            self._files.remove(path)
         return len(orphans)
 
     def remove(self, tenant: str) -> int:
         """Remove a tenant's archive, the manifest first; return the file count."""
-        paths = sorted((info.path for info in self._files_of(tenant)), key=lambda path: MANIFEST not in path)
+        paths = sorted((info.path for info in self._files.of_tenant(tenant)), key=lambda path: MANIFEST not in path)
         for path in paths:
-            self._remove(path)
-        if paths and self._is_local:
-            os.rmdir(self._path(tenant))
+            self._files.remove(path)
+        if paths:
+            self._files.remove_folder(tenant)
         return len(paths)
-
-    # -- files -------------------------------------------------------------------------------------------------------
-
-    def _path(self, tenant: str, *names: str) -> str:
-        keys_of(tenant)
-        return "/".join((self._root.rstrip("/"), f"tenant={tenant}", *names))
-
-    def _files_of(self, tenant: str) -> list[Any]:
-        """The pyarrow.fs.FileInfo of each file of a tenant."""
-        fs = arrow().fs
-        with unavailable():
-            infos = self._files.get_file_info(fs.FileSelector(self._path(tenant), recursive=True, allow_not_found=True))
-        return [info for info in infos if info.type is fs.FileType.File]
-
-    def _get(self, path: str) -> bytes | None:
-        """A file's bytes, None when there is none."""
-        try:
-            with unavailable(), self._files.open_input_stream(path) as stream:
-                return bytes(stream.readall())
-        except FileNotFoundError:
-            return None
-
-    def _put(self, path: str, content: bytes) -> None:
-        """Write a file whole or not at all; it is on disk when this returns."""
-        with unavailable():
-            if self._is_local:
-                put_locally(path, content)
-                return
-            with self._files.open_output_stream(path) as stream:
-                stream.write(content)
-
-    def _remove(self, path: str) -> None:
-        with unavailable(), contextlib.suppress(FileNotFoundError):
-            self._files.delete_file(path)
 
 
 def _is_same(pages: Iterable[Sequence[Record]], records: Sequence[Record]) -> bool:

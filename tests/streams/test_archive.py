@@ -21,6 +21,7 @@ from projector.status import status
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, Record, keys_of
 from streams.archive import Archive
+from streams.archive.files import Files
 from streams.archive.manifest import Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.erasure import delete_log
@@ -130,13 +131,13 @@ async def test_places_are_found_with_each_segment_read_once(
     await archiver(log).run_once()
     assert len(files(url)) == 2
     reads: list[str] = []
-    get = Archive._get
+    get = Files.get
 
-    def counted(self: Archive, path: str) -> bytes | None:
+    def counted(self: Files, path: str) -> bytes | None:
         reads.append(path)
         return get(self, path)
 
-    monkeypatch.setattr(Archive, "_get", counted)
+    monkeypatch.setattr(Files, "get", counted)
     positions = [5, 900, 0, 1_050, 5, 1_100, 5_000, *range(100, 200)]
 
     found = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("nobody", 1)])

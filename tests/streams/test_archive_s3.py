@@ -18,6 +18,7 @@ from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
 from streams import Connection, Log, keys_of
 from streams.archive import Archive
+from streams.archive.files import Files
 from streams.erasure import delete_log
 from streams.erasure.erase import SubjectErasure
 from streams.erasure.subject import Subject
@@ -179,8 +180,8 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
 async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
     server: Server, s3: int, client: Any, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = Archive._put
-    monkeypatch.setattr(Archive, "_put", lambda self, path, content: put(self, path, content[: len(content) // 2]))
+    put = Files.put
+    monkeypatch.setattr(Files, "put", lambda self, path, content: put(self, path, content[: len(content) // 2]))
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
         worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
         await log.append("acme", events(200))
