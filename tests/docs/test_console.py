@@ -156,8 +156,9 @@ def test_the_first_pages_begin_with_a_checkout_and_a_start(page: str) -> None:
 def test_each_command_of_a_page_prints_what_the_page_shows(start: Start, page: str) -> None:
     shown = steps((ROOT / page).read_text())
     if shown[0].command != CLONE:
+        offered = next(step.output for step in steps((ROOT / "README.md").read_text()) if step.command == START)
         start.clone()
-        start.start(next(step.output for step in steps((ROOT / "README.md").read_text()) if step.command == START))
+        assert matches(offered, start.start(offered)), start.printed
     if PAGES[page]:
         start.shell(PAGES[page])
 

@@ -13,7 +13,7 @@ ANY_LINES = "…"  # a line of its own: any number of lines may stand here
 
 # What differs from run to run, and what stands in its place when two outputs are compared.
 VOLATILE = (
-    (re.compile(r"^\d\d:\d\d:\d\d (?=\S+\.\d+ +\|)", re.MULTILINE), "<time> "),  # before each line of a process of `make run`
+    (re.compile(r"^\d\d:\d\d:\d\d (?=\w+ +\| )", re.MULTILINE), "<time> "),  # before each line of a process of `make run`
     (re.compile(r"^[a-z ]+: [\d,]+ of [\d,]+ (records|bytes)\n", re.MULTILINE), ""),  # progress, which is a bar in a terminal
     (re.compile(r'(?<="received_at":")[^"]+'), "<time>"),
     (re.compile(r'(?<="received_at_us":)\d+'), "<time>"),
