@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-import pysqlite3
 from sqlite_utils import Database
 
 from projector.projection import PROJECTION_VERSION, Batch, Checkpoint
-from projector.store.errors import OtherProjection, RebuildRunning, StoreUnavailable
+from projector.store.errors import OtherProjection, RebuildRunning
 from projector.store.sqlite.api_keys import SqliteApiKeys
-from projector.store.sqlite.connection import FEW_WAL_PAGES, WAL_PAGES, SqliteFile, read_only, store_errors
-from projector.store.sqlite.copy import copy, part_of
+from projector.store.sqlite.connection import FEW_WAL_PAGES, WAL_PAGES, read_only, store_errors
+from projector.store.sqlite.file_store import SqliteFileStore
 from projector.store.sqlite.migrations import migrations
 from projector.store.sqlite.quarantine import SqliteQuarantine
 from projector.store.sqlite.queries import SqliteQueries
@@ -38,17 +37,15 @@ from projector.store.sqlite.table_reader import TableReader
 from projector.store.sqlite.table_set import TableSet
 from projector.store.sqlite.tenant_deletion import create_tenant, delete_tenant
 from projector.store.sqlite.tenant_limits import SqliteTenantLimits
-from projector.store.sqlite.vacuum import rewrite
 from projector.store.structs import Chunk, SetName, TenantState
 from streams import control
 
 MANY_RECORDS = 1_000  # of a transaction: there is a backlog, which is written faster with a long WAL
 SORT_LIMIT_RECORDS = 1_000_000  # SQLite here sorts in memory, 70 bytes a row of each index
 SNAPSHOT_CACHE_MIB = 64
-SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
-class SqliteStore(SqliteFile):
+class SqliteStore(SqliteFileStore):
     """The tables of one database file. `session_gap_us` is for sets that are made here; existing sets keep theirs."""
 
     tables_id = ""
@@ -171,11 +168,6 @@ class SqliteStore(SqliteFile):
                 raise RebuildRunning from None
             yield
 
-    @property
-    def staging_folder(self) -> str:
-        """Where the processes of a rebuild put the rows that they hand over."""
-        return f"{self.path}.replay"
-
     def has_set(self, name: SetName) -> bool:
         """Whether a set exists."""
         return has_set(self._connection, SUFFIXES[name])
@@ -257,61 +249,6 @@ class SqliteStore(SqliteFile):
         """Let a tenant that was deleted begin again; False when it was not deleted."""
         return create_tenant(self, tenant)
 
-    # -- housekeeping --------------------------------------------------------------------------------------------------
-
-    def maintain(self) -> None:
-        """Give back disk space that is not needed now; for idle moments."""
-        self.truncate_wal()
-
-    @property
-    def location(self) -> str:
-        """Where the tables are, for people."""
-        return self.path
-
-    def warnings(self) -> list[str]:
-        """What a person should know of this database software."""
-        if pysqlite3.sqlite_version_info >= SAFE_VERSION:
-            return []
-        return [f"SQLite {pysqlite3.sqlite_version} can corrupt a WAL under two writers; 3.51.3 and later cannot"]
-
-    # -- what only a file has ------------------------------------------------------------------------------------------
-
-    @property
-    def wal_bytes(self) -> int:
-        """The size of the write-ahead log."""
-        try:
-            return os.path.getsize(f"{self.path}-wal")
-        except FileNotFoundError:
-            return 0
-
-    def copy(self, path: str) -> int:
-        """Copy the tables to a new file; its size in bytes. The file appears when it is complete, or not at all.
-
-        Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, StoreUnavailable.
-        """
-        return copy(self, path)
-
-    def copied_bytes(self, path: str) -> tuple[int, int]:
-        """How far a copy to a path is: bytes written, bytes in all. The second is an estimate."""
-        written = _size_of(part_of(path))
-        return written, max(_size_of(self.path), written)
-
-    def vacuum(self) -> None:
-        """Rewrite the file without what was deleted, and give the WAL's space back; projectors wait.
-
-        The caller holds the right to rebuild. Raises StoreUnavailable, also while another process reads so long that the old
-        pages stay in the WAL.
-        """
-        os.makedirs(self.staging_folder, exist_ok=True)
-        try:
-            rewrite(self, os.path.join(self.staging_folder, "rewritten.db"))
-        finally:
-            shutil.rmtree(self.staging_folder, ignore_errors=True)
-        with store_errors():
-            [busy, *_] = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise StoreUnavailable("another process reads the tables: the WAL still holds the old pages; try again")
-
     def keep_shadow_alone(self) -> None:
         """Make the shadow set the only set, with no WAL beside the file: for a file that is given away."""
         with self.transaction():
@@ -319,10 +256,3 @@ class SqliteStore(SqliteFile):
             rename_set(self._connection, SHADOW, LIVE)
         with store_errors():
             self._connection.execute("PRAGMA journal_mode = DELETE")
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0

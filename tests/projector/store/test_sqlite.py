@@ -15,7 +15,7 @@ from projector.projection import project
 from projector.store import path_of
 from projector.store.errors import StoreReplaced
 from projector.store.sqlite import SqliteStore
-from projector.store.sqlite.store import SAFE_VERSION
+from projector.store.sqlite.file_store import SAFE_VERSION
 from tests.support.clock import stopwatch
 from tests.support.records import record
 from tests.support.tables import dump
