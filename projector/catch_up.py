@@ -5,7 +5,7 @@ import time
 
 from projector.divergence import DeletedTenantHasLog, disagreements
 from projector.projection import NO_CHECKPOINT
-from projector.rebuild.replay import Span, read
+from projector.rebuild import Span, read
 from projector.store import Store
 from streams import Log, LogSummary, keys_of
 

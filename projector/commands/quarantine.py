@@ -8,11 +8,11 @@ from itertools import islice
 
 import click
 
+from projector import rebuild as rebuilding
 from projector.catch_up import catch_up, wait_until_applied
 from projector.commands.cli import CommandRefused, opened, run_command
 from projector.projection import PROJECTION_VERSION, QuarantineRow
 from projector.quarantine import Forecast, drop, forecasts
-from projector.rebuild import rebuild as rebuilding
 from projector.store import Selection, Store
 from streams import Log
 from streams.runtime import Progress, Settings

@@ -2,9 +2,9 @@
 
 import click
 
+from projector import rebuild as rebuilding
 from projector.commands.cli import opened, run_command
-from projector.rebuild import rebuild as rebuilding
-from projector.rebuild.rebuild import Rebuilt
+from projector.rebuild import Rebuilt
 from streams.runtime import Progress, Settings
 
 

@@ -1,1 +1,19 @@
-"""Rebuild, rollback, verify and point-in-time copies: the log replayed."""
+"""The log replayed: rebuild, rollback, verification, and tables as they were at a point in time."""
+
+from projector.rebuild.batches import Span, read
+from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, Rebuilt, SwapTooSlow, rebuild, rollback
+from projector.rebuild.verify import FROM_THE_START, Since, verify
+
+__all__ = [
+    "FROM_THE_START",
+    "NothingToRollBack",
+    "RebuildRefused",
+    "Rebuilt",
+    "Since",
+    "Span",
+    "SwapTooSlow",
+    "read",
+    "rebuild",
+    "rollback",
+    "verify",
+]

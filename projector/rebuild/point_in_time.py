@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from projector.divergence import TenantUnknown, disagreements
+from projector.rebuild.batches import Span
 from projector.rebuild.rebuild import Progress, RebuildRefused, Rebuilt
-from projector.rebuild.replay import Span, replay
+from projector.rebuild.replay import replay
 from projector.store import SHADOW, OutputExists, ScratchStore, Store, StoreUnavailable, open_scratch
 from projector.store.files import publish
 from streams import Log, LogSummary

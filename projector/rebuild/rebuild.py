@@ -10,7 +10,8 @@ import msgspec
 
 from projector.divergence import TenantUnknown, disagreements
 from projector.projection import NO_CHECKPOINT, Checkpoint
-from projector.rebuild.replay import Span, read, replay
+from projector.rebuild.batches import Span, read
+from projector.rebuild.replay import replay
 from projector.store import PREVIOUS, SHADOW, SetName, Store
 from streams import Log, LogSummary
 from streams.errors import Gap, PenstockError

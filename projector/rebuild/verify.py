@@ -10,8 +10,9 @@ import msgspec
 
 from projector.divergence import LogTruncated, TenantUnknown
 from projector.projection import NO_CHECKPOINT, Checkpoint
+from projector.rebuild.batches import Span
 from projector.rebuild.rebuild import Progress
-from projector.rebuild.replay import Span, replay
+from projector.rebuild.replay import replay
 from projector.store import LIVE, ScratchStore, Snapshot, Store, open_scratch
 from projector.store.structs import KEYS
 from streams import Log

@@ -12,8 +12,8 @@ import pytest
 
 from projector.live.worker import Worker
 from projector.rebuild import replay
+from projector.rebuild.batches import BATCH_BYTES, BATCH_RECORDS, CHUNK_BYTES, Span
 from projector.rebuild.rebuild import rebuild
-from projector.rebuild.replay import Span
 from projector.rebuild.verify import verify
 from projector.store import LIVE, StoreUnavailable
 from projector.store.sqlite import SqliteStore
@@ -48,7 +48,7 @@ def replaying() -> list[int]:
         if entry.name.isdigit():
             try:
                 parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-                if parent == str(os.getpid()) and b"projector.rebuild.replay" in (entry / "cmdline").read_bytes():
+                if parent == str(os.getpid()) and b"projector.rebuild" in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -56,7 +56,7 @@ def replaying() -> list[int]:
 
 
 async def test_tables_rebuilt_by_processes_equal_live_ones(log: Log, store: SqliteStore, worker: Worker) -> None:
-    await log.append("large", events(replay.BATCH_RECORDS + 2_000))  # its sessions go on from batch to batch
+    await log.append("large", events(BATCH_RECORDS + 2_000))  # its sessions go on from batch to batch
     for tenant in ("acme", "beta", "gamma"):
         await log.append(tenant, events(1_500))
     await worker.run_to_end()
@@ -153,7 +153,7 @@ async def test_chunks_are_bounded_in_bytes_and_hold_many_small_tenants(
     chunks = [chunk async for chunk in replay.replay(log, spans, folder)]
 
     sizes = [sum(len(row.properties) for batch in chunk.batches for row in batch.rows) for chunk in chunks]
-    assert max(sizes) <= replay.CHUNK_BYTES + replay.BATCH_BYTES + PAGE_BYTES
+    assert max(sizes) <= CHUNK_BYTES + BATCH_BYTES + PAGE_BYTES
     assert len(chunks) <= 4
     assert sum(chunk.records for chunk in chunks) == 700
 
@@ -191,7 +191,7 @@ def of_rebuild(store: SqliteStore) -> list[str]:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             ours = entry.name.isdigit() and store.path.encode() in (entry / "environ").read_bytes()
-            if ours and b"projector.rebuild.replay" in (entry / "cmdline").read_bytes():
+            if ours and b"projector.rebuild" in (entry / "cmdline").read_bytes():
                 found.append(entry.name)
     return found
 

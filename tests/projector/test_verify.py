@@ -10,7 +10,7 @@ import pytest
 from projector.commands.cli import moment_us
 from projector.divergence import TenantUnknown
 from projector.live.worker import Worker
-from projector.rebuild import replay
+from projector.rebuild import batches
 from projector.rebuild.verify import Since, verify
 from projector.store.sqlite import SqliteStore
 from streams import Log, keys_of
@@ -115,8 +115,8 @@ async def test_the_commands_options_are_those(server: Server, log: Log, store: S
 async def test_how_far_it_is_is_said_and_ends_at_all(
     log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "CHUNK_RECORDS", 20)
-    monkeypatch.setattr(replay, "BATCH_RECORDS", 10)
+    monkeypatch.setattr(batches, "CHUNK_RECORDS", 20)
+    monkeypatch.setattr(batches, "BATCH_RECORDS", 10)
     await filled(log, worker)
     said: dict[str, list[tuple[int, int]]] = {"replaying": [], "comparing": []}
 

@@ -1,0 +1,13 @@
+"""python -m projector.rebuild: a process that replays a share of the log for the rebuild that started it."""
+
+import contextlib
+import gc
+
+import uvloop
+
+from projector.rebuild.replay_process import serve
+
+if __name__ == "__main__":
+    gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
+    with contextlib.suppress(ConnectionError, KeyboardInterrupt, FileNotFoundError):
+        uvloop.run(serve())
