@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -156,6 +158,59 @@ def test_a_package_starts_no_process_of_a_later_package(package: str) -> None:
     wrong = [f"{path.name}: {name}" for path in modules(package) for name in started_modules(path) if package_of(name) in later]
 
     assert wrong == []
+
+
+SQL = re.compile(r"\b(SELECT|INSERT INTO|INSERT OR IGNORE|DELETE FROM|PRAGMA|CREATE (TABLE|INDEX))\b|\bUPDATE\b.+\bSET\b")
+STORE = "projector/store"
+OF_ENGINES = {"SqliteStore", "SqliteFile", "pysqlite3", "sqlite3", "sqlite_utils"}
+
+
+def code_texts(path: Path) -> Iterator[str]:
+    """The string literals of a file that are no docstrings."""
+    tree = ast.parse(path.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and is_text(node.body[0])}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def is_text(statement: ast.stmt) -> TypeGuard[ast.Expr]:
+    return (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    )
+
+
+def outside_the_store() -> Iterator[Path]:
+    return (path for path in MODULES.values() if not path.relative_to(ROOT).is_relative_to(STORE))
+
+
+def test_sql_stands_only_in_the_store() -> None:
+    assert any(SQL.search(text) for text in code_texts(ROOT / STORE / "sqlite" / "queries.py"))
+    assert [f"{path.name}: {text[:60]}" for path in outside_the_store() for text in code_texts(path) if SQL.search(text)] == []
+
+
+def test_engines_are_named_only_in_the_store() -> None:
+    named = [
+        f"{path.relative_to(ROOT)}: {node.id if isinstance(node, ast.Name) else node.name}"
+        for path in outside_the_store()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Name) and node.id in OF_ENGINES) or (isinstance(node, ast.alias) and node.name in OF_ENGINES)
+    ]
+    imports = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in outside_the_store()
+        for module, name in imported(path)
+        if module.startswith("projector.store.sqlite") or (module == "projector.store" and name == "sqlite")
+    ]
+
+    assert named + imports == []
+
+
+def test_no_module_is_longer_than_300_lines() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES.values()}
+
+    assert {path: lines for path, lines in lengths.items() if lines > 300} == {}
 
 
 def test_every_folder_says_first_what_it_holds() -> None:
