@@ -94,7 +94,7 @@ def example_of(settings: Settings, url: str) -> Example:
     if settings.auth == "open":
         make_keys, who = "", "-H 'X-Tenant-ID: acme'"
     else:
-        make_keys, who = "KEY=$(python -m api key create acme --role admin)", '-H "Authorization: Bearer $KEY"'
+        make_keys, who = "KEY=$(penstock api key create acme --role admin)", '-H "Authorization: Bearer $KEY"'
     return Example(make_keys, f"curl -i {url}/api/events {who} -d '{EVENT}'", f"curl {url}/api/events {who}")
 
 

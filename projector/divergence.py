@@ -37,7 +37,7 @@ class DeletedTenantHasLog(PenstockError):
     def __init__(self, tenant: str) -> None:
         super().__init__(
             f"{tenant} was erased from these tables, and has a log again: erase it again, or let it begin with "
-            "`python -m api tenant create`"
+            "`penstock api tenant create`"
         )
 
 

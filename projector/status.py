@@ -1,4 +1,7 @@
-"""Status: what every tenant's log and tables say, side by side, and which tenants are stuck and why."""
+"""Status: the log and the tables of every tenant, side by side.
+
+It says which tenants are stuck, and why.
+"""
 
 import asyncio
 import time
@@ -17,7 +20,7 @@ STUCK_SECONDS = 10.0
 
 
 class TenantStatus(msgspec.Struct, frozen=True):
-    """A tenant: records in its log, rows in its tables, the lag between them, and the events that were not accepted.
+    """A tenant's records, rows and lag, and what was not accepted.
 
     Each record is a row, a late duplicate, quarantined, dropped (or the control record that says so), erased, or lag. `rows` is
     what is left of the others; `verify` counts the rows. `sessions` is None when they were not counted, `stuck` is None when
@@ -54,9 +57,9 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 async def status(log: Log, store: Store, *, tenants: Sequence[str] = (), with_sessions: bool = True) -> list[TenantStatus]:
-    """The status of all tenants, or of some, by name. To count sessions takes time for each session that there is.
+    """The status of all tenants, or of some, by name.
 
-    Raises TenantUnknown, LogUnavailable, StoreUnavailable.
+    To count sessions takes time for each session that exists. Raises TenantUnknown, LogUnavailable, StoreUnavailable.
     """
     partitions = sorted({keys_of(tenant).partition for tenant in tenants}) or range(PARTITIONS)
     logs = {summary.tenant: summary for summary in await log.summaries(partitions) if not tenants or summary.tenant in tenants}
@@ -126,7 +129,7 @@ async def _reasons(
 
 
 async def _ages_seconds(log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]) -> dict[str, float]:
-    """How long the oldest record after the checkpoint has waited, of each tenant with lag."""
+    """How long the oldest unapplied record of each tenant waits."""
     nexts = {summary.tenant: checkpoints.get(summary.tenant, NO_CHECKPOINT).position + 1 for summary in summaries}
     places = [(summary.tenant, nexts[summary.tenant]) for summary in summaries if summary.last >= nexts[summary.tenant]]
     oldest = await log.find_each(places)

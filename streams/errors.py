@@ -1,10 +1,16 @@
-"""The errors that a person may read: one base class, and the errors that several packages raise or catch."""
+"""Errors that a person may read.
+
+One base class, and the errors that several packages raise or catch.
+"""
 
 from inspect import cleandoc
 
 
 class PenstockError(Exception):
-    """Penstock cannot do this. A subclass says why: its docstring is its default message."""
+    """Penstock cannot do this.
+
+    A subclass says why: the first paragraph of its docstring is its default message.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or default_message(type(self)))
@@ -17,14 +23,18 @@ def default_message(kind: type[PenstockError]) -> str:
 
 
 class Retryable(PenstockError):
-    """This cannot be done now. To try the same again is safe, and may help."""
+    """This cannot be done now.
+
+    To try the same again is safe, and may help.
+    """
 
 
 # -- the log -------------------------------------------------------------------------------------------------------------
 
 
 class LogUnavailable(Retryable):
-    """The server of the log did not answer in time; what was sent may have been applied or not."""
+    """The server of the log did not answer in time:
+    what was sent may have been applied or not."""
 
 
 class NoServer(LogUnavailable):
@@ -35,11 +45,13 @@ class NoServer(LogUnavailable):
 
 
 class LogFull(Retryable):
-    """The server's memory is full (maxmemory): it takes no more events until it gets more memory."""
+    """The server's memory is full (maxmemory):
+    it takes no more events until it gets more memory."""
 
 
 class LogBusy(Retryable):
-    """More events wait to be appended than this process holds, or holds of one tenant."""
+    """Too many events wait to be appended in this process,
+    of all tenants together or of this one."""
 
     def __init__(self, limit: int, value: int) -> None:
         super().__init__()
@@ -52,7 +64,10 @@ class LogRefused(PenstockError):
 
 
 class Gap(PenstockError):
-    """Records are missing from a log: those from `first` to `last`, both included."""
+    """Records are missing from a log.
+
+    `first` and `last` are the first and the last missing position.
+    """
 
     def __init__(self, tenant: str, first: int, last: int, reason: str = "") -> None:
         why = f": {reason}" if reason else ""
@@ -67,7 +82,8 @@ class Gap(PenstockError):
 
 
 class BadTenant(PenstockError):
-    """A tenant's name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit."""
+    """A tenant's name is 1 to 64 of A-Z a-z 0-9 . _ -
+    and begins with a letter or digit."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -75,7 +91,8 @@ class BadTenant(PenstockError):
 
 
 class TenantDeleted(PenstockError):
-    """The tenant was deleted: nothing is taken for it until it is created again (penstock api tenant create)."""
+    """The tenant was deleted:
+    nothing is taken for it until it is created again (penstock api tenant create)."""
 
 
 # -- the archive ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the commands share: the settings and the tables that are open, a tenant's name, times for a person."""
+"""What commands share: the settings, the open tables, times."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,10 @@ class CommandRefused(PenstockError):
 
 @contextmanager
 def opened() -> Iterator[tuple[Settings, Store]]:
-    """The settings and the tables that they name. An error that a person can act on ends the command with its sentence."""
+    """The settings, and the tables that they name.
+
+    An error that a person can act on ends the command with its sentence.
+    """
     with exit_with_sentence():
         settings = command_settings()
         gap_seconds = settings.session_gap_seconds

@@ -1,4 +1,4 @@
-"""The command `penstock`: everything on this machine, and the commands of each package."""
+"""The command `penstock`, with the commands of each package."""
 
 import click
 

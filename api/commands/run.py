@@ -31,7 +31,10 @@ def run() -> None:
 
 
 def refuse_open_to_all(settings: Settings) -> None:
-    """Raise SettingError when every program that reaches this address could act for any tenant, and no setting allows that."""
+    """Raise SettingError when any program could act for any tenant.
+
+    That is so when AUTH is open, other machines reach the address, and ALLOW_OPEN_ACCESS is not set.
+    """
     if settings.auth == "open" and not settings.allow_open_access and not _is_loopback(settings.host):
         raise SettingError(
             "AUTH",
@@ -41,7 +44,10 @@ def refuse_open_to_all(settings: Settings) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether an address is of this machine only; a name other than localhost may be any address."""
+    """Whether only this machine reaches an address.
+
+    A name other than localhost may stand for any address.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -76,6 +82,9 @@ def serve(app: Starlette, settings: Settings) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files: a connection is a file, and the usual soft limit of 1,024 is soon reached."""
+    """Raise the limit of open files to what this user may have.
+
+    A connection is a file, and the usual soft limit of 1,024 is soon reached.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,7 @@
-"""`penstock run`: the API, a projector, the archiver and the embedded server, as processes of this machine."""
+"""`penstock run`: everything that one machine needs.
+
+The API, a projector, the archiver and the embedded server, each as a process.
+"""
 
 import os
 import shlex
@@ -35,7 +38,10 @@ def run() -> None:
 
 
 def environment_of_processes() -> dict[str, str]:
-    """The environment: each process reads `.env` itself, by the same rule as this one."""
+    """The environment of the processes.
+
+    Each of them reads `.env` itself, by the same rule as this process.
+    """
     environment = os.environ | {"PYTHONUNBUFFERED": "1", ENV_FILE_CHECKED: "1"}
     if sys.stdout.isatty() and log_format() in ("", "auto"):  # lines go through a pipe to this terminal
         environment["LOG_FORMAT"] = "text"

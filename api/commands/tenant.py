@@ -1,4 +1,4 @@
-"""`penstock api tenant`: how much each tenant may send, and the deletion of a tenant."""
+"""`penstock api tenant`: limits of tenants, and deletion."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -121,7 +121,10 @@ def delete(name: str, yes: bool) -> None:
 
 
 def _delete(settings: Settings, store: Store, name: str) -> dict[str, int]:
-    """Delete a tenant, the log first: from then on nothing new arrives. How much was deleted, by kind."""
+    """Delete a tenant; how much was deleted, by kind.
+
+    The log goes first: from then on nothing new arrives.
+    """
     log = _ask(settings, lambda connection: delete_log(connection, name, settings.archive))
     rows = store.delete_tenant(name)
     return {"records of the log": log.records, "deduplication keys": log.dedup_keys, "files of the archive": log.files} | {

@@ -1,8 +1,8 @@
-"""Backup: the tables, then every log, copied into a folder while everything runs.
+"""Backup: the tables, then every log, copied into a folder.
 
-The tables come first, so every log reaches at least as far as they do, and what they lack is read again. When the folder holds a
-backup already, its records of each log are compared with the log, one by one, and new records are added. A history that was
-rewritten, by an erasure for example, must not live on in a backup.
+Everything runs meanwhile. The tables come first, so every log reaches at least as far as they do, and what they lack is read
+again. When the folder holds a backup already, its records of each log are compared with the log, one by one, and new records
+are added. A history that was rewritten, by an erasure for example, must not live on in a backup.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from streams.errors import Gap, PenstockError
 from streams.keys import PARTITIONS, deleted_key
 from streams.runtime import Show, failpoint
 
-NOT_KEPT = "archived"  # a field of the usage: after a restore, the records are somewhere else
+NOT_KEPT = "archived"  # a field of the usage: after a restore, the records are in another place
 
 
 class LogLost(PenstockError):
     """The server has less of a log than the backup that is to be continued."""
 
     def __init__(self, tenant: str, last: int, kept: int) -> None:
-        held = f"the log of {tenant} ends at position {last}" if last else f"there is no log of {tenant}"
-        super().__init__(f"{held}, and the backup holds it up to {kept}: back up into another folder, or restore this backup")
+        log = f"the log of {tenant} ends at position {last}" if last else f"there is no log of {tenant}"
+        super().__init__(f"{log}, and the backup holds it up to {kept}: back up into another folder, or restore this backup")
 
 
 class LogRewritten(PenstockError):
@@ -46,8 +46,9 @@ class Created(msgspec.Struct, frozen=True):
 
 
 async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[str], Awaitable[None]], show: Show) -> Created:
-    """Make a backup in a folder that is locked. `copy_tables` copies the tables to a file that does not exist.
+    """Make a backup in a folder that is locked.
 
+    `copy_tables` copies the tables to a file that does not exist.
     Interrupt it at any moment and start it again. Raises LogRewritten, LogLost, Gap, LogUnavailable, DamagedArchive,
     ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
     """
@@ -77,7 +78,10 @@ async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[s
 
 
 async def _copy_logs(log: Log, folder: BackupFolder, deleted: Sequence[DeletedTenant], show: Show) -> tuple[list[KeptLog], int]:
-    """Copy every log into the folder; the logs that it has then, and how many records were added."""
+    """Copy every log into the folder.
+
+    Returns the logs that it holds then, and how many records were added.
+    """
     summaries = await log.summaries()
     usages = await _usages(log.connection, summaries)
     archive = folder.archive()

@@ -44,7 +44,10 @@ class BackupRunning(PenstockError):
 
 
 class KeptLog(msgspec.Struct, frozen=True):
-    """A tenant: the last position of its log, and its usage: what was counted, and what is left of its limits."""
+    """A tenant's log in a backup: its last position, its usage.
+
+    The usage is what was counted of the tenant, and what is left of its limits.
+    """
 
     tenant: str
     last: int

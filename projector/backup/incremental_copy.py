@@ -1,6 +1,7 @@
-"""Incremental copy: add the records of a log to an archive, and compare the records that it has already, one by one.
+"""Incremental copy: add the new records of a log to an archive.
 
-So a copy that was interrupted is continued, and two different histories never become one.
+The records that the archive has already are compared, one by one. So a copy that was interrupted is continued, and two
+different histories never become one.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from streams.errors import PenstockError
 
 
 class RecordsDiffer(PenstockError):
-    """A log and a backup hold different records at a position, or one of them holds none."""
+    """A log and a backup hold different records at a position."""
 
     def __init__(self, tenant: str, position: int) -> None:
         super().__init__(f"the log of {tenant} has another record at position {position} than the backup")
@@ -21,7 +22,7 @@ class RecordsDiffer(PenstockError):
 
 
 class Comparison:
-    """Compares pages of records, from the first position on, with the records of an archive."""
+    """Compares a log with an archive, page by page, from the start."""
 
     def __init__(self, tenant: str, archive: Archive) -> None:
         self._tenant = tenant
@@ -29,8 +30,11 @@ class Comparison:
         self._waiting: list[Record] = []
 
     async def compare(self, page: list[Record]) -> None:
-        """Compare the next page. Raises RecordsDiffer at the first record that the archive does not hold so; DamagedArchive,
-        ArchiveUnavailable."""
+        """Compare the next page.
+
+        Raises RecordsDiffer at the first record that the archive holds otherwise or not at all; DamagedArchive,
+        ArchiveUnavailable.
+        """
         while len(self._waiting) < len(page) and (more := await asyncio.to_thread(next, self._pages, None)):
             self._waiting += more
         archived = self._waiting[: len(page)]
@@ -42,12 +46,15 @@ class Comparison:
 
 
 async def pages_of(archive: Archive, tenant: str, *, after: int = 0, through: int) -> AsyncGenerator[list[Record], None]:
-    """Pages of archived records after a position, up to another. Raises DamagedArchive, ArchiveUnavailable."""
+    """Pages of archived records after a position, up to another.
+
+    Raises DamagedArchive, ArchiveUnavailable.
+    """
     pages = archive.read(tenant, after)
     while page := await asyncio.to_thread(next, pages, None):
-        wanted = [record for record in page if record.position <= through]
-        if wanted:
-            yield wanted
+        records = [record for record in page if record.position <= through]
+        if records:
+            yield records
         if page[-1].position >= through:
             return
 
@@ -55,10 +62,10 @@ async def pages_of(archive: Archive, tenant: str, *, after: int = 0, through: in
 async def copy_log(
     pages: AsyncIterator[list[Record]], archive: Archive, tenant: str, *, show: Callable[[int], None] = lambda records: None
 ) -> tuple[int, int]:
-    """Copy pages, which begin at position 1 or just after the archive's last position, into an archive.
+    """Copy pages of records into an archive.
 
-    Returns the last position that the pages reached, and how many records were added. Raises RecordsDiffer, ArchiveMoved,
-    DamagedArchive, ArchiveUnavailable.
+    The pages begin at position 1, or just after the archive's last position. Returns the last position that the pages reached,
+    and how many records were added. Raises RecordsDiffer, ArchiveMoved, DamagedArchive, ArchiveUnavailable.
     """
     has = (await asyncio.to_thread(archive.manifest, tenant)).through
     comparison = Comparison(tenant, archive)

@@ -1,7 +1,8 @@
-"""Restore: an installation from a backup, on a server that has nothing of its logs, or the same records.
+"""Restore: an installation from a backup.
 
-First everything is checked: every digest of the backup, and what the server and the archive have of its logs, which must be the
-same records. Then the tables are restored, then the logs, each record at its position. When it is started again, it continues.
+The server has nothing of the backup's logs, or the same records. First everything is checked: every digest of the backup, and
+what the server and the archive have of its logs, which must be the same records. Then the tables are restored, then the logs,
+each record at its position. When it is started again, it continues.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from streams.transfer import FORMAT, FORMAT_VERSION, Header, LogImport
 
 
 class TenantDeletedThere(PenstockError):
-    """A tenant of the backup was deleted on the server: it must not come back by itself."""
+    """A tenant of the backup was deleted on the server:
+    it must not come back by itself."""
 
     def __init__(self, tenant: str) -> None:
         super().__init__(f"{tenant} was deleted on this server; `penstock api tenant create {tenant}` lets it begin again")
@@ -36,14 +38,20 @@ class WrittenMeanwhile(PenstockError):
 
 
 class Existing(msgspec.Struct, frozen=True):
-    """The last position of a log on the server, and in the archive; 0 for nothing."""
+    """The last positions of a log: on the server, in the archive.
+
+    0 stands for no log.
+    """
 
     last: int
     archived: int
 
 
 class BackupRestore:
-    """The restore of one backup. Its methods are called in this order: check, compare, restore."""
+    """The restore of one backup.
+
+    Call its methods in this order: check, compare, restore.
+    """
 
     def __init__(self, log: Log, folder: BackupFolder, *, dedup_window_seconds: float, wait_seconds: float = 60.0) -> None:
         self._log = log
@@ -69,8 +77,10 @@ class BackupRestore:
             show(checked, backup.records)
 
     async def compare(self, backup: Backup, show: Show) -> None:
-        """Compare the backup with the logs that exist. Raises RecordsDiffer, TenantDeletedThere, Gap, DamagedArchive,
-        ArchiveUnavailable, LogUnavailable."""
+        """Compare the backup with the logs that exist.
+
+        Raises RecordsDiffer, TenantDeletedThere, Gap, DamagedArchive, ArchiveUnavailable, LogUnavailable.
+        """
         last_positions = {summary.tenant: summary.last for summary in await self._log.summaries()}
         deleted = {entry.digest for entry in await deleted_tenants(self._log.connection)}
         compared = 0
@@ -92,10 +102,10 @@ class BackupRestore:
                 show(compared, backup.records)
 
     async def restore(self, backup: Backup, adopt_tables: Callable[[str], Awaitable[None]], show: Show) -> int:
-        """Restore the tables, the logs, the counts and the list of deleted tenants; how many records were written.
+        """Restore everything; how many records were written.
 
-        Raises what `adopt_tables` raises, LogDiffers, WrittenMeanwhile, ArchiveMoved, ArchiveUnavailable, LogUnavailable,
-        LogFull, TenantDeleted.
+        That is the tables, the logs, the counts and the list of deleted tenants. Raises what `adopt_tables` raises, LogDiffers,
+        WrittenMeanwhile, ArchiveMoved, ArchiveUnavailable, LogUnavailable, LogFull, TenantDeleted.
         """
         await adopt_tables(self._tables)
         failpoint("after_tables_before_logs")
@@ -142,7 +152,7 @@ class BackupRestore:
             yield from (record for record in page if record.position <= through)
 
     async def _restore_usage(self, kept: KeptLog) -> None:
-        """Restore what was counted; a count that has gone on is left as it is."""
+        """Restore the counts, except those that exist already."""
         keys = keys_of(kept.tenant)
         counts = [("HSETNX", keys.usage, field, value) for field, value in kept.usage.items()]
         await self._log.connection.call_each([("SADD", keys.tenants, kept.tenant), *counts])

@@ -1,4 +1,4 @@
-"""The tables of a backup: copied to a file while everything runs, and put back from it."""
+"""The tables of a backup: copied to a file, and put back."""
 
 import asyncio
 
@@ -15,9 +15,10 @@ class NoFile(PenstockError):
 
 
 async def copy_tables(settings: Settings, file: str, show: Show) -> int:
-    """Copy the tables to a file that does not exist yet; its size in bytes. `show` gets the bytes that are copied.
+    """Copy the tables to a new file; its size in bytes.
 
-    Raises NoFile, RebuildRunning, OutputExists, StoreUnavailable.
+    Everything runs meanwhile. `show` gets how many bytes are copied. Raises NoFile, RebuildRunning, OutputExists,
+    StoreUnavailable.
     """
     gap_seconds = settings.session_gap_seconds
     with open_store(settings.tables_url, cache_mib=settings.sqlite_cache_mib, session_gap_seconds=gap_seconds) as store:
@@ -43,8 +44,9 @@ async def _copy(store: Store, file: str, show: Show) -> int:
 
 
 async def adopt_tables(settings: Settings, file: str) -> bool:
-    """Put a copy where the tables are; False when the tables are that copy already, or have gone on from it.
+    """Put a copy where the tables are, unless they are that copy.
 
-    Raises TablesNotEmpty, NotACopy, OutputExists, StoreUnavailable.
+    Returns False when the tables are that copy already, or a later state of it. Raises TablesNotEmpty, NotACopy, OutputExists,
+    StoreUnavailable.
     """
     return await asyncio.to_thread(adopt, file, settings.tables_url)

@@ -1,4 +1,4 @@
-"""`penstock projector backup` and `restore`: a consistent copy of everything, and an installation from that copy."""
+"""`penstock projector backup` and `restore`."""
 
 import sys
 import time

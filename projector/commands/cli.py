@@ -1,4 +1,4 @@
-"""What the commands share: the log and the tables that are open, the event loop, times and positions as options."""
+"""What commands share: log and tables, event loop, options."""
 
 import contextlib
 import gc
@@ -24,7 +24,7 @@ class CommandRefused(PenstockError):
 
 
 def run_command(act: Act) -> NoReturn:
-    """Run a command on uvloop, and end the process with the exit status that it returns."""
+    """Run a command on uvloop, and end with its exit status."""
     gc.set_threshold(100_000, 20, 20)  # batches are many small objects that hold no cycles
     runtime.run_command(act, run=uvloop.run)
 
@@ -45,7 +45,10 @@ def file_store(store: Store) -> FileStore:
 
 
 def moment_us(text: str) -> int:
-    """A time that a person gave, RFC 3339 or shorter (2026-11-20T12:00Z), in microseconds. Raises ValueError."""
+    """A time that a person gave, in microseconds.
+
+    RFC 3339 or shorter: 2026-11-20T12:00Z. Raises ValueError.
+    """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("it has no offset")

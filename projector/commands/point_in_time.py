@@ -1,4 +1,4 @@
-"""`penstock projector at`: the tables as they were at a time or at a position."""
+"""`penstock projector at`: the tables as they were."""
 
 import click
 

@@ -106,8 +106,8 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
                 click.confirm(f"Rebuild {_named(list(leaving))} from the log?", abort=True)
             with Progress("rebuilding") as progress:
                 await rebuilding.rebuild(log, store, tenants=list(leaving), accept_loss=accept_loss, progress=progress)
-            for name, left in leaving.items():
-                now = store.quarantine.outcomes(name, left)
+            for name, retried in leaving.items():
+                now = store.quarantine.outcomes(name, retried)
                 elsewhere = f"{now.neither} late duplicates or control records"
                 print(f"{name}: {now.rows} rows, {elsewhere}, {now.quarantined} in quarantine")
         return 0
@@ -116,7 +116,10 @@ def retry(tenant: str | None, positions: tuple[int, ...], accept_loss: bool, yes
 
 
 async def _tried(tried: AsyncIterator[Forecast]) -> tuple[Counter[str], dict[str, "array[int]"], list[Forecast]]:
-    """How many records have each outcome; the positions that would leave quarantine, by tenant; the first of these."""
+    """Count outcomes, and collect what would leave quarantine.
+
+    Returns how many records have each outcome, the positions that would leave, by tenant, and the first forecasts of these.
+    """
     outcomes: Counter[str] = Counter()
     leaving: dict[str, array[int]] = defaultdict(lambda: array("q"))
     first: list[Forecast] = []
@@ -163,7 +166,7 @@ def drop_command(tenant: str, positions: tuple[int, ...], reason: str | None, ye
 
 
 async def _report(log: Log, store: Store, tenant: str, dropped: int, last: int) -> int:
-    """Say that the tables have carried out the control records, or that they will."""
+    """Say whether the tables have carried out the drop."""
     if await wait_until_applied(log, store, tenant, last, seconds=LEVEL_SECONDS):
         print(f"{dropped} dropped; the log says so at position {last}.")
         return 0
@@ -196,7 +199,7 @@ def text_or_hex(row: QuarantineRow) -> str:
 
 
 def printable(text: str, also: str = "") -> str:
-    """Text without characters that steer a terminal, which are written as escapes."""
+    """Text with escapes for characters that steer a terminal."""
     return "".join(
         letter if letter.isprintable() or letter in also else letter.encode("unicode_escape", "surrogatepass").decode()
         for letter in text

@@ -1,4 +1,4 @@
-"""`penstock projector rebuild` and `rollback`: the tables from the log, and the tables before them back."""
+"""`penstock projector rebuild` and `rollback`."""
 
 import click
 

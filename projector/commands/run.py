@@ -46,7 +46,10 @@ async def _run(settings: Settings) -> None:
 
 
 async def _apply_until(stop: asyncio.Event, settings: Settings) -> None:
-    """Run a worker over the database file that is there now. Raises StoreReplaced when another file takes its place."""
+    """Run a worker over the database that is there now.
+
+    Raises StoreReplaced when another database takes its place.
+    """
     gap_seconds = settings.session_gap_seconds
     with open_store(settings.tables_url, cache_mib=settings.sqlite_cache_mib, session_gap_seconds=gap_seconds) as store:
         async with Log(Connection(settings.log_url, budget_seconds=settings.lease_seconds), archive_url=settings.archive) as log:

@@ -1,4 +1,4 @@
-"""`penstock projector copy` and `adopt`: the tables into a file of their own, and back."""
+"""`penstock projector copy` and `adopt`: the tables as a file."""
 
 import sys
 
@@ -31,7 +31,7 @@ def copy_command(file: str) -> None:
 def adopt_command(file: str) -> None:
     """Put FILE, a copy of the tables, in their place.
 
-    FILE stays. Tables that have rows are never written over; tables that are this copy, or have gone on from it, are left as
+    FILE stays. Tables that have rows are never written over; tables that are this copy, or a later state of it, are left as
     they are. Processes that have the tables open notice. `penstock projector restore` does this, and restores the logs.
     """
 

@@ -1,4 +1,7 @@
-"""The commands of `penstock streams`. Commands of other packages open the log as these do."""
+"""The commands of `penstock streams`.
+
+The commands of other packages open the log as these do.
+"""
 
 from streams.commands.cli import open_log
 from streams.commands.main import main as streams_commands

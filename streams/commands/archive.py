@@ -1,4 +1,4 @@
-"""`penstock streams archive`: cold records move from memory to the archive."""
+"""`penstock streams archive`: cold records leave memory."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What the commands share: a log that is open, and how long a command waits for its server."""
+"""What commands share: the open log, and how long they wait."""
 
 import contextlib
 from collections.abc import AsyncIterator

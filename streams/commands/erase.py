@@ -1,4 +1,4 @@
-"""`penstock streams erase`: the records of a data subject are removed for good."""
+"""`penstock streams erase`: a data subject leaves the log."""
 
 from datetime import UTC, datetime
 
@@ -22,10 +22,10 @@ class Where(click.ParamType[Subject]):
         """The subject that it names."""
         if isinstance(value, Subject):
             return value
-        member, equals, wanted = str(value).partition("=")
+        member, equals, text = str(value).partition("=")
         if not member or not equals:
             self.fail(f"{value!r} must be like user_id=42", parameter, context)
-        return Subject(member, wanted)
+        return Subject(member, text)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`penstock streams recover`: a server that lost its data goes on from the archive."""
+"""`penstock streams recover`: a server's data from the archive."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`penstock streams export` and `import`: a log moves to another installation, a history moves in."""
+"""`penstock streams export` and `import`: a log as a file."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ class NothingToExport(PenstockError):
 
 
 class ImportStopped(PenstockError):
-    """An import ended before the end of its file; the message says how far it came."""
+    """An import ended early; the message says how far it came."""
 
 
 class BadUsage(PenstockError):
@@ -155,7 +155,10 @@ def _so_far(log_import: LogImport) -> str:
 
 @contextlib.asynccontextmanager
 async def _open_log(settings: Settings) -> AsyncIterator[Log]:
-    """The log, whose server is there; what follows is retried here, so a single call waits no longer than a request does."""
+    """The log, after its server has answered.
+
+    An import retries its calls, so a single call waits no longer than a request does.
+    """
     async with open_log(settings, budget_seconds=settings.append_timeout_seconds) as log:
         await log.connection.pipeline([("PING",)], budget_seconds=COMMAND_SECONDS)
         yield log
@@ -171,7 +174,10 @@ def _unit(file: BinaryIO) -> str:
 
 @contextlib.contextmanager
 def _refusals_to(path: str | None) -> Iterator[Callable[[Refusal], None]]:
-    """A function that writes refusals: to a file, one line of JSON each, or to stderr."""
+    """A function that writes refusals to a file, or to stderr.
+
+    In a file, each refusal is one line of JSON.
+    """
     if path is None:
         yield lambda refusal: print(_line_of(refusal), file=sys.stderr)
         return

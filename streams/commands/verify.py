@@ -1,4 +1,4 @@
-"""`penstock streams verify`: whether every log is whole, in memory and in the archive."""
+"""`penstock streams verify`: whether every log is whole."""
 
 from collections.abc import Sequence
 

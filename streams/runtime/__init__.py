@@ -1,4 +1,7 @@
-"""What any process needs: settings, logging, commands, progress, retries, files. Nothing about logs."""
+"""What any process needs. Nothing here knows the log.
+
+Settings, logging, how commands end, progress, retries, files.
+"""
 
 from streams.runtime.cli import (
     ENV_FILE_CHECKED,

@@ -1,4 +1,7 @@
-"""How every command runs and ends: settings first, one sentence for what a person can act on, an exit status."""
+"""How every command runs and ends.
+
+It loads the settings first. An error that a person can act on becomes one sentence and exit status 1.
+"""
 
 import asyncio
 import contextlib
@@ -23,14 +26,20 @@ Act = Callable[[Settings], Coroutine[Any, Any, int | None]]
 
 
 def run_command(act: Act, *, run: Callable[[Coroutine[Any, Any, int | None]], int | None] = asyncio.run) -> NoReturn:
-    """Run a command with the settings, and end the process with the exit status that it returns; None is 0."""
+    """Run a command, and end the process with its exit status.
+
+    `act` gets the settings and returns the status, None for 0. `run` is the event loop's runner.
+    """
     with exit_with_sentence():
         status = run(act(command_settings()))
     sys.exit(status or 0)
 
 
 def command_settings() -> Settings:
-    """The settings, after a warning for each line of `.env` that looks like a setting and is none. Raises SettingError."""
+    """The settings of a command. Raises SettingError.
+
+    It warns of each name in `.env` that looks like a setting and is none.
+    """
     from_file = env_file.values()
     if ENV_FILE_CHECKED not in os.environ:
         for sentence in env_file.unknown_names(from_file, Settings.__struct_encode_fields__):
@@ -40,9 +49,10 @@ def command_settings() -> Settings:
 
 @contextlib.contextmanager
 def exit_with_sentence() -> Iterator[None]:
-    """End the process with one sentence for an error that a person can act on; every other error is a bug and rises.
+    """End the process with one sentence for an error.
 
-    A reader that closed our output ends a command without a word: click does that.
+    Every error that a person cannot act on is a bug, and rises. BrokenPipeError rises too: click ends the command without a word
+    when the reader of its output has closed it.
     """
     try:
         yield
@@ -73,7 +83,10 @@ def stop_event() -> asyncio.Event:
 
 
 async def wait_for_signal(words: str) -> None:
-    """Print why there is nothing to do, and wait for SIGTERM: so one Procfile serves every installation."""
+    """Print why there is nothing to do, and wait for SIGTERM.
+
+    So one Procfile serves every installation.
+    """
     stop = stop_event()
     print(words, flush=True)
     await stop.wait()

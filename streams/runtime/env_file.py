@@ -1,4 +1,7 @@
-"""The file `.env`: settings for every process of an installation. The environment comes first."""
+"""The file `.env`: settings for every process.
+
+The environment comes first.
+"""
 
 import difflib
 import os
@@ -9,7 +12,7 @@ from dotenv import dotenv_values
 ENV_FILE = ".env"
 SIMILARITY = 0.8  # of difflib: PORTS is like PORT, POSTGRES_URL is not like REDIS_URL
 
-OLD_NAMES = {  # settings that had another name before
+OLD_NAMES = {  # the names that settings had before
     "ADDRESS_LIMIT_CONNECTIONS": "MAX_CONNECTIONS_PER_ADDRESS",
     "ALLOW_OPEN": "ALLOW_OPEN_ACCESS",
     "APPEND_SECONDS": "APPEND_TIMEOUT_SECONDS",
@@ -28,7 +31,10 @@ OLD_NAMES = {  # settings that had another name before
 
 
 def values() -> dict[str, str]:
-    """What `.env` sets, as it stands there: `$` and `#` inside a value are characters like any other."""
+    """What `.env` sets.
+
+    Inside a value, `$` and `#` are characters like any other; a `#` after a blank begins a comment.
+    """
     return {name: value or "" for name, value in dotenv_values(ENV_FILE, interpolate=False).items()}
 
 
@@ -38,7 +44,10 @@ def environment() -> dict[str, str]:
 
 
 def unknown_names(names: Iterable[str], known: Collection[str]) -> list[str]:
-    """A sentence for each name that is no setting and looks like one: an old name, or a typo. Other names are left alone."""
+    """A sentence for each name that is no setting but looks like one.
+
+    That is an old name or a typo. Names of other programs are ignored.
+    """
     sentences = []
     for name in names:
         if name in known:

@@ -1,4 +1,7 @@
-"""Named points at which a test may end the process, as kill -9 would: FAILPOINT=name, or FAILPOINT=name:3 for the third pass."""
+"""Named points at which a test may end the process.
+
+FAILPOINT=name ends it at the first pass, as kill -9 would; FAILPOINT=name:3 at the third.
+"""
 
 import os
 from functools import cache
@@ -6,13 +9,13 @@ from itertools import count
 
 
 def failpoint(name: str) -> None:
-    """End the process here if FAILPOINT says so."""
-    wanted, nth, passes = _fault()
-    if wanted == name and next(passes) >= nth:
+    """End the process here, if FAILPOINT names this point."""
+    point, nth, passes = _fault()
+    if point == name and next(passes) >= nth:
         os._exit(137)
 
 
 @cache
 def _fault() -> tuple[str, int, "count[int]"]:
-    wanted, _, nth = os.environ.get("FAILPOINT", "").partition(":")
-    return wanted, int(nth or 1), count(1)
+    point, _, nth = os.environ.get("FAILPOINT", "").partition(":")
+    return point, int(nth or 1), count(1)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, on disk."""
+"""Files that are complete on disk, or do not exist."""
 
 import contextlib
 import os
@@ -8,7 +8,10 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def written_whole(path: str) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place when all of it is on disk, or never."""
+    """A file to write, which gets its name when it is complete.
+
+    Until then, and after an error, `path` is as it was.
+    """
     part = f"{path}.{os.getpid()}.part"
     try:
         with open(part, "wb") as file:
@@ -24,7 +27,7 @@ def written_whole(path: str) -> Iterator[BinaryIO]:
 
 
 def sync(path: str) -> None:
-    """See that a file is on disk, or of a folder the names of its files."""
+    """Wait until a file is on disk, or a folder's file names are."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

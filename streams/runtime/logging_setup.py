@@ -1,4 +1,7 @@
-"""What processes say about themselves: a line a record on stderr, JSON for machines or text for a terminal, without secrets."""
+"""Log lines on stderr: JSON for programs, text for terminals.
+
+No line shows a password of an address.
+"""
 
 import logging
 import sys
@@ -14,9 +17,13 @@ from streams.runtime.settings import log_format, without_passwords
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
-    """Render all that is logged in this process as LOG_FORMAT says. A LOG_FORMAT that is none is `auto` here: the command
-    ends with a sentence about it when it loads its settings."""
-    logging.basicConfig(handlers=[logging.NullHandler()], force=True)  # what is odd in .env is said when settings are loaded
+    """Render everything that this process logs, as LOG_FORMAT says.
+
+    An invalid LOG_FORMAT counts as `auto` here: the command ends with a sentence about it when it loads its settings.
+    """
+    logging.basicConfig(
+        handlers=[logging.NullHandler()], force=True
+    )  # a warning about .env is logged when the settings are loaded
     handler = logging.StreamHandler(stream or sys.stderr)
     terminal = handler.stream.isatty()
     handler.setFormatter(formatter(as_text=is_text(log_format(), terminal), colors=terminal))
@@ -24,13 +31,16 @@ def configure_logging(stream: TextIO | None = None) -> None:
 
 
 def is_text(given: str, terminal: bool) -> bool:
-    """Whether lines are for a person: as LOG_FORMAT says, and otherwise when they go to a terminal."""
+    """Whether lines are text: as LOG_FORMAT says, or in a terminal."""
     return given == "text" or (given != "json" and terminal)
 
 
 def formatter(*, as_text: bool, colors: bool = False) -> logging.Formatter:
-    """Lines of text, or a JSON object a line: what was logged, when and by whom, what is bound to the context (such as a
-    request's id), and the traceback of an exception, which never shows values of variables."""
+    """A formatter for lines of text, or for one JSON object a line.
+
+    A line has the message, the time, the level, the logger, what is bound to the context (such as a request's id), and the
+    traceback of an exception, which never shows values of variables.
+    """
     text = ConsoleRenderer(colors=colors, exception_formatter=plain_traceback, pad_event_to=0)
     return ProcessorFormatter(
         foreign_pre_chain=(ExtraAdder(), merge_contextvars, add_log_level, add_logger_name, TimeStamper(fmt="iso", utc=True)),
@@ -39,7 +49,7 @@ def formatter(*, as_text: bool, colors: bool = False) -> logging.Formatter:
 
 
 def _clean(logger: Any, name: str, members: EventDict) -> EventDict:
-    """Without passwords, blank ends, and what uvicorn adds for its own formatter."""
+    """Remove passwords, blanks at the ends, and uvicorn's extra."""
     members.pop("color_message", None)
     for member in members.keys() & {"event", "exception"}:
         members[member] = without_passwords(members[member]).strip()

@@ -1,4 +1,7 @@
-"""Progress of a long command, on stderr: bars in a terminal, a line for each tenth elsewhere."""
+"""Progress of a long command, on stderr.
+
+Bars in a terminal, a line for each tenth elsewhere.
+"""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +17,10 @@ Show = Callable[[int, int | None], None]  # how much is done, and how much there
 
 
 class Progress:
-    """What shows progress: call it with what is done and the total, or call its stages, which are shown one below another."""
+    """Shows progress.
+
+    Call it with what is done and the total, or call its stages, which are shown one below another.
+    """
 
     def __init__(self, title: str = "", *, unit: str = "records") -> None:
         self._unit = unit
@@ -44,7 +50,10 @@ class Progress:
         self._show(done, total)
 
     def stage(self, title: str, *, unit: str = "") -> Show:
-        """A function that shows one stage. The stage's bar appears when the function is first called."""
+        """A function that shows one stage.
+
+        The stage's bar appears when the function is first called.
+        """
         unit = unit or self._unit
         task: TaskID | None = None
         last_step = -1

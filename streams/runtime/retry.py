@@ -1,4 +1,4 @@
-"""Retry: call a function again while it raises Retryable, until a deadline."""
+"""Retry: call a function again while it raises Retryable."""
 
 import asyncio
 import time
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 async def retry(act: Callable[[], Awaitable[T]], *, seconds: float) -> T:
-    """Return what `act` returns, and call it again while it raises Retryable, for that many seconds.
+    """Return what `act` returns; call it again after a Retryable.
 
-    Raises the last Retryable when the time is over, and any other error at once.
+    After `seconds` the last Retryable is raised, and any other error at once.
     """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS

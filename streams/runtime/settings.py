@@ -1,4 +1,7 @@
-"""Every setting: its name, default, unit and range. Read once at a process's start, from the environment and `.env`."""
+"""Every setting: its name, default, unit and range.
+
+They are read once, when a process starts, from the environment and then from `.env`.
+"""
 
 import os
 import re
@@ -26,7 +29,7 @@ _password_parameter = re.compile(r"(?<=password=)[^\s&'\"]+").sub
 
 
 class SettingError(PenstockError):
-    """A setting cannot be used: {name} {reason}."""
+    """A setting cannot be used."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"Setting {name} {reason}")
@@ -39,7 +42,10 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
 class Settings(msgspec.Struct, frozen=True, rename="upper"):
-    """All settings. A field's upper-case name is the environment variable; README.md says what each is for."""
+    """All settings. A field's upper-case name is the variable.
+
+    docs/reference/settings.md says what each setting is for.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8000
@@ -97,12 +103,12 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
 
     @property
     def limits(self) -> Limits:
-        """What a tenant may send that nothing else was said of."""
+        """What a tenant may send that has no limits of its own."""
         return Limits(self.events_per_second, self.bytes_per_second, self.events_per_day)
 
     @property
     def embedded(self) -> bool:
-        """Whether `penstock streams serve` runs the server: no REDIS_URL is given."""
+        """Whether Penstock runs the server itself: without REDIS_URL."""
         return not self.redis_url
 
     @property
@@ -117,7 +123,10 @@ class Settings(msgspec.Struct, frozen=True, rename="upper"):
 
     @property
     def archive(self) -> str:
-        """Where the archive is: ARCHIVE_URL, or a directory in DATA_DIR; empty for `none`."""
+        """Where the archive is; empty for ARCHIVE_URL=none.
+
+        ARCHIVE_URL, or a directory in DATA_DIR.
+        """
         if self.archive_url == "none":
             return ""
         return self.archive_url or Path(self.data_dir, "archive").absolute().as_uri()
@@ -133,27 +142,33 @@ def _items(text: str) -> list[str]:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment, then `.env`, then the defaults. Raises SettingError, which names the setting."""
+    """Settings from the environment, then `.env`, then the defaults.
+
+    Raises SettingError, which names the setting. With `environment`, only that is read.
+    """
     if environment is None:
         environment = env_file.environment()
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
-        given = environment.get(field.encode_name, "")
-        if given != "":
-            values[field.name] = _parse(field.encode_name, given, field.type)
+        text = environment.get(field.encode_name, "")
+        if text != "":
+            values[field.name] = _parse(field.encode_name, text, field.type)
     settings = Settings(**values)
     _check(settings)
     return settings
 
 
 def log_format() -> str:
-    """LOG_FORMAT as it is given, or empty: what is needed before settings are loaded, which may fail."""
+    """LOG_FORMAT as it is given, or empty.
+
+    Logging needs it before the settings are loaded, which may fail.
+    """
     return env_file.environment().get("LOG_FORMAT", "")
 
 
 def without_passwords(text: str) -> str:
-    """The text with the user and password of each URL in it left out."""
-    return _password_parameter("***", _address(lambda found: _without_user(found[0]), text))
+    """The text without the user and password of each URL in it."""
+    return _password_parameter("***", _address(lambda match: _without_user(match[0]), text))
 
 
 def _without_user(address: str) -> str:
@@ -161,12 +176,12 @@ def _without_user(address: str) -> str:
     return f"//***@{place}" if before else address
 
 
-def _parse(name: str, given: str, kind: Any) -> Any:
+def _parse(name: str, text: str, kind: Any) -> Any:
     try:
-        return msgspec.convert(given, kind, strict=False)
+        return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
         reason = str(error).replace("`", "").removeprefix("Expected ")
-        raise SettingError(name, f"must be: {reason}. It is {given!r}.") from None
+        raise SettingError(name, f"must be: {reason}. It is {text!r}.") from None
 
 
 def _check(settings: Settings) -> None:
@@ -176,7 +191,7 @@ def _check(settings: Settings) -> None:
             parsed = parse_url(settings.redis_url)
         except ValueError as error:
             why = f" ({error})" if shown == settings.redis_url else ""  # which may repeat a part of a password
-            raise SettingError("REDIS_URL", f"is no redis://, rediss:// or unix:// address{why}. It is {shown!r}.") from None
+            raise SettingError("REDIS_URL", f"must be a redis://, rediss:// or unix:// address{why}. It is {shown!r}.") from None
         if settings.redis_url.startswith("unix:") and not parsed.get("path"):
             raise SettingError("REDIS_URL", f"must name a socket: unix:///path. It is {shown!r}.")
     for origin in settings.origins:
@@ -188,11 +203,13 @@ def _check(settings: Settings) -> None:
         raise SettingError("TRUSTED_PROXIES", f"must be addresses or networks, with commas: {error}.") from None
     sources = [name for name in ("jwt_secret", "jwt_public_key_file", "jwt_jwks_url") if getattr(settings, name)]
     if len(sources) > 1:
-        raise SettingError(sources[1].upper(), f"cannot be set beside {sources[0].upper()}: one of them says what is believed.")
+        raise SettingError(
+            sources[1].upper(), f"cannot be set together with {sources[0].upper()}: only one of them can check tokens."
+        )
     if sources and settings.auth == "open":
-        raise SettingError(sources[0].upper(), "is set and AUTH is open: nobody would look at a token. Set AUTH=keys.")
+        raise SettingError(sources[0].upper(), "is set and AUTH is open, where no token is checked. Set AUTH=keys.")
     if settings.metrics_token and settings.auth == "open":
-        raise SettingError("METRICS_TOKEN", "is set and AUTH is open: everybody may read /metrics. Set AUTH=keys.")
+        raise SettingError("METRICS_TOKEN", "is set and AUTH is open, where every client may read /metrics. Set AUTH=keys.")
     if settings.metrics_token and len(settings.metrics_token) < TOKEN_CHARACTERS:
         raise SettingError("METRICS_TOKEN", f"must have {TOKEN_CHARACTERS} characters or more.")
     if settings.archive_url not in ("", "none") and not _is_archive(settings.archive_url):

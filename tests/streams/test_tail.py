@@ -1,4 +1,7 @@
-"""`python -m streams tail` prints a log's records, and those that come while it runs."""
+"""`penstock streams tail` prints the records of a log.
+
+It prints the last records, and then each record as it arrives.
+"""
 
 import json
 import subprocess
