@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from api.auth import Admission, Registry, TokenVerifier
 from api.formats import FOREIGN_ROUTES
-from api.health import Safety, healthz, readyz
+from api.health import ServerCheck, healthz, readyz
 from api.http import HANDLERS, BodyBudget, Cors, RequestIds
 from api.ingest import PostEvents, PostForeign
 from api.metrics import Metrics, get_metrics
@@ -56,7 +56,7 @@ class App(Starlette):
     access_log = False
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Starlette's stack, in CORS, in request ids."""
+        """Starlette's stack, wrapped in CORS and in request ids."""
         stack = super().build_middleware_stack()
         return RequestIds(Cors(stack, origins=self.origins) if self.origins else stack, access_log=self.access_log)
 
@@ -75,11 +75,11 @@ def create_app(settings: Settings) -> Starlette:
         with open_store(settings.tables_url, cache_mib=16, busy_seconds=BUSY_SECONDS, session_gap_seconds=gap_seconds) as store:
             async with Log(connection, dedup_window_seconds=settings.dedup_window_seconds, archive_url=settings.archive) as log:
                 app.state.settings, app.state.log, app.state.store = settings, log, store
-                app.state.safety, app.state.metrics = Safety(log, settings), Metrics(log, store)
+                app.state.server_check, app.state.metrics = ServerCheck(log, settings), Metrics(log, store)
                 registry = app.state.registry = Registry(store, settings.limits)
                 app.state.admission = Admission(settings, log, registry, tokens)
-                async with registry.following():
-                    greeting = asyncio.create_task(_greet(app.state.safety, settings))
+                async with registry.kept_fresh():
+                    greeting = asyncio.create_task(_greet(app.state.server_check, settings))
                     yield
                     greeting.cancel()
 
@@ -90,13 +90,13 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
-async def _greet(safety: Safety, settings: Settings) -> None:
+async def _greet(server_check: ServerCheck, settings: Settings) -> None:
     """Print a command to try, as soon as it would work.
 
     Until then, log each reason why the server is not ready, once.
     """
     logged_codes: set[str] = set()
-    while failures := await safety.failures():
+    while failures := await server_check.failures():
         for failure in failures:
             if failure.code not in logged_codes and failure.code != "server-unreachable":
                 log_of_api.warning("not ready: %s: %s", failure.code, failure.detail)

@@ -19,18 +19,17 @@ from streams.errors import LogUnavailable
 from streams.runtime import Settings
 
 SERVER_CHECK_SECONDS = 60.0
-DISK_CHECK_SECONDS = 1.0
 
 
 async def healthz(request: Request) -> Response:
-    """GET /healthz: the process answers."""
+    """GET /healthz: answer that the process runs."""
     return Response(b'{"status":"ok"}', media_type="application/json")
 
 
 async def readyz(request: Request) -> Response:
-    """GET /readyz: the server, the disk and the tables."""
+    """GET /readyz: check the server, the disk and the tables."""
     state = request.app.state
-    failures = await state.safety.failures() + disk_failures(state.settings) + await _tables_failures(state.store)
+    failures = await state.server_check.failures() + disk_failures(state.settings) + await _tables_failures(state.store)
     body = Readiness("ready" if not failures else "not ready", failures)
     return Response(msgspec.json.encode(body), 503 if failures else 200, media_type="application/json")
 
@@ -54,7 +53,7 @@ def disk_failures(settings: Settings) -> list[Failure]:
     return [Failure("disk-low", detail)]
 
 
-class Safety:
+class ServerCheck:
     """Checks whether the log's server keeps what it accepts.
 
     Its state is read at each call, its configuration once a minute.
@@ -68,7 +67,7 @@ class Safety:
         self._configuration: list[Failure] = []
 
     async def failures(self) -> list[Failure]:
-        """The server's present failures."""
+        """Check the server. An empty list means that it is ready."""
         try:
             information = parse_info(await self._log.connection.call("INFO"))
             if time.monotonic() - self._checked > SERVER_CHECK_SECONDS or self._configuration:
@@ -99,7 +98,7 @@ def unwritable(information: dict[str, str], request_bytes: int) -> list[Failure]
     """Why the server would refuse to write a request of this size."""
     failures = []
     if information.get("role") == "slave":
-        failures.append(Failure("server-read-only", "the server is a replica; give REDIS_URL of its primary"))
+        failures.append(Failure("server-read-only", "the server is a replica; set REDIS_URL to its primary"))
     if information.get("aof_last_write_status", "ok") != "ok":
         failures.append(Failure("server-not-writing", "the server could not write its append-only file"))
     limit, used = int(information.get("maxmemory", 0)), int(information.get("used_memory", 0))
@@ -110,7 +109,7 @@ def unwritable(information: dict[str, str], request_bytes: int) -> list[Failure]
 
 
 def unsafe(settings: dict[str, str], durability: str) -> list[Failure]:
-    """The server's settings that may lose accepted events.
+    """Settings of the server that may lose accepted events.
 
     DURABILITY can permit some of them.
     """

@@ -24,7 +24,7 @@ from projector import FileStore, Store, TenantStatus, status
 from streams import Log
 from streams.runtime import Settings
 
-FRESH_SECONDS = 1.0  # requests in shorter intervals get the same page again
+MAX_AGE_SECONDS = 1.0  # requests in shorter intervals get the same page again
 OUTCOMES = ("accepted", "duplicate", "conflict", "rejected", "limited")
 
 
@@ -57,7 +57,7 @@ class Metrics:
         Raises LogUnavailable, StoreUnavailable.
         """
         async with self._lock:
-            if time.monotonic() - self._made_at > FRESH_SECONDS:
+            if time.monotonic() - self._made_at > MAX_AGE_SECONDS:
                 tenants = await status(self._log, self._store, with_sessions=False)
                 server = parse_info(await self._log.connection.call("INFO"))
                 wal_bytes = self._store.wal_bytes if isinstance(self._store, FileStore) else 0

@@ -46,7 +46,7 @@ async def get_session(request: Request) -> Response:
     session, rows = await run_in_threadpool(_store(request).queries.session, tenant, filters, page_key, limit + 1)
     if session is None:
         raise Problem(404, "session-unknown", f"there is no session {session_id!r}")
-    page, cursor = _cut(rows, limit, _event_key)
+    page, cursor = _page_of(rows, limit, _event_key)
     return _json({**_public(session), "events": page, "next": cursor})
 
 
@@ -118,7 +118,7 @@ async def _page(
 ) -> Response:
     tenant, filters, page_key, limit = await _parse_query(request, allowed)
     rows = await run_in_threadpool(read, tenant, filters, page_key, limit + 1)
-    page, cursor = _cut(rows, limit, page_key_of)
+    page, cursor = _page_of(rows, limit, page_key_of)
     return _json({name: page, "next": cursor})
 
 
@@ -163,7 +163,7 @@ async def _wait_for(request: Request, tenant: str, position: int) -> None:
         pause = min(pause * 1.5, 0.1)
 
 
-def _cut(
+def _page_of(
     rows: list[dict[str, Any]], limit: int, page_key_of: Callable[[dict[str, Any]], PageKey]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The rows of a page, and the cursor of the next page if there is one.

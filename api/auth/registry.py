@@ -75,14 +75,14 @@ class Registry:
                     self._store.reopen()
 
     @contextlib.asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
+    async def kept_fresh(self) -> AsyncIterator[None]:
         """Keep keys and limits up to date. Raises StoreUnavailable at the start.
 
         At the end, the uses of keys are stored.
         """
         await asyncio.to_thread(self.refresh)
         stop = asyncio.Event()
-        task = asyncio.create_task(self._follow(stop))
+        task = asyncio.create_task(self._refresh_until(stop))
         try:
             yield
         finally:
@@ -90,11 +90,11 @@ class Registry:
             await task  # not cancelled: its thread would go on using connections that are being closed
             await asyncio.to_thread(self.note_uses)
 
-    async def _follow(self, stop: asyncio.Event) -> None:
+    async def _refresh_until(self, stop: asyncio.Event) -> None:
         """Refresh until `stop` is set.
 
-        The default executor runs it, because all threads for readers may be busy. While the tables cannot be read, the last keys
-        and limits stay valid, so that ingest does not depend on the tables; /readyz reports the failure.
+        Its reads run in the default executor, because readers may use every thread of their own pool. While the tables cannot be
+        read, the last keys and limits stay valid, so that ingest does not depend on the tables; /readyz reports the failure.
         """
         noted = time.monotonic()
         while not stop.is_set():

@@ -30,8 +30,8 @@ log_of_tokens = logging.getLogger("api")
 SECRET_BYTES = 32  # as long as the hash (RFC 7518, 3.2)
 RSA_BITS = 2_048
 FETCH_SECONDS = 3.0
-FRESH_SECONDS = 300.0  # when a key set is older, the next token causes a fetch
-COOL_SECONDS = 10.0  # between two fetches, at least
+MAX_AGE_SECONDS = 300.0  # when a key set is older, the next token causes a fetch
+MIN_FETCH_INTERVAL_SECONDS = 10.0
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -129,7 +129,7 @@ class KeySet:
         if key_id not in self._keys:
             if fetching := self._begin_fetch():
                 await asyncio.wait({fetching}, timeout=FETCH_SECONDS)  # its thread may take longer
-        elif time.monotonic() - self._fetched > FRESH_SECONDS:
+        elif time.monotonic() - self._fetched > MAX_AGE_SECONDS:
             self._begin_fetch()
         if key_id in self._keys:
             return self._keys[key_id]
@@ -141,7 +141,7 @@ class KeySet:
         """The running fetch, or a new one; None soon after the last."""
         if self._fetching is not None and not self._fetching.done():
             return self._fetching
-        if time.monotonic() - self._tried < COOL_SECONDS:
+        if time.monotonic() - self._tried < MIN_FETCH_INTERVAL_SECONDS:
             return None
         self._fetching = asyncio.create_task(self._fetch())
         return self._fetching

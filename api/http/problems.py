@@ -3,7 +3,6 @@
 An answer is problem+json (RFC 9457): a stable code, a sentence, and where a limit was exceeded, the limit and the value.
 """
 
-import logging
 from typing import Any
 
 import msgspec
@@ -17,7 +16,6 @@ from projector import StoreUnavailable
 from streams import Rejected
 from streams.errors import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable, TenantDeleted
 
-log_of_api = logging.getLogger("api")
 HEADERS = {503: {"retry-after": "1"}, 429: {"retry-after": "1"}, 401: {"www-authenticate": 'Bearer realm="penstock"'}}
 
 
@@ -71,18 +69,18 @@ def problem_of(error: Exception) -> Problem:
 
 
 async def on_problem(request: Request, error: Exception) -> Response:
-    """A problem raised by a route."""
+    """Answer a problem that a route raised."""
     assert isinstance(error, Problem)
     return response_of(error)
 
 
 async def on_known_error(request: Request, error: Exception) -> Response:
-    """An error of the log or the tables."""
+    """Answer an error of the log or the tables."""
     return response_of(problem_of(error))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """A refusal of the framework: an unknown path, or a wrong method."""
+    """Answer an unknown path, a wrong method, and other HTTP errors."""
     assert isinstance(error, HTTPException)
     code = CODES.get(error.status_code, "http-error")
     response = response_of(Problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
@@ -94,14 +92,14 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """The client has disconnected: no answer reaches it."""
+    """End a request whose client has disconnected: no answer reaches it."""
     return Response(status_code=499)
 
 
 async def on_unknown_error(request: Request, error: Exception) -> Response:
-    """An unexpected error.
+    """Answer an unexpected error.
 
-    Starlette raises it again after the answer, so that it is logged with its traceback.
+    Starlette raises the error again after the answer, so that it is logged with its traceback.
     """
     return response_of(Problem(500, "internal-error", "an unexpected error; the server's log has the details"))
 

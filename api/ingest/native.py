@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 class PostEvents:
     """Takes one event, a JSON array of events, or a JSON event per line.
 
-    This is plain ASGI, because Starlette's Request and Response cost as much time as parsing and appending an event.
+    It is plain ASGI: Starlette's Request and Response take as much time as parsing and appending an event.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,7 +21,7 @@ TOKEN = "only for who operates this"
 
 @pytest.fixture
 async def app(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
-    monkeypatch.setattr(metrics, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(metrics, "MAX_AGE_SECONDS", 0.0)
     async with opened(server, tmp_path, EVENTS_PER_DAY=4) as app:
         yield app
 
@@ -88,7 +88,7 @@ async def test_the_server_the_tables_and_the_process_are_reported(server: Server
 
 
 async def test_frequent_requests_get_the_same_page(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(metrics, "MAX_AGE_SECONDS", 60.0)
     first = await app.client.get("/metrics")
     await app.post(body())
 

@@ -228,7 +228,7 @@ async def test_keys_are_fetched_once_and_again_for_an_unknown_key_id(
     assert jwks.asked == 1
 
     jwks.publish(("ES256", "three"))
-    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "MIN_FETCH_INTERVAL_SECONDS", 0.0)
     assert (await post(fetching, of_set("ES256", "three"))).status_code == 200
     assert (await post(fetching, of_set("ES256", None))).status_code == 200  # without an id, the only key is used
     assert_refused(await post(fetching, of_set("RS256", "one")), 401, "token-invalid")
@@ -251,8 +251,8 @@ async def test_the_last_keys_stay_valid_while_the_url_does_not_answer(
 ) -> None:
     jwks.publish(("RS256", "one"))
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
-    monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "MAX_AGE_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "MIN_FETCH_INTERVAL_SECONDS", 0.0)
     if broken == "status":
         jwks.status = 500
     else:
@@ -268,8 +268,8 @@ async def test_a_token_with_a_known_key_never_waits_for_the_url(
 ) -> None:
     jwks.publish(("RS256", "one"))
     assert (await post(fetching, of_set("RS256", "one"))).status_code == 202
-    monkeypatch.setattr(tokens, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(tokens, "COOL_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "MAX_AGE_SECONDS", 0.0)
+    monkeypatch.setattr(tokens, "MIN_FETCH_INTERVAL_SECONDS", 0.0)
 
     with jwks.held:
         for _ in range(5):
