@@ -9,7 +9,7 @@ from streams.runtime import Settings
 
 
 def rows_of_settings() -> dict[str, tuple[str, str]]:
-    """The default and range of every setting, by name, as the page writes them."""
+    """Default and range of every setting, as the page writes them."""
     return {field.encode_name: (_default(field.default), _range(field.type)) for field in msgspec.structs.fields(Settings)}
 
 

@@ -11,7 +11,7 @@ STEP_LIMIT = 18
 
 
 def steps() -> list[str]:
-    """What the path of one event names, such as `streams/append.py:Appender.append`."""
+    """The steps of the path, such as `streams/append.py:Appender.append`."""
     return re.findall(r"^ *\d+\. `([^`]+)`", section(text_of(PAGE), "The path of one event"), re.MULTILINE)
 
 

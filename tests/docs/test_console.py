@@ -73,11 +73,8 @@ class Start:
 
     def clone(self) -> str:
         """Copy the files of this tree; `.venv` is this Python's environment."""
-        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-        for name in listed:
-            if (ROOT / name).is_file():
-                (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, self.checkout / name)
+        ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+        shutil.copytree(ROOT, self.checkout, ignore=shutil.ignore_patterns(".git", *ignored))
         (self.checkout / ".venv").symlink_to(sys.prefix)
         return ""
 
@@ -100,7 +97,10 @@ class Start:
         return self._output.read_text(errors="replace").rpartition("\n")[0] + "\n"
 
     def shell(self, command: str) -> str:
-        """What a command prints, in the checkout. Its exit status must be that of STATUSES, or 0."""
+        """What a command prints, in the checkout.
+
+        Its exit status must be that of STATUSES, or 0.
+        """
         command = command.replace("localhost:8000", f"localhost:{self.port}")
         ended = subprocess.run(
             ["bash", "-c", command],

@@ -71,7 +71,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def first_cells(page: str, pattern: str) -> set[str]:
-    """The first cells of a page's tables that are code and look like the pattern."""
+    """First cells of a page's tables: those that are code and match."""
     cells = {row[0].strip("`") for row in rows(text_of(page)) if row[0].startswith("`")}
     return {cell for cell in cells if re.fullmatch(pattern, cell)}
 
