@@ -1,4 +1,7 @@
-"""The tables: what the log says, as rows. Reads the log through streams; knows nothing of HTTP."""
+"""The tables: what the log says, as rows. Reads the log through streams.
+
+Knows nothing of HTTP.
+"""
 
 from projector.projection import outcome_of, row_of
 from projector.status import TenantStatus, status

@@ -1,4 +1,7 @@
-"""The guard: whether a log is still the one that the tables were made from. If it is not, nothing is guessed."""
+"""Whether a log is still the log that the tables were made from.
+
+If it is not, the tenant is stopped and nothing is guessed.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +52,10 @@ class TenantUnknown(PenstockError):
 
 
 def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
-    """Whether the record at a checkpoint is another than the one that was applied. One that is gone, or erased, tells nothing."""
+    """Whether the record at a checkpoint is not the applied record.
+
+    A record that is missing, or erased, says nothing.
+    """
     if record is None or control.is_erased(record):
         return False
     return checkpoint.digest != "" and digest_of(record.body) != checkpoint.digest
@@ -58,7 +64,10 @@ def differs(record: Record | None, checkpoint: Checkpoint) -> bool:
 async def disagreements(
     log: Log, summaries: Sequence[LogSummary], checkpoints: Mapping[str, Checkpoint]
 ) -> dict[str, LogTruncated | LogDiffers]:
-    """The tenants whose log ends before their tables do, or holds another record at the checkpoint. Raises LogUnavailable."""
+    """The tenants whose log does not belong to their tables.
+
+    It ends before the checkpoint, or holds another record there. Raises LogUnavailable.
+    """
     places = [(summary, checkpoints.get(summary.tenant, NO_CHECKPOINT)) for summary in summaries]
     found: dict[str, LogTruncated | LogDiffers] = {
         summary.tenant: LogTruncated(summary.tenant, summary.last, at.position)

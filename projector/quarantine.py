@@ -1,4 +1,4 @@
-"""Records in quarantine: what they would become now, and dropping them by a control record in the log."""
+"""Forecasts of records in quarantine, and dropping them."""
 
 from collections.abc import AsyncIterator
 
@@ -28,7 +28,9 @@ class Forecast(msgspec.Struct, frozen=True):
 
 
 async def forecasts(log: Log, store: Store, selection: Selection) -> AsyncIterator[Forecast]:
-    """What each record would become now: the record in the log, which a rebuild reads, or else the stored body.
+    """What each record in quarantine would become now.
+
+    The record in the log decides, which a rebuild reads, or else the stored body.
 
     A record that is earlier in the log may become a row, too, so only the rebuild says for sure. Raises LogUnavailable.
     """
@@ -40,7 +42,7 @@ async def forecasts(log: Log, store: Store, selection: Selection) -> AsyncIterat
 
 
 def _outcome(store: Store, tenant: str, record: Record | None) -> tuple[str, str]:
-    """What a record would become beside the rows in the tables, and a detail in words."""
+    """What a record would become beside the rows, and a detail."""
     if record is None:
         return "lost", "the record is gone from the log"
     try:

@@ -1,4 +1,7 @@
-"""Deliveries into batches: what the consumer group delivered, and what it did not, from the checkpoint on."""
+"""From deliveries to batches.
+
+A batch begins at the checkpoint, whatever the consumer group delivered.
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,7 @@ LOST_LIMIT_RECORDS = 1_000
 
 
 async def next_batch(log: Log, leased: LeasedTenant, delivery: Delivery, limits: BatchLimits) -> Batch | None:
-    """The batch that begins at the checkpoint, or None when there is nothing after it.
+    """The batch that begins at the checkpoint, or None.
 
     Raises LogTruncated, LogDiffers, LogUnreadable, DeletedTenantHasLog, Gap when the tenant's log cannot be applied.
     """
@@ -34,7 +37,10 @@ async def next_batch(log: Log, leased: LeasedTenant, delivery: Delivery, limits:
 
 
 def check(leased: LeasedTenant, delivery: Delivery) -> None:
-    """Raises LogTruncated, LogDiffers, LogUnreadable or DeletedTenantHasLog when the log is not that of the tables."""
+    """Check that a log is the log that the tables were made from.
+
+    Raises LogTruncated, LogDiffers, LogUnreadable, DeletedTenantHasLog.
+    """
     lease, checkpoint = leased.lease, leased.checkpoint
     if leased.deleted and lease.last:
         raise DeletedTenantHasLog(lease.tenant)
@@ -47,7 +53,9 @@ def check(leased: LeasedTenant, delivery: Delivery) -> None:
 
 
 async def fill(log: Log, lease: Lease, after: int, delivered: list[Record], limits: BatchLimits) -> tuple[list[Record], int]:
-    """The records between a position and those delivered, read from the log, then those delivered; and the last position.
+    """The records after a position, and the last position.
+
+    What lies before the delivered records is read from the log.
 
     Records that were delivered to a projector that died, or before a database was restored, are read here. A limited number of
     records may be missing from the log; the projection puts their positions into quarantine.

@@ -1,4 +1,4 @@
-"""A turn of a projector: the tenants it leased, how far each is, and what to read of each. No I/O."""
+"""A turn of a projector: what to read of the leased tenants. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,7 +44,10 @@ class LeasedTenant(msgspec.Struct):
 
     @property
     def backlog(self) -> int:
-        """How many records to read: those after the checkpoint, and those before it that the group has not delivered."""
+        """How many records to read.
+
+        Those after the checkpoint, and those before it that the group has not delivered.
+        """
         delivered = self.lease.delivered if self.lease.delivered >= 0 else self.checkpoint.position
         return max(self.lease.last - min(delivered, self.checkpoint.position), 1)
 
@@ -55,7 +58,9 @@ class LeasedTenant(msgspec.Struct):
 
 
 def advance(leased: Mapping[str, LeasedTenant], batches: Sequence[Batch], written: Sequence[bool]) -> int:
-    """Move the checkpoints of tenants whose batches were written; how many records those are.
+    """Move the checkpoints of tenants whose batches were written.
+
+    How many records those are.
 
     A tenant whose batch was not written was moved by another projector, and is left for the next turn.
     """
@@ -70,7 +75,9 @@ def advance(leased: Mapping[str, LeasedTenant], batches: Sequence[Batch], writte
 
 
 def plan(leased: Mapping[str, LeasedTenant], sizes: Mapping[str, int], limits: BatchLimits) -> list[list[ReadRequest]]:
-    """What to read for each batch of a turn. A long backlog spans several batches.
+    """What to read for each batch of a turn.
+
+    A long backlog spans several batches.
 
     The tenants with the shortest backlogs come first, and whole; a flood gets a batch, or its share of what the others leave.
     `sizes` has the mean bytes of a tenant's records, as last read; the newest entry may be larger.

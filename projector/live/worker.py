@@ -1,4 +1,7 @@
-"""The worker: leases tenants that have lag, applies their records in one transaction, and gives the leases back."""
+"""The worker applies the records of tenants that have lag.
+
+It leases tenants, applies their records in one transaction, and gives the leases back.
+"""
 
 import asyncio
 import logging
@@ -23,7 +26,10 @@ STUCK_SECONDS = 5.0
 
 
 class Worker:
-    """One projector. All projectors of one database are consumers of one group."""
+    """One projector.
+
+    All projectors of one database are consumers of one group.
+    """
 
     def __init__(
         self,
@@ -81,7 +87,10 @@ class Worker:
         return applied
 
     async def _lease(self) -> dict[str, LeasedTenant]:
-        """The tenants of this turn, with their checkpoints. Raises StoreReplaced: another database has another group."""
+        """The tenants of this turn, with their checkpoints.
+
+        Raises StoreReplaced: another database has another group.
+        """
         self._store.check_identity()
         partitions, self._ready = sorted(self._ready), set()  # a wake-up that comes meanwhile stays
         taken = await self._consumer.lease(partitions, records=self._limits.records * READ_AHEAD)
@@ -91,7 +100,10 @@ class Worker:
         return {tenant: LeasedTenant(leases[tenant], state.checkpoint, state.deleted) for tenant, state in states.items()}
 
     async def _batches(self, tenants: dict[str, LeasedTenant], deliveries: dict[str, Delivery]) -> list[Batch]:
-        """The batches that deliveries make. A tenant whose log cannot be applied is stopped; the others go on."""
+        """The batches that deliveries make.
+
+        A tenant whose log cannot be applied is stopped; the others go on.
+        """
         batches = []
         for tenant, delivery in deliveries.items():
             leased = tenants[tenant]
@@ -135,7 +147,10 @@ class Worker:
         return applied
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Apply until `stop` is set, and finish the batch that is being written then. Raises StoreReplaced."""
+        """Apply until `stop` is set. Raises StoreReplaced.
+
+        A batch that is being written then is finished.
+        """
         listening = asyncio.create_task(self._listen())
         stopping = asyncio.create_task(stop.wait())
         next_poll = next_sweep = 0.0
@@ -171,7 +186,9 @@ class Worker:
             await asyncio.gather(listening, stopping, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Register the group, queue tenants that have lag, and log the tenants whose log lost records.
+        """Queue tenants that have lag, and log those that lost records.
+
+        The first time it also registers the group.
 
         Raises StoreReplaced, LogUnavailable, StoreUnavailable.
         """
@@ -192,14 +209,17 @@ class Worker:
                 self._stop(tenant, LogTruncated(tenant, last, position))
 
     async def _idle(self, stopping: asyncio.Task[bool], seconds: float) -> None:
-        """Wait until a partition is ready, the time is up, or the process is to stop."""
+        """Wait for a ready partition, the end of a time, or `stop`."""
         self._woken.clear()
         waking = asyncio.create_task(self._woken.wait())
         await asyncio.wait([waking, stopping], timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         waking.cancel()
 
     async def _listen(self) -> None:
-        """Hear which partitions have ready tenants. It is only a hint: the next poll finds what was missed."""
+        """Hear which partitions have ready tenants.
+
+        It is only a hint: the next poll finds what was missed.
+        """
         while True:
             try:
                 async for partition in self._log.connection.listen(READY_CHANNEL):

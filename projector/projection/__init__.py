@@ -1,4 +1,7 @@
-"""The projection: records in, rows out. Pure: no I/O, no clock, so the same records always give the same rows."""
+"""The projection: records in, rows out.
+
+Pure: no I/O, no clock, so the same records always give the same rows.
+"""
 
 from projector.projection.project import PROJECTION_VERSION, outcome_of, project, row_of
 from projector.projection.rows import (

@@ -1,4 +1,4 @@
-"""Which sessions change when events without a session, or links between identities, are added or deleted.
+"""Which derived sessions change when events or links are added or deleted.
 
 Decides, and writes nothing: a reader answers what the tables hold, and the plan says what to write. Runs of an actor's events
 that come within the gap of each other join. Only where links separate what was one actor, or rename its user, are sessions made
@@ -26,7 +26,10 @@ class ActorReader(Protocol):
     """What the tables of one tenant hold of actors."""
 
     def linked(self, identity: str) -> list[str]:
-        """The identities linked to one; not all, if they are more than ACTOR_LIMIT_IDENTITIES."""
+        """The identities linked to one.
+
+        Not all, if they are more than ACTOR_LIMIT_IDENTITIES.
+        """
 
     def without_links(self, identities: Collection[str]) -> set[str]:
         """The identities that have no link."""
@@ -38,11 +41,17 @@ class ActorReader(Protocol):
         """The derived sessions that have an event of an identity in a span."""
 
     def events(self, identity: str) -> Iterable[tuple[int, EventRow]]:
-        """The events of an identity without a session, each after the first position of its derived session."""
+        """The sessionless events of an identity.
+
+        Each comes with the first position of its derived session.
+        """
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True):
-    """The events of an identity in a span of time are now in the session with this first position."""
+    """A span of an identity's events is now in another session.
+
+    `first_position` is that session's.
+    """
 
     first_position: int
     identity: str
@@ -51,7 +60,9 @@ class Moved(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to write: links to count, sessions to remove (by first position) and to add, events to move between them.
+    """What to write for derived sessions.
+
+    Links to count, sessions to remove (by first position) and to add, and events to move between sessions.
 
     `placed` gives the first position of its session for each new event, by the event's position.
     """
@@ -112,14 +123,20 @@ def deleted_links(deleted: Iterable[Deleted]) -> Counter[Link]:
 
 
 def touched_by(deleted: Iterable[Deleted], links: Collection[Link], tables: ActorReader) -> set[str]:
-    """The identities whose sessions may change when events are deleted, while the tables still have the links."""
+    """The identities whose sessions a deletion may change.
+
+    To be asked while the tables still have the links of the deleted events.
+    """
     linked = Links(tables)
     touched = {row.identity for row, _ in deleted if row.identity} | {end for link in links for end in link}
     return touched.union(*(actor_of(identity, linked) for identity in touched))
 
 
 def plan_deletion(deleted: Iterable[Deleted], touched: Collection[str], tables: ActorReader, gap_us: int) -> Plan:
-    """What deleted events, whose links are removed already, do to sessions: what only they linked is separate again."""
+    """What a deletion does to sessions, after its links are removed.
+
+    Identities that only the deleted events linked are separate actors again.
+    """
     plan, links = Plan(), Links(tables)
     plan.removed.update(session_position for row, session_position in deleted if row.identity)
     for actor in {actor_of(identity, links) for identity in touched}:
@@ -131,7 +148,9 @@ def plan_deletion(deleted: Iterable[Deleted], touched: Collection[str], tables: 
 
 
 def changed_actors(added: Mapping[str, list[str]], before: Neighbours, after: Neighbours) -> tuple[set[Actor], set[Actor]]:
-    """The actors that new links make of several; and those whose sessions must be made from their events.
+    """The actors that new links make of several.
+
+    And those whose sessions must be made from their events.
 
     Those are single identities of what has become too large for an actor, and actors whose user has become a previous id.
     """
@@ -168,7 +187,10 @@ def _with(links: Links, added: Mapping[str, list[str]]) -> Neighbours:
 
 
 def extend_sessions(plan: Plan, actor: Actor, old: Iterable[SessionRow], new: Sequence[SessionRow], gap_us: int) -> None:
-    """Join new runs with sessions that they reach, and sessions with each other."""
+    """Join new runs with the sessions that they reach.
+
+    Sessions that come within the gap of each other join, too.
+    """
     fresh = {run.first_position for run in new}
     known = {session.first_position: session for session in old}
     user_id = user_of(actor)
@@ -189,7 +211,7 @@ def extend_sessions(plan: Plan, actor: Actor, old: Iterable[SessionRow], new: Se
 def replace_sessions(
     plan: Plan, actor: Actor, old: Iterable[tuple[int, EventRow]], new: Sequence[SessionRow], gap_us: int
 ) -> None:
-    """Make the sessions of an actor from its events, those in the tables and new ones."""
+    """Make an actor's sessions from all of its events, old and new."""
     fresh = {run.first_position for run in new}
     known = []
     for session_position, row in old:
@@ -204,7 +226,10 @@ def replace_sessions(
 
 
 def reach(runs: Iterable[SessionRow], gap_us: int) -> list[TimeSpan]:
-    """The spans of time in which a session would have to have an event for some runs to join it."""
+    """The spans of time that runs reach.
+
+    A run joins a session that has an event there.
+    """
     return [
         (joined[0].started_at_us - gap_us, max(run.last_event_at_us for run in joined) + gap_us)
         for joined in by_gap(runs, gap_us)

@@ -1,4 +1,4 @@
-"""What rows add to sessions, before it is known which sessions the tables have. Pure.
+"""What rows add to sessions, whatever the tables hold. Pure.
 
 Rows in memory and rows that another process staged in a file are written the same way, because both come with this.
 """
@@ -14,7 +14,7 @@ from projector.projection.sessions import by_session, fold_session
 
 
 class Additions(msgspec.Struct, frozen=True):
-    """What rows add to sessions: to the sessions that they name, and, without a name, to sessions that are derived.
+    """What rows add to sessions that they name, and to derived sessions.
 
     It is as if no session had begun before these rows, so each session's `first_position` is that of its first row here.
     """
@@ -30,7 +30,9 @@ def additions_of(rows: Sequence[EventRow]) -> Additions:
 
 
 def values_of(rows: Sequence[EventRow], additions: Additions, moved: Mapping[int, int]) -> list[tuple[Any, ...]]:
-    """The values of `events`: each row's, then the first position of its session, or 0 for a row in no session.
+    """The values of `events`, row by row.
+
+    The last value is the first position of the row's session, or 0 for a row in no session.
 
     `moved` gives the first position that a session has in the tables, by the first position that it has here.
     """
@@ -43,7 +45,10 @@ def values_of(rows: Sequence[EventRow], additions: Additions, moved: Mapping[int
 
 
 def at_positions(sessions: Sequence[SessionRow], moved: Mapping[int, int]) -> list[SessionRow]:
-    """Sessions at the first positions that they have in the tables, in order of these."""
+    """Sessions at the first positions that they have in the tables.
+
+    They come in order of these positions.
+    """
     moved_sessions = [
         msgspec.structs.replace(session, first_position=moved[session.first_position])
         if session.first_position in moved

@@ -15,7 +15,7 @@ Named = tuple[int, str, str]  # an event in a record: position, event_hash, hash
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """Rows and quarantined records that are written together, then a control record that is carried out."""
+    """What is written together, then the control record after it."""
 
     rows: list[EventRow]
     quarantined: list[QuarantineRow]
@@ -24,7 +24,9 @@ class Stretch(msgspec.Struct, frozen=True):
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """What an erasure met at `positions` that were not erased before: how many were dropped, in quarantine, or rows.
+    """What an erasure met: how many records were what.
+
+    `positions` counts those that were not erased before.
 
     The remaining positions were late duplicates.
     """
@@ -60,7 +62,10 @@ def without(stretch: Stretch, suppressed: set[int]) -> Stretch:
 
 
 def salted_names(salt: str, named: Iterable[Named]) -> dict[str, list[int]]:
-    """The names of events as an erasure with that salt gives them, with the positions of each."""
+    """The salted names of events, with the positions of each.
+
+    An erasure with that salt names events so.
+    """
     salted = hashlib.sha1(salt.encode(), usedforsecurity=False)
     positions: dict[str, list[int]] = {}
     for position, event_hash, hash_parts in named:

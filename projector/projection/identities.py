@@ -1,4 +1,6 @@
-"""Identities: by whom an event is, and which identities are one actor. Pure: no I/O, no clock.
+"""Identities: by whom an event is, and which identities are one actor.
+
+Pure: no I/O, no clock.
 
 An event names its user and its anonymous visitor in its properties. A linking event says that all it names are one. An actor
 is everybody who is linked to an identity, directly or not, as long as they are few; of more, each is an actor alone.
@@ -26,7 +28,10 @@ Neighbours = Callable[[str], Iterable[str]]  # of an identity; may end behind AC
 
 
 class Named(msgspec.Struct, frozen=True, gc=False):
-    """Whom an event names, empty where it names nobody: a word for no one is nobody."""
+    """The user and the visitor that an event names.
+
+    Empty where there is none, or only a word such as `anonymous` that clients send instead.
+    """
 
     user_id: str = ""
     anonymous_id: str = ""
@@ -34,7 +39,10 @@ class Named(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> str:
-        """By whom it is: its user, or else its anonymous visitor; empty when it names neither."""
+        """By whom it is: its user, or else its anonymous visitor.
+
+        Empty when it names neither.
+        """
         if self.user_id:
             return USER + self.user_id
         return self.anonymous_id and ANONYMOUS + self.anonymous_id
@@ -51,7 +59,10 @@ _decode = msgspec.json.Decoder(_Members).decode
 
 
 def named_in(properties: str) -> Named:
-    """Whom an event names, from its properties as JSON; most events have no such member and are not decoded."""
+    """Whom an event names, from its properties as JSON.
+
+    Most events have no such member and are not decoded.
+    """
     if '_id"' not in properties:
         return NOBODY
     try:
@@ -62,7 +73,10 @@ def named_in(properties: str) -> Named:
 
 
 def _somebody(value: Any) -> str:
-    """An id as text; empty for a word that clients send when they know nobody, and for what is no id."""
+    """An id as text.
+
+    Empty for a word that clients send when they know nobody, and for what is no id.
+    """
     if type(value) is int and -(2**63) <= value < 2**64:
         value = str(value)
     if type(value) is not str or value.strip().lower() in NO_ONE or "\0" in value:
@@ -71,7 +85,9 @@ def _somebody(value: Any) -> str:
 
 
 def links_of(event_type: str, properties: str) -> list[Link]:
-    """The pairs of identities that an event links, the same for the same event; none unless it is a linking one.
+    """The pairs of identities that a linking event links.
+
+    They are the same for the same event. Other events link none.
 
     A previous id may have been a user's or an anonymous one's: nobody says which, so it links both.
     """
@@ -89,12 +105,18 @@ def links_of(event_type: str, properties: str) -> list[Link]:
 
 
 def actor_of(identity: str, neighbours: Neighbours) -> frozenset[str]:
-    """Everybody who is linked to an identity, itself included; itself alone when they are too many."""
+    """Everybody who is linked to an identity, itself included.
+
+    Itself alone when they are too many.
+    """
     return linked_to(identity, neighbours) or frozenset((identity,))
 
 
 def linked_to(identity: str, neighbours: Neighbours) -> frozenset[str] | None:
-    """Everybody who is linked to an identity, itself included; None when they are too many."""
+    """Everybody who is linked to an identity, itself included.
+
+    None when they are too many.
+    """
     found, waiting = {identity}, [identity]
     while waiting:
         for other in neighbours(waiting.pop()):
@@ -107,11 +129,17 @@ def linked_to(identity: str, neighbours: Neighbours) -> frozenset[str] | None:
 
 
 def user_of(actor: frozenset[str]) -> str:
-    """The user id that an actor's links give: the smallest that is nobody's previous one; empty without one."""
+    """The user id that an actor's links give, or an empty text.
+
+    It is the smallest id that is not also a previous id.
+    """
     return min(users_of(actor), default="")
 
 
 def users_of(actor: frozenset[str]) -> list[str]:
-    """The user ids of an actor. What is a previous one of somebody is an anonymous one, too."""
+    """The user ids of an actor.
+
+    What is a previous one of somebody is an anonymous one, too.
+    """
     names = [one.removeprefix(USER) for one in actor if one.startswith(USER)]
     return [name for name in names if ANONYMOUS + name not in actor]

@@ -1,4 +1,6 @@
-"""The projection: records in, rows out. Pure: no I/O, no clock, so the same records always give the same rows.
+"""The projection: records in, rows out.
+
+Pure: no I/O, no clock, so the same records always give the same rows.
 
 Change what it gives for any record and PROJECTION_VERSION goes up by one: tables of another version are left alone.
 """
@@ -27,7 +29,10 @@ PROJECTION_VERSION = 4  # 3 knows neither that somebody is forgotten, nor events
 
 
 def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
-    """The batch that the records from `after` + 1 to `through` make, in order; a position that is missing was lost."""
+    """The batch that the records from `after` + 1 to `through` make, in order.
+
+    A position that is missing was lost.
+    """
     rows: list[EventRow] = []
     quarantined: list[QuarantineRow] = []
     placed: list[PlacedControl] = []
@@ -92,7 +97,10 @@ def content_of(row: EventRow) -> tuple[str, str, str, str]:
 
 
 def outcome_of(row: EventRow, known: KnownEvent | None) -> str:
-    """What a row becomes beside the event in the tables that has its identity: row, late_duplicate or conflict."""
+    """What a row becomes: row, late_duplicate or conflict.
+
+    `known` is the event in the tables that has the row's identity.
+    """
     if known is None or known.position > row.position:
         return "row"
     return "late_duplicate" if known.content == content_of(row) else "conflict"

@@ -1,4 +1,4 @@
-"""What the projection makes: rows of the tables, and the batches in which they come."""
+"""Rows of the tables, and the batches in which they come."""
 
 import msgspec
 
@@ -6,8 +6,11 @@ from streams import control
 
 
 class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A row of `events`, all but its session's first position. `identity` is by whom an event is that came without a session;
-    empty when it has one, or names nobody: it is in no session then."""
+    """A row of `events`, all but its session's first position.
+
+    `identity` is by whom an event is that came without a session; empty when it has one, or names nobody: it is in no session
+    then.
+    """
 
     tenant_id: str
     position: int
@@ -24,8 +27,11 @@ class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class SessionRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of `event_sessions`, or what some events add to one. First and last are by event time, then position, unless it is
-    derived: the session of events that came without one. The ids are the smallest that its events name, or empty."""
+    """A row of `event_sessions`, or what some events add to one.
+
+    First and last are by event time, then position, unless it is derived: the session of events that came without one. The ids
+    are the smallest that its events name, or empty.
+    """
 
     tenant_id: str
     first_position: int
@@ -41,14 +47,20 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class KnownEvent(msgspec.Struct, frozen=True):
-    """An event in the tables that has the identity of a row: its position, and its content as `content_of` gives it."""
+    """An event in the tables that has the identity of a row.
+
+    `content` is what `content_of` gives.
+    """
 
     position: int
     content: tuple[str, str, str, str]
 
 
 class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A record that could not become a row: its bytes, a stable reason, and what was wrong in words."""
+    """A record that could not become a row.
+
+    `reason` is one of a few words, `detail` says in a sentence what is wrong, `body` has the record's bytes.
+    """
 
     tenant_id: str
     position: int
@@ -66,8 +78,11 @@ class PlacedControl(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The next records of one tenant as rows and notes: positions `after` + 1 to `through`, of which some were erased. `digest`
-    names the last record. `named`: what is quarantined and has a name, (position, event_hash, hash_parts)."""
+    """The records of one tenant from `after` + 1 to `through`.
+
+    `digest` is that of the last record. `erased` are positions of records that were erased from the log. `named` are quarantined
+    records that have a name: (position, event_hash, hash_parts).
+    """
 
     tenant: str
     after: int
@@ -86,7 +101,9 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The last position in a tenant's tables and the digest of its record; then how many records up to it are in no table.
+    """The last position in a tenant's tables and the digest of its record.
+
+    Then how many records up to it are in no table.
 
     Those are late duplicates; records that were dropped from quarantine, and control records; and erased records.
     """

@@ -17,14 +17,20 @@ MARK = "~"  # what the name of such a session begins with
 
 
 class Single(msgspec.Struct, frozen=True, gc=False):
-    """An event that came without a session, as the run that it is alone, and by whom it is."""
+    """An event without a session, as a run of one event.
+
+    `identity` is its user or visitor.
+    """
 
     identity: str
     run: SessionRow
 
 
 class Sessionless(msgspec.Struct, frozen=True):
-    """What some events say of actors: those without a session, and the identities that were linked, each time that they were."""
+    """What events say of actors.
+
+    `singles` are events without a session. `links` has each link as often as an event makes it.
+    """
 
     singles: list[Single]
     links: list[Link]
@@ -77,7 +83,9 @@ def by_gap(runs: Iterable[SessionRow], session_gap_us: int) -> list[list[Session
 
 
 def join(runs: Sequence[SessionRow], user_id: str) -> SessionRow:
-    """The session that runs are; `user_id` is the one that the actor's links give, or empty.
+    """The session that runs are.
+
+    `user_id` is the one that the actor's links give, or empty.
 
     Equal times are told apart by what the events are, never by when they came: the first by its name, the last by its type.
     """

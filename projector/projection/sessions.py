@@ -1,4 +1,7 @@
-"""Sessions that were sent: what events add to the session that they name. Pure."""
+"""Sessions that were sent: what events add to the session that they name.
+
+Pure.
+"""
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -8,7 +11,7 @@ from projector.projection.rows import EventRow, SessionRow
 
 
 def by_session(rows: Iterable[EventRow]) -> dict[str, list[EventRow]]:
-    """Rows by their session as it was sent, both in the order in which they come."""
+    """Rows by the session that they name, in their order."""
     sessions: dict[str, list[EventRow]] = {}
     for row in rows:
         session = sessions.get(row.session_id)
@@ -40,7 +43,10 @@ def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
 
 
 def least(names: Iterable[str]) -> str:
-    """The smallest name that is none empty, by the bytes of its UTF-8: the same whatever their order."""
+    """The smallest name that is not empty, or an empty text.
+
+    Names are compared by code point, which is also the order of their UTF-8 bytes.
+    """
     return min((name for name in names if name), default="")
 
 

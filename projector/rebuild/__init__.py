@@ -1,4 +1,4 @@
-"""The log replayed: rebuild, rollback, verification, and tables as they were at a point in time."""
+"""The log replayed: rebuild, rollback, verify, point in time."""
 
 from projector.rebuild.batches import Span, read
 from projector.rebuild.rebuild import NothingToRollBack, RebuildRefused, Rebuilt, SwapTooSlow, rebuild, rollback

@@ -1,4 +1,4 @@
-"""python -m projector.rebuild: a process that replays a share of the log for the rebuild that started it."""
+"""python -m projector.rebuild: one replaying process of a rebuild."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""Batches read from the log: what a rebuild, a verification or a wait applies, in order, tenant by tenant."""
+"""Batches read from the log, in order, tenant by tenant."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -28,7 +28,10 @@ class Span(msgspec.Struct, frozen=True):
 
 
 async def read(log: Log, spans: Sequence[Span], *, accept_loss: bool) -> AsyncIterator[Batch]:
-    """The batches of spans, in order, read and projected in this process. Raises Gap unless losses are accepted."""
+    """The batches of spans, in order, read and projected in this process.
+
+    Raises Gap unless losses are accepted.
+    """
     for span in spans:
         async for batch in _read(log, span, accept_loss):
             yield batch

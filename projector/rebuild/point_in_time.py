@@ -1,4 +1,4 @@
-"""The tables as they were: the log replayed up to a time or a position, into a database of its own."""
+"""The tables as they were at a time or a position, in a new file."""
 
 import os
 import tempfile
@@ -20,8 +20,10 @@ CACHE_MIB = 64
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """Where each tenant's log ends for this: before its first record that was received at a time or later, and not behind a
-    position."""
+    """Where each tenant's log is cut.
+
+    Before its first record that was received at `before_us` or later, and after `position` at the latest.
+    """
 
     before_us: int | None = None
     position: int | None = None
@@ -37,8 +39,10 @@ async def write(
     accept_loss: bool = False,
     progress: Progress | None = None,
 ) -> Rebuilt:
-    """Make a database of what the tables were at a cut, of all tenants or of some. It is at the path when it is whole, or not at
-    all. Who was erased from the tables of `store` is not in it.
+    """Make a database of what the tables were at a cut.
+
+    It has all tenants or some, but no tenant that was deleted from the tables of `store`. It appears at the path when it is
+    complete, or not at all.
 
     Nothing live is written to. Raises OutputExists, TenantUnknown, RebuildRefused when the log is not the one of the tables or
     ends before the position, Gap, LogUnavailable, StoreUnavailable.
@@ -79,7 +83,10 @@ async def _summaries(log: Log, store: Store, tenants: Sequence[str]) -> list[Log
 
 
 async def _fill(log: Log, scratch: ScratchStore, spans: list[Span], accept_loss: bool, progress: Progress | None) -> int:
-    """Replay into a shadow set, which gets its indexes last and then is the only one; how many records."""
+    """Replay into a shadow set; how many records.
+
+    It gets its indexes last, and then is the only set.
+    """
     done, total = 0, sum(span.through for span in spans)
     scratch.create_shadow(records=total)
     async for chunk in replay(log, spans, scratch.staging_folder, accept_loss=accept_loss):

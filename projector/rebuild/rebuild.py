@@ -1,5 +1,7 @@
-"""The rebuild: the log read again into shadow tables, which then take the place of the live ones. Rollback is the same
-end begun from the previous tables. Everything goes on meanwhile; at each moment readers see one whole set.
+"""Rebuild and rollback: another set becomes the live set.
+
+A rebuild reads the log into a shadow set; a rollback catches the previous set up. Everything goes on meanwhile, and at each
+moment readers see one whole set.
 """
 
 import asyncio
@@ -41,7 +43,7 @@ class SwapTooSlow(PenstockError):
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
-    """What a rebuild or rollback did: tenants and records read, and the time in seconds."""
+    """What a rebuild or rollback read, and how long it took."""
 
     tenants: int
     records: int
@@ -51,7 +53,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
 async def rebuild(
     log: Log, store: Store, *, tenants: Sequence[str] = (), accept_loss: bool = False, progress: Progress | None = None
 ) -> Rebuilt:
-    """Build the tables again from the log, all or those of some tenants, and put them in the place of the live ones.
+    """Rebuild the tables from the log, of all tenants or of some.
 
     Raises RebuildRefused, RebuildRunning, OtherProjection (with `tenants`), LogUnavailable, StoreUnavailable. It can end
     at any moment: the live tables are as they were until the swap, which is one transaction.
@@ -78,7 +80,9 @@ async def rebuild(
 
 
 async def rollback(log: Log, store: Store, *, progress: Progress | None = None) -> Rebuilt:
-    """Bring the previous tables back, caught up with the log. The live ones become the previous.
+    """Bring the previous tables back, caught up with the log.
+
+    The live ones become the previous.
 
     Raises NothingToRollBack, RebuildRefused, RebuildRunning, OtherProjection, LogUnavailable, StoreUnavailable.
     """
@@ -96,7 +100,10 @@ async def rollback(log: Log, store: Store, *, progress: Progress | None = None) 
 
 
 async def _summaries(log: Log, store: Store, tenants: Sequence[str]) -> list[LogSummary]:
-    """What the log says of each tenant that it or the tables know, or of those that were named. Who was erased stays so."""
+    """The summary of each tenant's log.
+
+    Of the tenants that are named, or of all that the log or the tables know, but of no deleted tenant.
+    """
     summaries = {summary.tenant: summary for summary in await log.summaries()}
     for tenant in store.deleted_among(summaries):
         del summaries[tenant]
@@ -111,7 +118,10 @@ async def _summaries(log: Log, store: Store, tenants: Sequence[str]) -> list[Log
 async def _refuse_losses(
     log: Log, store: Store, summaries: Sequence[LogSummary], live: Mapping[str, Checkpoint], *, begin: SetName | None = None
 ) -> None:
-    """Raises RebuildRefused when the log ends before the tables, holds other records than they do, or has a gap."""
+    """Check that the log can give the tables again.
+
+    Raises RebuildRefused when it ends before the tables, holds other records than they do, or has a gap.
+    """
     begins = store.checkpoints(begin) if begin is not None else {}
     reasons = []
     wrong = await disagreements(log, summaries, live)
@@ -129,7 +139,10 @@ async def _refuse_losses(
 async def _fill(
     log: Log, store: Store, name: SetName, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
 ) -> int:
-    """Apply to a set of tables what the log holds behind its checkpoints; how many records."""
+    """Apply to a set of tables what the log holds behind its checkpoints.
+
+    How many records.
+    """
     begins = store.checkpoints(name)
     spans = [Span(summary.tenant, begins.get(summary.tenant, NO_CHECKPOINT).position, summary.last) for summary in summaries]
     total = sum(max(0, span.through - span.after) for span in spans)
@@ -145,7 +158,9 @@ async def _fill(
 
 
 async def _swap(log: Log, store: Store, name: SetName, tenants: Sequence[str] | None, *, accept_loss: bool) -> None:
-    """Read what the set lacks and put it in place, in one short transaction, or try again closer to the end.
+    """Read what the set lacks and swap, in one short transaction.
+
+    When that takes too long, the transaction is rolled back and tried again with less to read.
 
     While the transaction is open no projector can move a checkpoint, so the set has all that readers have seen.
     """
@@ -178,7 +193,10 @@ def _of(tenants: Sequence[str] | None, checkpoints: dict[str, Checkpoint]) -> di
 
 
 async def _missing(log: Log, checkpoints: dict[str, Checkpoint], live: dict[str, Checkpoint], accept_loss: bool) -> list[Span]:
-    """The spans that a set lacks of what readers see: no set with less may take the live one's place."""
+    """The spans that a set lacks of what readers see.
+
+    No set with less may become the live set.
+    """
     spans = []
     for tenant, goal in live.items():
         after = checkpoints.get(tenant, NO_CHECKPOINT).position

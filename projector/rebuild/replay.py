@@ -1,4 +1,6 @@
-"""Replay: what logs say as chunks of batches, each tenant's in order; by several processes when there is much of it.
+"""Replay: what logs say as chunks of batches, each tenant's in order.
+
+By several processes when there is much of it.
 
 To read, project and bind takes twice as long as to write, so processes of their own do it while this one writes.
 """

@@ -1,4 +1,4 @@
-"""A process that replays a share of the log: `python -m projector.rebuild`.
+"""One replaying process: `python -m projector.rebuild`.
 
 It gets an order on its standard input, and gives chunks on its standard output, whose rows are in files.
 """
@@ -74,7 +74,10 @@ async def serve() -> None:
         sys.stdout.buffer.flush()
 
     async def store_and_send() -> None:
-        """Send each chunk while the next one is made: the parent takes it when it is not writing."""
+        """Send each chunk while the next one is made.
+
+        The parent takes it when it is not writing.
+        """
         sending: list[asyncio.Task[None]] = []
         number = 0
         async for batches in gathered(read(log, order.spans, accept_loss=order.accept_loss)):

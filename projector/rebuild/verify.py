@@ -1,4 +1,7 @@
-"""Verify: the log replayed into scratch tables, and compared row by row with the live ones. It writes nothing to them."""
+"""Verify: a replay of the log compared with the live tables.
+
+The replay goes into scratch tables; nothing is written to the live tables.
+"""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,7 +28,10 @@ Row = dict[str, Any]
 
 
 class Since(msgspec.Struct, frozen=True):
-    """Where a comparison begins: at a position, or at a tenant's first record that was received at a time or after it."""
+    """Where a comparison begins.
+
+    At a position, or at a tenant's first record that was received at a time or later.
+    """
 
     position: int = 0
     received_at_us: int | None = None
@@ -43,9 +49,11 @@ async def verify(
     replaying: Progress | None = None,
     comparing: Progress | None = None,
 ) -> AsyncIterator[str]:
-    """What differs between the tables and the log, one sentence each; nothing when they are equal. Of all tenants or of some;
-    all that there is, or events and quarantine from a place on, the sessions that have an event there, and checkpoints. Memory
-    does not grow with any of it. Raises TenantUnknown, LogUnavailable, StoreUnavailable.
+    """What differs between the tables and the log, one sentence each.
+
+    Nothing when they are equal. Of all tenants or of some; all that there is, or events and quarantine from a place on, the
+    sessions that have an event there, and checkpoints. Memory does not grow with any of it. Raises TenantUnknown, LogUnavailable,
+    StoreUnavailable.
 
     The log is replayed before the snapshot of the tables is taken, and only the rest within it: the snapshot, which
     makes the WAL grow while it lasts, is as short as the comparison.
@@ -109,7 +117,10 @@ def _differences(
 
 
 def _begin(tenant: str, live: Snapshot, replayed: Snapshot, since: Since) -> int:
-    """The first position to compare, 0 for all; by whichever set has one of that time first."""
+    """The first position to compare, 0 for all.
+
+    By whichever set has one of that time first.
+    """
     if since.received_at_us is None:
         return since.position
     found = [tables.first_received(tenant, since.received_at_us) for tables in (live, replayed)]
@@ -117,7 +128,10 @@ def _begin(tenant: str, live: Snapshot, replayed: Snapshot, since: Since) -> int
 
 
 def _compare(tenant: str, live: Snapshot, replayed: Snapshot, begin: int) -> Iterator[tuple[int, str | None]]:
-    """The differences between two sets' rows of a tenant, found in one pass over both; and how far it is, in positions."""
+    """The differences between a tenant's rows in two sets.
+
+    They are found in one pass over both. Each comes with how far the pass is, in positions.
+    """
     for table, columns in KEYS.items():
         key = ", ".join(columns)
         narrow = 0 if table in WHOLE else begin
@@ -154,7 +168,10 @@ def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: Sequence[str]) -> I
 
 
 def _ledger(tenant: str, live: Snapshot, checkpoint: Checkpoint) -> Iterator[str]:
-    """The sum that does not hold, if it does not: each position up to the checkpoint is in one table, or counted, once."""
+    """The sum of counts, if it is not the checkpoint.
+
+    Each position up to the checkpoint is in one table, or counted, once.
+    """
     parts = {
         "rows": live.count("events", tenant),
         "late duplicates": checkpoint.late_duplicates,

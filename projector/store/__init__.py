@@ -1,4 +1,6 @@
-"""The tables: the only place with SQL. The rest of Penstock asks a `Store`; each engine has a folder here.
+"""The tables: the only place with SQL.
+
+The rest of Penstock asks a `Store`; each engine has a folder here.
 
 Methods take and return structs. Every method may raise StoreUnavailable. What only one engine can do is a second protocol,
 which a command asks for: `isinstance(store, FileStore)`.
@@ -6,7 +8,7 @@ which a command asks for: `isinstance(store, FileStore)`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self
 
 from projector.projection import Batch, Checkpoint
 from projector.store import sqlite
@@ -19,7 +21,7 @@ from projector.store.errors import (
     StoreUnavailable,
     TablesNotEmpty,
 )
-from projector.store.parts import ApiKeys, OwnLimits, Quarantine, Queries, Snapshot, Swap
+from projector.store.parts import ApiKeys, FileStore, OwnLimits, Quarantine, Queries, Snapshot, Swap
 from projector.store.sqlite import stage_rows
 from projector.store.structs import (
     ApiKey,
@@ -54,11 +56,16 @@ class Store(Protocol):
     # -- apply ---------------------------------------------------------------------------------------------------------
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
-        """Write batches to the live tables in one transaction; for each, whether it began at its tenant's checkpoint and so
-        was written. Raises OtherProjection, StoreReplaced."""
+        """Write batches to the live tables in one transaction.
+
+        For each, whether it began at its tenant's checkpoint and so was written. Raises OtherProjection, StoreReplaced.
+        """
 
     def check_version(self, name: SetName = LIVE) -> None:
-        """Raises OtherProjection when a set was made by another version of the projection."""
+        """Check that this version of the projection made a set.
+
+        Raises OtherProjection.
+        """
 
     # -- read ----------------------------------------------------------------------------------------------------------
 
@@ -87,7 +94,10 @@ class Store(Protocol):
         """Where the processes of a rebuild put the rows that they hand over."""
 
     def rebuilding(self) -> AbstractContextManager[None]:
-        """The right to fill and swap sets. It ends with the process. Raises RebuildRunning."""
+        """The right to fill and swap sets. It ends with the process.
+
+        Raises RebuildRunning.
+        """
 
     def has_set(self, name: SetName) -> bool:
         """Whether a set exists."""
@@ -96,19 +106,28 @@ class Store(Protocol):
         """The longest gap within a derived session of a set."""
 
     def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
-        """Create an empty shadow set for about so many records; what an interrupted rebuild left is removed first."""
+        """Create an empty shadow set for about so many records.
+
+        What an interrupted rebuild left is removed first.
+        """
 
     def write(self, name: SetName, chunk: Chunk) -> None:
-        """Write a chunk to a set that only this process writes to, in one transaction, and remove the chunk's file."""
+        """Write a chunk in one transaction, and remove its file.
+
+        Only this process may write to the set.
+        """
 
     def index_shadow(self) -> None:
-        """Create the indexes that serve reads for the shadow set, unless it has them."""
+        """Create the shadow set's indexes for reads, if missing."""
 
     def swapping(self, name: SetName) -> AbstractContextManager[Swap]:
-        """A transaction that puts a set in the place of the live one. No projector can move a checkpoint meanwhile."""
+        """A transaction that puts a set in the place of the live one.
+
+        No projector can move a checkpoint meanwhile.
+        """
 
     def drop_leftovers(self) -> None:
-        """Remove sets that nothing refers to any more, and the files of a rebuild that was killed."""
+        """Remove what interrupted rebuilds left: sets and files."""
 
     # -- quarantine ----------------------------------------------------------------------------------------------------
 
@@ -132,11 +151,16 @@ class Store(Protocol):
     # -- deletion of tenants -------------------------------------------------------------------------------------------
 
     def delete_tenant(self, tenant: str) -> Mapping[str, int]:
-        """Remove a tenant from every set, with its keys and limits; how many rows of each table. The caller holds the right to
-        rebuild. Interrupt it at any moment and start it again."""
+        """Remove a tenant from every set, with its keys and limits.
+
+        How many rows of each table. The caller holds the right to rebuild. Interrupt it at any moment and start it again.
+        """
 
     def create_tenant(self, tenant: str) -> bool:
-        """Let a tenant that was deleted begin again; False when it was not deleted."""
+        """Let a tenant that was deleted begin again.
+
+        False when it was not deleted.
+        """
 
     def deleted_among(self, tenants: Iterable[str]) -> set[str]:
         """The tenants that were deleted and not created again."""
@@ -154,40 +178,29 @@ class Store(Protocol):
         """Raises StoreUnavailable when the live tables cannot be read."""
 
     def check_identity(self) -> None:
-        """Raises StoreReplaced when other processes would now open another database."""
+        """Check that other processes would open this database, too.
+
+        Raises StoreReplaced.
+        """
 
     def reopen(self) -> None:
-        """Write from now on to the database that stands there now. Raises StoreReplaced when there is none."""
+        """Write from now on to the database that stands there now.
+
+        Raises StoreReplaced when there is none.
+        """
 
     def maintain(self) -> None:
         """Give back disk space that is not needed now; for idle moments."""
-
-
-@runtime_checkable
-class FileStore(Protocol):
-    """What a store can do whose database is a file."""
-
-    path: str
-
-    @property
-    def wal_bytes(self) -> int:
-        """The size of the write-ahead log."""
-
-    def copy(self, path: str) -> int:
-        """Copy the tables to a new file; its size in bytes. The caller holds the right to rebuild. Raises OutputExists."""
-
-    def copied_bytes(self, path: str) -> tuple[int, int]:
-        """How far a copy to a path is: bytes written, bytes in all. The second is an estimate."""
-
-    def vacuum(self) -> None:
-        """Rewrite the file without what was deleted; projectors wait. The caller holds the right to rebuild."""
 
 
 class ScratchStore(Store, Protocol):
     """Tables of this process alone, in a file."""
 
     def keep_shadow_alone(self) -> None:
-        """Make the shadow set the only set, with no WAL beside the file: for a file that is given away."""
+        """Make the shadow set the only set of a file to give away.
+
+        No WAL is left beside the file.
+        """
 
 
 def open_store(url: str, *, cache_mib: int = 256, busy_seconds: float = 10.0, session_gap_seconds: float = 1_800.0) -> Store:
@@ -205,7 +218,9 @@ def open_scratch(path: str, *, cache_mib: int, session_gap_us: int) -> ScratchSt
 
 
 def adopt(path: str, url: str) -> bool:
-    """Put a copy where the tables of a DATABASE_URL are; False when they are that copy, or have gone on from it.
+    """Put a copy where the tables of a DATABASE_URL are.
+
+    False when they are that copy, or have gone on from it.
 
     Raises TablesNotEmpty, NotACopy, OutputExists when another process makes tables meanwhile.
     """

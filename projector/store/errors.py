@@ -1,4 +1,4 @@
-"""The errors of the tables: what any engine raises when they cannot be read or written."""
+"""The errors that every engine of the tables raises."""
 
 from streams.errors import PenstockError, Retryable
 

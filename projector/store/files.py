@@ -6,7 +6,10 @@ from projector.store.errors import OutputExists
 
 
 def publish(part: str, path: str) -> None:
-    """Give a complete file its name. Raises OutputExists when another file has the name."""
+    """Give a complete file its name.
+
+    Raises OutputExists when another file has the name.
+    """
     try:
         os.link(part, path)
     except FileExistsError:

@@ -1,4 +1,7 @@
-"""What goes into a store and comes out of it. Times are in microseconds since 1970."""
+"""What goes into a store and comes out of it.
+
+Times are in microseconds since 1970.
+"""
 
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -14,7 +17,10 @@ PageKey = tuple[int, int]  # event time in microseconds, position: the last row 
 
 
 class SetName(Enum):
-    """Which set of tables: the one that readers see, the one being filled, the one that a rebuild replaced."""
+    """Which set of tables.
+
+    Readers see the live set, a rebuild fills the shadow set, and the previous set is what the last rebuild replaced.
+    """
 
     LIVE = "live"
     SHADOW = "shadow"
@@ -37,7 +43,10 @@ KEYS = {
 
 
 class StagedRows(msgspec.Struct, frozen=True):
-    """Where the rows of a batch are in a file, from rowid `first` to `last`, and what they add to sessions."""
+    """Where a batch's rows are in a file: rowids `first` to `last`.
+
+    `additions` is what they add to sessions.
+    """
 
     first: int
     last: int
@@ -45,7 +54,10 @@ class StagedRows(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Batches that are written in one transaction. With a path, their rows are in that file, at `staged`, batch by batch."""
+    """Batches that are written in one transaction.
+
+    With a path, their rows are in that file, at `staged`, batch by batch.
+    """
 
     batches: list[Batch]
     path: str | None = None
@@ -65,7 +77,10 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Filters(msgspec.Struct, frozen=True):
-    """What readers may ask for. `since_us` is included, `until_us` is not; both are event times."""
+    """What readers may ask for. `since_us` is included, `until_us` is not.
+
+    Both are event times.
+    """
 
     session_id: str | None = None
     user_id: str | None = None
@@ -75,7 +90,10 @@ class Filters(msgspec.Struct, frozen=True):
 
 
 class TableCounts(msgspec.Struct, frozen=True):
-    """What the live tables hold, by tenant. `deleted` are tenants that were deleted and not created again."""
+    """What the live tables hold, by tenant.
+
+    `deleted` are tenants that were deleted and not created again.
+    """
 
     checkpoints: dict[str, Checkpoint]
     quarantined: dict[str, int]
@@ -83,7 +101,7 @@ class TableCounts(msgspec.Struct, frozen=True):
 
 
 class TenantState(msgspec.Struct, frozen=True):
-    """How far the tables are with a tenant: its checkpoint, and whether it was deleted and not created again."""
+    """A tenant's checkpoint, and whether the tenant is deleted."""
 
     checkpoint: Checkpoint
     deleted: bool
@@ -93,7 +111,10 @@ class TenantState(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which records in quarantine are meant: all, or those of a tenant, at positions, for a reason, up to a position."""
+    """Which records in quarantine are meant.
+
+    All, or those of a tenant, at positions, for a reason, up to a position.
+    """
 
     tenant: str | None = None
     positions: Sequence[int] = ()
@@ -124,7 +145,7 @@ class Outcomes(msgspec.Struct, frozen=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """A key as it is kept: how it begins, its SHA-256, its tenant and its role."""
+    """A key as it is kept: its beginning, SHA-256, tenant and role."""
 
     tenant_id: str
     key_id: str

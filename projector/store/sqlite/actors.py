@@ -1,4 +1,4 @@
-"""Actors in one set of SQLite tables: their links and derived sessions, read and written. Callers hold the transaction.
+"""Links and derived sessions of actors in one set of SQLite tables.
 
 The transaction is the only one that writes, so no actor is locked by itself.
 """
@@ -37,7 +37,10 @@ class SqliteActors:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def linked(self, identity: str) -> list[str]:
-        """The identities linked to one; not all, if they are too many for an actor."""
+        """The identities linked to one.
+
+        Not all, if they are too many for an actor.
+        """
         statement = f"SELECT linked_identity FROM identity_links{self._suffix} WHERE tenant_id = ? AND identity = ? LIMIT ?"
         rows = self._connection.execute(statement, (self._tenant, identity, ACTOR_LIMIT_IDENTITIES + 1))
         return [linked for (linked,) in rows]
@@ -59,7 +62,10 @@ class SqliteActors:
         return {links[key] for (key,) in self._connection.execute(statement, (self._tenant, json_list(links)))}
 
     def sessions(self, identity: str, span: TimeSpan) -> Iterator[SessionRow]:
-        """The derived sessions that have an event of an identity in a span, in order of time."""
+        """The derived sessions with an event of an identity in a span.
+
+        They come in order of time.
+        """
         first, last = span
         while first <= last:
             row = self._connection.execute(self._first_session, (self._tenant, identity, first, last)).fetchone()
@@ -70,7 +76,10 @@ class SqliteActors:
             first = session.last_event_at_us + 1
 
     def events(self, identity: str) -> Iterator[tuple[int, EventRow]]:
-        """The events of an identity without a session, each after the first position of its derived session."""
+        """The sessionless events of an identity.
+
+        Each comes with the first position of its derived session.
+        """
         rows = self._connection.execute(
             f"SELECT session_position, {EVENT} FROM {self._events} WHERE tenant_id = ? AND identity = ? AND identity <> ''",
             (self._tenant, identity),

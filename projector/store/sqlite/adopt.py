@@ -23,7 +23,9 @@ CACHE_MIB = 8
 
 
 def adopt(path: str, tables_path: str) -> bool:
-    """Put a copy where the tables are, and leave the copy; False when the tables are that copy, or have gone on from it.
+    """Put a copy where the tables are, and leave the copy.
+
+    False when the tables are that copy, or have gone on from it.
 
     Raises TablesNotEmpty for other tables that have rows, NotACopy, OutputExists when another process makes tables meanwhile,
     StoreUnavailable.
@@ -53,7 +55,10 @@ def adopt(path: str, tables_path: str) -> bool:
 
 
 def _read(path: str) -> tuple[str, dict[str, Checkpoint]]:
-    """The name of the database in a file, and its checkpoints. The file is not changed."""
+    """The name of the database in a file, and its checkpoints.
+
+    The file is not changed.
+    """
     try:
         with contextlib.closing(pysqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)) as connection:
             [tables_id] = connection.execute("SELECT tables_id FROM database_identity").fetchone()

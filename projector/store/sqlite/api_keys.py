@@ -1,4 +1,7 @@
-"""API keys in SQLite, in a table that no rebuild touches. Only the hashes of keys are kept."""
+"""API keys in SQLite, in a table that no rebuild touches.
+
+Only the hashes of keys are kept.
+"""
 
 from collections.abc import Mapping
 
@@ -31,7 +34,10 @@ class SqliteApiKeys:
         return bool(revoked)
 
     def note_uses(self, used_at_us: Mapping[bytes, int]) -> None:
-        """Keep when keys, given by their hashes, were last used, unless a later use is kept already."""
+        """Keep when keys, given by their hashes, were last used.
+
+        A later use that is kept already stays.
+        """
         with self._file.transaction():
             for key_hash, moment_us in used_at_us.items():
                 self._file.execute(

@@ -1,4 +1,4 @@
-"""A SQLite file: its connections, its transactions, and what happens when another file stands in its place.
+"""A SQLite file: its connections and transactions.
 
 pysqlite3 brings a SQLite that is new enough; many systems' own can corrupt a WAL when two connections write at once.
 """
@@ -31,7 +31,10 @@ class _Connection(pysqlite3.Connection):  # type: ignore[misc]
 
 
 class SqliteFile:
-    """One database file. One thread writes; any thread reads, over a connection of its own."""
+    """One database file. One thread writes.
+
+    Any thread reads, over a connection of its own.
+    """
 
     def __init__(self, path: str, *, cache_mib: int = 256, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = path
@@ -52,13 +55,19 @@ class SqliteFile:
             connection.close()
 
     def reopen(self) -> None:
-        """Write from now on to the file that stands at the path now. Raises StoreReplaced without one."""
+        """Write from now on to the file that stands at the path now.
+
+        Raises StoreReplaced without one.
+        """
         if self._file_now() is None:
             raise StoreReplaced
         self._open()
 
     def _open(self) -> None:
-        """Open the file, made if it is missing. Raises StoreUnavailable; the file that was open stays open then."""
+        """Open the file, made if it is missing. Raises StoreUnavailable.
+
+        The file that was open stays open then.
+        """
         before = self._connection, self._file
         with store_errors():
             self._connection = self.connect(f"file:{quote(self.path)}", self._cache_mib)
@@ -102,7 +111,10 @@ class SqliteFile:
         execute("PRAGMA legacy_alter_table = ON")
 
     def check_identity(self) -> None:
-        """Raises StoreReplaced when other processes would now open another file than this one."""
+        """Check that other processes would open this file, too.
+
+        Raises StoreReplaced.
+        """
         if self._file_now() != self._file:
             raise StoreReplaced
 
@@ -132,13 +144,18 @@ class SqliteFile:
                 raise
 
     def _begin(self) -> None:
-        """BEGIN IMMEDIATE, asked for every 2 ms: SQLite's own waiting sleeps up to 100 ms and would miss the short
-        pauses of a rebuild."""
+        """BEGIN IMMEDIATE, tried every 2 ms.
+
+        SQLite's own waiting sleeps up to 100 ms and would miss the short pauses of a rebuild.
+        """
         with self._no_waiting():
             self._insist("BEGIN IMMEDIATE")
 
     def _insist(self, statement: str) -> None:
-        """Execute a statement, again and again while the database is locked, up to a bound."""
+        """Execute a statement, again while the database is locked.
+
+        Raises OperationalError when that lasts longer than `busy_seconds`.
+        """
         deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
@@ -163,11 +180,14 @@ class SqliteFile:
         return self._connection.execute(statement, values)
 
     def restore_from(self, source: Any, *, pages: int, progress: Callable[..., None]) -> None:
-        """Copy another database over this one, so many pages at a time; `progress` is called before each."""
+        """Copy another database over this one, so many pages at a time.
+
+        `progress` is called before each.
+        """
         source.backup(self._connection, pages=pages, progress=progress, sleep=BUSY_PAUSE_SECONDS)
 
     def checkpoint_at(self, pages: int) -> None:
-        """Bring the pages of the WAL back from now on with the commit that makes it so long."""
+        """Set the length of the WAL at which a commit checkpoints it."""
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def truncate_wal(self) -> None:
@@ -179,7 +199,10 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
-        """A read-only connection of this thread, in one snapshot. A read that takes over 5 s is ended."""
+        """A read-only connection of this thread, in one snapshot.
+
+        A read that takes over 5 s is ended.
+        """
         with store_errors():
             connection = self._reader()
             deadline = time.monotonic() + READ_SECONDS
@@ -191,7 +214,10 @@ class SqliteFile:
                 connection.execute("ROLLBACK")
 
     def _reader(self) -> Any:
-        """This thread's read-only connection; a new one when another file was put in the place of the old."""
+        """This thread's read-only connection.
+
+        A new one when another file was put in the place of the old.
+        """
         identity = self._file_now()
         if identity is None:
             raise StoreReplaced
@@ -211,7 +237,10 @@ def read_only(path: str) -> str:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """SQLite's errors of operation (locked, disk full, I/O) as ours; errors of a row pass."""
+    """SQLite's errors of operation (locked, disk full, I/O) as ours.
+
+    Errors of a row pass.
+    """
     try:
         yield
     except OSError as error:

@@ -1,4 +1,7 @@
-"""A copy of the tables, made while everything runs: the rows of one moment, and nothing of what was deleted."""
+"""A copy of the tables as they are at one moment.
+
+Everything goes on meanwhile. The copy holds nothing of what was deleted.
+"""
 
 import os
 from pathlib import Path
@@ -11,7 +14,9 @@ from streams.runtime import sync
 
 
 def copy(file: SqliteFile, path: str) -> int:
-    """Copy the tables to a new file; its size in bytes. The file appears when it is complete, or not at all.
+    """Copy the tables to a new file; its size in bytes.
+
+    The file appears when it is complete, or not at all.
 
     Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, StoreUnavailable.
     """

@@ -1,4 +1,6 @@
-"""Rows into `events`, with what they add to sessions: from memory, or from a file that another process staged.
+"""Rows into `events`, with what they add to sessions.
+
+They come from memory, or from a file that another process staged.
 
 Callers hold the transaction.
 """
@@ -24,7 +26,7 @@ NO_PLAN = Plan()
 
 
 class EventRows:
-    """The tables that rows are written to, in the set under one suffix, over one connection."""
+    """The tables that rows are written to, in one set."""
 
     def __init__(self, connection: Any, suffix: str) -> None:
         self._connection = connection
@@ -57,7 +59,9 @@ class EventRows:
         )
 
     def write(self, tenant: str, rows: Sequence[EventRow] | StagedRows, counts: Counts) -> None:
-        """Write rows, and quarantine those that the table refuses; late duplicates are counted.
+        """Write rows, and quarantine those that the table refuses.
+
+        Late duplicates are counted.
 
         The insert itself says whether all rows were fresh. If not, what it wrote is removed and each half is tried again, down
         to single rows: such rows are rare, and a session must never begin at the position of a row that was not written.
@@ -80,7 +84,10 @@ class EventRows:
             self._refuse(in_memory[0], error, counts)
 
     def _write_fresh(self, tenant: str, rows: Sequence[EventRow] | StagedRows) -> bool:
-        """Write rows and what they add to sessions, if every row is fresh; False, with some rows written, if not."""
+        """Write rows and what they add to sessions, if every row is fresh.
+
+        False, with some rows written, if not.
+        """
         additions = rows.additions if isinstance(rows, StagedRows) else additions_of(rows)
         session_ids = json_list([session.session_id for session in additions.sessions])
         known = dict(self._connection.execute(self._first_positions, (tenant, session_ids)).fetchall())
@@ -110,7 +117,7 @@ class EventRows:
         return bool(inserted == rows.last - rows.first + 1)
 
     def _refuse(self, row: EventRow, error: Exception | None, counts: Counts) -> None:
-        """Count a row that was not inserted as a late duplicate, or put it into quarantine."""
+        """Count a refused row as a late duplicate, or quarantine it."""
         if error is not None:
             self.quarantine([refused(row, "invalid", f"{type(error).__name__}: {error}")])
             return

@@ -1,4 +1,4 @@
-"""What a store can do because its database is one file: copy, vacuum, and give back the WAL's space."""
+"""What a store can do because its database is one file."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ SAFE_VERSION = (3, 51, 3)  # sqlite.org/wal.html#walresetbug
 
 
 class SqliteFileStore(SqliteFile):
-    """A database file with its write-ahead log, and the folder beside it where a rebuild stages rows."""
+    """A database file, its WAL, and the folder of staged rows."""
 
     @property
     def staging_folder(self) -> str:
@@ -45,19 +45,24 @@ class SqliteFileStore(SqliteFile):
             return 0
 
     def copy(self, path: str) -> int:
-        """Copy the tables to a new file; its size in bytes. The file appears when it is complete, or not at all.
+        """Copy the tables to a new file; its size in bytes.
+
+        The file appears when it is complete, or not at all.
 
         Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, StoreUnavailable.
         """
         return copy(self, path)
 
     def copied_bytes(self, path: str) -> tuple[int, int]:
-        """How far a copy to a path is: bytes written, bytes in all. The second is an estimate."""
+        """How far a copy to a path is: bytes written, bytes in all.
+
+        The second is an estimate.
+        """
         written = _size_of(part_of(path))
         return written, max(_size_of(self.path), written)
 
     def vacuum(self) -> None:
-        """Rewrite the file without what was deleted, and give the WAL's space back; projectors wait.
+        """Rewrite the file without what was deleted; projectors wait.
 
         The caller holds the right to rebuild. Raises StoreUnavailable, also while another process reads so long that the old
         pages stay in the WAL.

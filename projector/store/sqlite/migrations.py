@@ -1,4 +1,7 @@
-"""How a database file gets its tables. sqlite-utils remembers which steps it has had."""
+"""How a database file gets its tables.
+
+Sqlite-utils remembers which steps it has had.
+"""
 
 from sqlite_utils import Database, Migrations
 
@@ -9,7 +12,7 @@ migrations = Migrations("penstock")
 
 @migrations()
 def create_tables(db: Database) -> None:
-    """Create the list of sets, the database's own name, the live set, and the tables that are in no set.
+    """Create the live set, and the tables that are in no set.
 
     Keys, limits and deleted tenants are in no set: a rebuild and a rollback leave them alone. `config_version` changes with
     every key and limit, so that API processes see by one small read whether what they have in memory still holds. It is

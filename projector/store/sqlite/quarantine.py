@@ -1,4 +1,7 @@
-"""Records in quarantine, read from SQLite in pages: between two pages no snapshot is kept open."""
+"""Records in quarantine, read from SQLite in pages.
+
+No snapshot is kept open between two pages.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""The queries that serve readers. Each reads one snapshot of the live tables, by an index."""
+"""The queries that serve readers.
+
+Each reads one snapshot of the live tables, by an index.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,7 +42,10 @@ class SqliteQueries:
             return _event_rows(connection, *query)
 
     def sessions(self, tenant: str, filters: Filters, page_key: PageKey | None, limit: int) -> list[dict[str, Any]]:
-        """Sessions, newest last event first. With `event_type`, those that have such an event."""
+        """Sessions, newest last event first.
+
+        With `event_type`, those that have such an event.
+        """
         with self._file.reading() as connection:
             query = sessions_query(tenant, filters, page_key, limit, generation=live_generation(connection))
             return _rows(connection, *query)
@@ -58,8 +64,11 @@ class SqliteQueries:
             return sessions[0], _event_rows(connection, *query)
 
     def receipt(self, tenant: str, position: int) -> dict[str, Any]:
-        """What the tables know of a position. Status is projected, quarantined, dropped, erased, queued when the checkpoint
-        is not there yet, or else late_duplicate, as which a control record appears, too."""
+        """What the tables know of a position.
+
+        Status is projected, quarantined, dropped, erased, queued when the checkpoint is not there yet, or else late_duplicate, as
+        which a control record appears, too.
+        """
         with self._file.reading() as connection:
             event = connection.execute(
                 "SELECT event_hash FROM events WHERE tenant_id = ? AND position = ?", (tenant, position)
@@ -83,7 +92,10 @@ class SqliteQueries:
             return EventRows(connection, LIVE).known_event(row)
 
     def counts(self, tenants: Iterable[str]) -> TableCounts:
-        """What the tables hold of every tenant, and which of the given tenants were deleted; of one snapshot."""
+        """Checkpoints and counts of every tenant, of one snapshot.
+
+        Also says which of the given tenants were deleted.
+        """
         with self._file.reading() as connection:
             tables = TableReader(connection)
             checkpoints = tables.checkpoints()
@@ -92,7 +104,10 @@ class SqliteQueries:
             return TableCounts(checkpoints, quarantined, deleted)
 
     def session_counts(self, tenants: Sequence[str] | None = None) -> dict[str, int]:
-        """How many sessions there are, by tenant; of all tenants, or of some. Each session takes time."""
+        """How many sessions there are, by tenant; of all tenants, or of some.
+
+        Each session takes time.
+        """
         counted = "SELECT tenant_id, count(*) FROM event_sessions"
         with self._file.reading() as connection:
             if tenants is None:

@@ -112,7 +112,10 @@ _READ_INDEXES = {
 
 
 def create_set(connection: Any, suffix: str, session_gap_us: int = DEFAULT_GAP_US) -> None:
-    """Create empty tables under a suffix, with the indexes that applying needs; derived sessions there will have that gap."""
+    """Create empty tables under a suffix.
+
+    They have the indexes that applying needs, and their derived sessions that gap.
+    """
     [generation] = connection.execute("SELECT coalesce(max(generation), 0) + 1 FROM table_sets").fetchone()
     connection.execute("INSERT INTO table_sets VALUES (?, ?, ?, ?)", (suffix, generation, PROJECTION_VERSION, session_gap_us))
     for table in _COLUMNS:
@@ -132,7 +135,10 @@ def create_read_indexes(connection: Any, suffix: str) -> None:
 
 
 def index_sessions(connection: Any, suffix: str) -> None:
-    """Create the index that finds a session's events, for a set that is being filled and has no read indexes yet."""
+    """Create the index that finds a session's events.
+
+    It is for a set that is being filled and has no read indexes yet.
+    """
     _create_indexes(connection, suffix, {"events_by_session": _READ_INDEXES["events_by_session"]}, unique=False)
 
 
@@ -172,7 +178,10 @@ def has_set(connection: Any, suffix: str) -> bool:
 
 
 def rename_set(connection: Any, old: str, new: str) -> None:
-    """Give a set another suffix. Views of users keep naming the plain tables (legacy_alter_table is on)."""
+    """Give a set another suffix.
+
+    Views of users keep naming the plain tables (legacy_alter_table is on).
+    """
     for table in TABLES:
         connection.execute(f"ALTER TABLE {table}{old} RENAME TO {table}{new}")
     connection.execute("UPDATE table_sets SET suffix = ? WHERE suffix = ?", (new, old))

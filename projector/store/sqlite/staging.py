@@ -1,4 +1,4 @@
-"""The rows of a chunk put into a file by another process, so that the process that writes only has to copy them.
+"""The rows of a chunk in a file, made by another process.
 
 To bind a row from Python takes longer than to insert it. The file is a SQLite database without keys, indexes or safety; the
 tables take the rows of a batch from it with one statement.
@@ -20,7 +20,10 @@ _INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (len(EventRow.__struct_fie
 
 
 def stage_rows(path: str, batches: Sequence[Batch]) -> Chunk:
-    """Put the rows of batches into a new file. The chunk's batches have none. Raises StoreUnavailable."""
+    """Put the rows of batches into a new file. The chunk's batches have none.
+
+    Raises StoreUnavailable.
+    """
     with store_errors():
         return _stage(path, batches)
 

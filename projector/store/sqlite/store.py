@@ -1,4 +1,4 @@
-"""The tables in one SQLite file: batches into them, and the sets of tables that a rebuild fills and swaps."""
+"""The tables in one SQLite file, as a Store."""
 
 import fcntl
 import os
@@ -46,7 +46,10 @@ SNAPSHOT_CACHE_MIB = 64
 
 
 class SqliteStore(SqliteFileStore):
-    """The tables of one database file. `session_gap_us` is for sets that are made here; existing sets keep theirs."""
+    """The tables of one database file.
+
+    `session_gap_us` is for sets that are made here; existing sets keep theirs.
+    """
 
     tables_id = ""
 
@@ -72,8 +75,10 @@ class SqliteStore(SqliteFileStore):
     # -- apply ---------------------------------------------------------------------------------------------------------
 
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
-        """Write batches to the live tables in one transaction; for each, whether it began at its tenant's checkpoint and so
-        was written."""
+        """Write batches to the live tables in one transaction.
+
+        For each, whether it began at its tenant's checkpoint and so was written.
+        """
         is_short = sum(batch.through - batch.after for batch in batches) < MANY_RECORDS
         self.checkpoint_at(FEW_WAL_PAGES if is_short else WAL_PAGES)
         with self._overwriting(batches), self.transaction():
@@ -89,8 +94,10 @@ class SqliteStore(SqliteFileStore):
 
     @contextmanager
     def _overwriting(self, batches: Sequence[Batch]) -> Iterator[None]:
-        """If a batch erases records, overwrite what is deleted meanwhile in the file. Pages that were split before may still
-        hold it until VACUUM."""
+        """Overwrite what is deleted meanwhile, if a batch erases.
+
+        Pages that were split before may still hold it until VACUUM.
+        """
         erases = any(batch.erases for batch in batches)
         if erases:
             self.execute("PRAGMA secure_delete = ON")
@@ -101,7 +108,10 @@ class SqliteStore(SqliteFileStore):
                 self.execute("PRAGMA secure_delete = OFF")
 
     def check_version(self, name: SetName = SetName.LIVE) -> None:
-        """Raises OtherProjection when a set was made by another version of the projection."""
+        """Check that this version of the projection made a set.
+
+        Raises OtherProjection.
+        """
         statement = "SELECT projection_version FROM table_sets WHERE suffix = ?"
         row = self._connection.execute(statement, (SUFFIXES[name],)).fetchone()
         if row and row[0] != PROJECTION_VERSION:
@@ -147,7 +157,10 @@ class SqliteStore(SqliteFileStore):
 
     @contextmanager
     def snapshot(self) -> Iterator[TableReader]:
-        """The live tables as they are now, for as long as it takes. Writers go on; the WAL grows meanwhile."""
+        """The live tables as they are now, for as long as it takes. Writers go on.
+
+        The WAL grows meanwhile.
+        """
         with store_errors():
             connection = self.connect(read_only(self.path), SNAPSHOT_CACHE_MIB)
             try:
@@ -160,7 +173,10 @@ class SqliteStore(SqliteFileStore):
 
     @contextmanager
     def rebuilding(self) -> Iterator[None]:
-        """The right to fill and swap sets. The system takes it back when the process ends. Raises RebuildRunning."""
+        """The right to fill and swap sets.
+
+        The system takes it back when the process ends. Raises RebuildRunning.
+        """
         with open(f"{self.path}.rebuild", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,7 +193,9 @@ class SqliteStore(SqliteFileStore):
         return session_gap_of(self._connection, SUFFIXES[name])
 
     def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
-        """Create an empty shadow set; what an interrupted rebuild left is removed first.
+        """Create an empty shadow set.
+
+        What an interrupted rebuild left is removed first.
 
         Its derived sessions will have that gap, or the one of this store. For more records than can be sorted in little memory
         it gets all indexes now.
@@ -190,7 +208,10 @@ class SqliteStore(SqliteFileStore):
                 create_read_indexes(self._connection, SHADOW)
 
     def write(self, name: SetName, chunk: Chunk) -> None:
-        """Write a chunk to a set that only this process writes to, in one transaction, and remove the chunk's file."""
+        """Write a chunk in one transaction, and remove its file.
+
+        Only this process may write to the set.
+        """
         tables = self.tables(name)
         with self._attached(chunk.path):
             with self._overwriting(chunk.batches), self.transaction():
@@ -216,18 +237,21 @@ class SqliteStore(SqliteFileStore):
                 self._connection.execute("DETACH chunk")
 
     def index_shadow(self) -> None:
-        """Create the indexes that serve reads for the shadow set, unless it has them."""
+        """Create the shadow set's indexes for reads, if missing."""
         with self.transaction():
             create_read_indexes(self._connection, SHADOW)
 
     @contextmanager
     def swapping(self, name: SetName) -> Iterator[SqliteSwap]:
-        """A transaction that puts a set in the place of the live one. No projector can move a checkpoint meanwhile."""
+        """A transaction that puts a set in the place of the live one.
+
+        No projector can move a checkpoint meanwhile.
+        """
         with self.transaction():
             yield SqliteSwap(self._connection, SUFFIXES[name])
 
     def drop_leftovers(self) -> None:
-        """Remove sets that nothing refers to any more, and the files of a rebuild that was killed."""
+        """Remove what interrupted rebuilds left: sets and files."""
         shutil.rmtree(self.staging_folder, ignore_errors=True)
         for suffix in (SHADOW, DROPPED):
             if has_set(self._connection, suffix):
@@ -237,7 +261,9 @@ class SqliteStore(SqliteFileStore):
     # -- deletion of tenants -------------------------------------------------------------------------------------------
 
     def delete_tenant(self, tenant: str) -> Counter[str]:
-        """Remove a tenant from every set, with its keys and limits; how many rows of each table.
+        """Remove a tenant from every set, with its keys and limits.
+
+        How many rows of each table.
 
         The caller holds the right to rebuild, so no shadow set is being filled. Interrupt it at any moment and start it again.
         """
@@ -246,11 +272,17 @@ class SqliteStore(SqliteFileStore):
         return delete_tenant(self, tenant, suffixes)
 
     def create_tenant(self, tenant: str) -> bool:
-        """Let a tenant that was deleted begin again; False when it was not deleted."""
+        """Let a tenant that was deleted begin again.
+
+        False when it was not deleted.
+        """
         return create_tenant(self, tenant)
 
     def keep_shadow_alone(self) -> None:
-        """Make the shadow set the only set, with no WAL beside the file: for a file that is given away."""
+        """Make the shadow set the only set of a file to give away.
+
+        No WAL is left beside the file.
+        """
         with self.transaction():
             drop_set(self._connection, LIVE)
             rename_set(self._connection, SHADOW, LIVE)

@@ -1,4 +1,4 @@
-"""The swap: a set of tables in the place of the live one, within the caller's transaction."""
+"""The swap of sets, within the caller's transaction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,10 @@ class SqliteSwap:
         return TableReader(self._connection).checkpoints()
 
     def apply(self, batch: Batch) -> bool:
-        """Write a batch to the set; False when it does not begin at the checkpoint."""
+        """Write a batch to the set.
+
+        False when it does not begin at the checkpoint.
+        """
         return self._tables.apply(batch)
 
     def promote(self) -> None:

@@ -35,7 +35,10 @@ class TableReader:
         return TenantState(checkpoint, checkpoint is NO_CHECKPOINT and self.is_deleted(tenant))
 
     def is_deleted(self, tenant: str) -> bool:
-        """Whether a tenant was deleted and not created again. Such a tenant has no checkpoint."""
+        """Whether a tenant was deleted and not created again.
+
+        Such a tenant has no checkpoint.
+        """
         row = self._connection.execute("SELECT 1 FROM deleted_tenants WHERE tenant_digest = ?", (keys_of(tenant).digest,))
         return row.fetchone() is not None
 
@@ -47,8 +50,10 @@ class TableReader:
         return int(count)
 
     def rows(self, table: str, tenant: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
-        """A tenant's rows of one table, in order of their key: those of positions from `begin` on, and sessions that have an
-        event there."""
+        """A tenant's rows of one table, in order of their key.
+
+        Only those of positions from `begin` on, and the sessions that have an event there.
+        """
         key = ", ".join(KEYS[table])
         touched = f"SELECT session_position FROM events{self._suffix} WHERE tenant_id = ?1 AND position >= ?2"
         narrowed = f"{key} IN ({touched})" if table == "event_sessions" else f"{key} >= ?2"
@@ -67,14 +72,20 @@ class TableReader:
             yield dict(zip(columns, row, strict=True))
 
     def first_received(self, tenant: str, moment_us: int) -> int | None:
-        """The first position of a row, or of a record in quarantine, that was received at a time or later; None without one."""
+        """The first position received at a time or later, or None.
+
+        It is that of a row, or of a record in quarantine.
+        """
         first = "SELECT position FROM {} WHERE tenant_id = ?1 AND received_at_us >= ?2 ORDER BY position LIMIT 1"
         both = " UNION ALL ".join(f"SELECT * FROM ({first.format(table + self._suffix)})" for table in ("events", "quarantine"))
         found: tuple[int | None] = self._connection.execute(f"SELECT min(position) FROM ({both})", (tenant, moment_us)).fetchone()
         return found[0]
 
     def removal_reason(self, tenant: str, position: int) -> str | None:
-        """Why a position is in no table: dropped or erased; None when it is neither."""
+        """Why a position is in no table: dropped or erased.
+
+        None when it is neither.
+        """
         row = self._connection.execute(
             f"SELECT reason FROM tombstones{self._suffix} WHERE tenant_id = ? AND position = ?", (tenant, position)
         ).fetchone()

@@ -1,4 +1,7 @@
-"""One set of SQLite tables: batches are applied to it, records erased from it. Callers hold the transaction."""
+"""Batches into one set of SQLite tables, and erasures from it.
+
+Callers hold the transaction.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +28,7 @@ class TableSet(TableReader):
         self._tombstones = Tombstones(connection, suffix)
 
     def apply(self, batch: Batch, staged: StagedRows | None = None) -> bool:
-        """Write a batch and move the checkpoint, if the batch begins at the checkpoint.
+        """Write a batch that begins at the checkpoint, and move that.
 
         False, with nothing written, if it does not, or if its tenant was deleted. With `staged`, its rows are in the file that
         is attached as `chunk`.
@@ -46,7 +49,10 @@ class TableSet(TableReader):
         return True
 
     def _apply_in_stretches(self, batch: Batch, staged: StagedRows | None, counts: Counts) -> None:
-        """Write all but what has the name of an erased event, and carry control records out in between."""
+        """Write all but records with the name of an erased event.
+
+        Control records are carried out in between.
+        """
         rows = self.rows_of_events.staged(staged) if staged else batch.rows
         for stretch in stretches(batch, rows):
             suppressed = self._tombstones.suppressed(batch.tenant, stretch.named)
@@ -66,7 +72,9 @@ class TableSet(TableReader):
         )
 
     def erase(self, tenant: str, positions: Sequence[int]) -> None:
-        """Remove the records at those of these positions that this set has had, because another set was told to.
+        """Remove records that a control record erased in another set.
+
+        Positions after this set's checkpoint are left out.
 
         When this set gets to the control record itself, nothing is left to do.
         """

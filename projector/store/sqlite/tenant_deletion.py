@@ -1,4 +1,6 @@
-"""Deletion of a tenant from SQLite: all of its rows go, and none comes back until the tenant is created again.
+"""Deletion of a tenant from SQLite.
+
+All of its rows go, and none comes back until the tenant is created again.
 
 What is left is a digest of its name. It is looked up only for a tenant without a checkpoint, so it costs other tenants nothing:
 the first step removes the checkpoint, and from there on no projector writes rows of the tenant.
@@ -27,7 +29,7 @@ TABLES_IN_NO_SET = ("api_keys", "tenant_limits")
 
 
 def delete_tenant(file: SqliteFile, tenant: str, suffixes: Sequence[str]) -> Counter[str]:
-    """Remove a tenant from the sets under some suffixes, with its keys and limits; how many rows of each table.
+    """Remove a tenant with its keys and limits; counts by table.
 
     It may be interrupted at any moment and started again.
     """
@@ -48,7 +50,10 @@ def delete_tenant(file: SqliteFile, tenant: str, suffixes: Sequence[str]) -> Cou
 
 
 def _remove(file: SqliteFile, table: str, key: str, tenant: str) -> int:
-    """Remove a tenant's rows of a table, in transactions so short that projectors hardly notice; how many."""
+    """Remove a tenant's rows of a table; how many.
+
+    The transactions are so short that projectors hardly notice.
+    """
     removed = 0
     first_keys = f"SELECT {key} FROM {table} WHERE tenant_id = ?1 ORDER BY {key} LIMIT {CHUNK_ROWS}"
     while True:
@@ -63,7 +68,10 @@ def _remove(file: SqliteFile, table: str, key: str, tenant: str) -> int:
 
 
 def create_tenant(file: SqliteFile, tenant: str) -> bool:
-    """Let a tenant that was deleted begin again; False when it was not deleted."""
+    """Let a tenant that was deleted begin again.
+
+    False when it was not deleted.
+    """
     with file.transaction():
         statement = "DELETE FROM deleted_tenants WHERE tenant_digest = ?"
         return bool(file.execute(statement, (keys_of(tenant).digest,)).rowcount)

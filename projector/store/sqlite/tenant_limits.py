@@ -1,4 +1,4 @@
-"""The limits of single tenants in SQLite, in a table that no rebuild touches."""
+"""The limits of single tenants in SQLite; no rebuild touches them."""
 
 import msgspec
 

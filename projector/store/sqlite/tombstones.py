@@ -1,4 +1,6 @@
-"""What control records remove from one set of SQLite tables, and the tombstones that say so. Callers hold the transaction.
+"""What control records remove from one set of SQLite tables.
+
+Tombstones say what was removed. Callers hold the transaction.
 
 To erase what was erased before does nothing. So the tables are the same whether a log was cleaned before its control record is
 carried out, or after it.
@@ -29,7 +31,10 @@ class Tombstones:
         self._suffix = suffix
 
     def carry_out(self, tenant: str, control_records: Sequence[PlacedControl], counts: Counts) -> None:
-        """Do what control records say; they are in no table themselves, and are counted as dropped."""
+        """Do what control records say.
+
+        They are in no table themselves, and are counted as dropped.
+        """
         for placed in control_records:
             counts.dropped += 1
             if isinstance(placed.control_record, control.Erase):
@@ -46,14 +51,17 @@ class Tombstones:
         counts.dropped += self._execute(f"DELETE FROM quarantine{{0}} WHERE {OF_THESE}", values).rowcount
 
     def mark(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
-        """Note positions of records that were erased before this set got them, so that they are in no table."""
+        """Mark positions of records that are erased already.
+
+        Such records are in no other table of this set.
+        """
         if positions:
             statement = "INSERT INTO tombstones{0} SELECT ?1, value, 'erased' FROM json_each(?2)"
             self._execute(statement, (tenant, json_list(positions)))
             counts.erased += len(positions)
 
     def erase(self, tenant: str, positions: Sequence[int], counts: Counts) -> None:
-        """Remove the records at positions that this set has had, in every table, and what they added to sessions."""
+        """Remove records from every table, and from their sessions."""
         erased_before = {position for (position,) in self._execute(
             f"SELECT position FROM tombstones{{0}} WHERE {OF_THESE} AND reason = 'erased'", (tenant, json_list(positions))
         )}  # fmt: skip
@@ -71,7 +79,10 @@ class Tombstones:
     # -- sessions ------------------------------------------------------------------------------------------------------
 
     def refold(self, tenant: str, deleted: Sequence[Deleted]) -> None:
-        """Make the sessions of deleted events again, from the events that are left; derived sessions may fall apart."""
+        """Make the sessions of deleted events again from what is left.
+
+        Derived sessions may fall apart.
+        """
         sent = {session_position for row, session_position in deleted if row.session_id}
         for first_position, rows in self._rows_left(tenant, sent).items():
             self._execute("DELETE FROM event_sessions{0} WHERE tenant_id = ? AND first_position = ?", (tenant, first_position))
@@ -84,7 +95,10 @@ class Tombstones:
         actors.write(plan_deletion(deleted, touched, actors, actors.gap_us))
 
     def _rows_left(self, tenant: str, sessions: set[int]) -> dict[int, list[EventRow]]:
-        """The rows that are left of sessions that were sent, by first position, in order of position."""
+        """The rows that are left of sent sessions, by first position.
+
+        The rows of a session are in order of position.
+        """
         left: dict[int, list[EventRow]] = {first_position: [] for first_position in sessions}
         statement = (
             f"SELECT session_position, {EVENT} FROM events{{0}} WHERE tenant_id = ? "

@@ -1,4 +1,4 @@
-"""A SQLite file written again without what was deleted, whose pages still hold it."""
+"""A SQLite file rewritten, so that no page holds deleted rows."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ class _WrittenMeanwhile(Exception):
 
 
 def copy_to(file: SqliteFile, path: str) -> None:
-    """Write the whole database, as it is now, to a new file, without what was deleted."""
+    """Write the database as it is now to a new file.
+
+    What was deleted is not in it.
+    """
     with store_errors():
         connection = file.connect(read_only(file.path), COPY_CACHE_MIB)
         try:
@@ -29,7 +32,7 @@ def copy_to(file: SqliteFile, path: str) -> None:
 
 
 def rewrite(file: SqliteFile, path: str) -> None:
-    """Write the whole file again without what was deleted, by way of a copy at a path.
+    """Rewrite the file without what was deleted, by way of a copy.
 
     VACUUM would hold all of it in memory, as SQLite is built here. Raises StoreUnavailable, also when other processes wrote
     between the copy and the way back in each of several tries.
@@ -43,7 +46,10 @@ def rewrite(file: SqliteFile, path: str) -> None:
 
 
 def _copy_and_back(file: SqliteFile, path: str) -> bool:
-    """Copy the file and copy it back; False, with nothing changed, when another process wrote in between."""
+    """Copy the file and copy it back.
+
+    False, with nothing changed, when another process wrote in between.
+    """
     watching = file.connect(read_only(file.path), 1)
     opened = [watching]
 
