@@ -28,8 +28,8 @@ check: lint types  ## lint, types and the tests that need no server: two minutes
 test: lint types  ## what CI runs: everything
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-cover: .venv/test  ## how much of the code the tests of the packages reach; the floor is in pyproject.toml
-	$(BIN)/pytest -n 3 --dist loadfile --cov tests/streams tests/projector tests/api tests/formats
+cover: .venv/test  ## how much of the code the tests of `make check` reach; the floor is in pyproject.toml
+	$(BIN)/pytest -m "not server and not slow" -n 2 --dist loadfile --cov
 
 bench: .venv/test  ## measure the figures of the documentation
 	$(BIN)/python -m bench
