@@ -22,6 +22,8 @@ VOLATILE = (
     (re.compile(r'(?<="digest":")[0-9a-f]{16}'), "<digest>"),  # of a record, in which its time of arrival counts
     (re.compile(r"(?<=projector:)[0-9a-f]{16}"), "<database>"),
     (re.compile(r"(?<=the tables, )[\d,]+(?= bytes)"), "<size>"),
+    # of `penstock streams erase`, which waits some seconds for a projector
+    (re.compile(r"The tables (have erased them too|erase them when a projector applies that record)\."), "<tables>"),
     (re.compile(r"\d+\.\d s\b"), "<seconds>"),
     (re.compile(r"[\d,]+ records/s"), "<rate>"),
     (re.compile(r"(?<=ps_[wra]_)[\w-]{32}"), "<key>"),
