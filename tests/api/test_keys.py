@@ -1,4 +1,4 @@
-"""All keys of a tenant lie in one slot of a cluster, and no tenant's name reaches a key of another."""
+"""A tenant's keys share a Cluster slot, and belong to it alone."""
 
 import pytest
 from hypothesis import assume, given
@@ -54,7 +54,7 @@ def test_no_key_belongs_to_two_tenants(one: str, other: str, hash_one: str, hash
 
 
 @pytest.mark.parametrize(("one", "other"), [("a", "a.b"), ("a", "a-"), ("seen", "log"), ("a", "aa")])
-def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None:
+def test_a_name_that_is_part_of_another_has_its_own_keys(one: str, other: str) -> None:
     event_hash = "0" * 32
 
     assert keys_of(one).log != keys_of(other).log
@@ -87,7 +87,7 @@ def test_a_name_inside_another_has_keys_of_its_own(one: str, other: str) -> None
     ],
     ids=repr,
 )
-def test_a_name_that_could_reach_anothers_keys_is_refused(name: str) -> None:
+def test_a_name_that_could_reach_the_keys_of_another_is_refused(name: str) -> None:
     with pytest.raises(BadTenant) as refused:
         keys_of(name)
 
@@ -96,7 +96,7 @@ def test_a_name_that_could_reach_anothers_keys_is_refused(name: str) -> None:
 
 
 @given(st.text())
-def test_any_name_is_refused_or_stands_whole_in_its_keys(name: str) -> None:
+def test_any_name_is_refused_or_is_complete_in_its_keys(name: str) -> None:
     try:
         keys = keys_of(name)
     except BadTenant:
@@ -117,5 +117,5 @@ def test_a_tenants_partition_never_changes() -> None:
     assert [keys_of(tenant).partition for tenant in ("acme", "globex", "a.b-c")] == [62, 58, 46]
 
 
-def test_a_ready_sets_key_is_its_prefix_and_the_group() -> None:
+def test_the_key_of_a_ready_queue_is_its_prefix_and_the_group() -> None:
     assert ready_key(7, "projector:ab") == ready_prefix(7) + "projector:ab" == "{7}:ready:projector:ab"

@@ -1,4 +1,7 @@
-"""A backup is all of an installation, made while everything runs; from nothing else it is stood up again, to the last record."""
+"""A backup holds all of an installation.
+
+It is made while everything runs, and a restore from it alone gives the installation back, to the last record.
+"""
 
 import json
 import os
@@ -40,7 +43,7 @@ RESTORE_POINTS = (
 
 
 class House:
-    """An installation: a server, a folder with tables and archive, and commands on both."""
+    """An installation: a server, a folder with tables and archive."""
 
     def __init__(self, server: Server, folder: Path, **settings: Any) -> None:
         self.server, self.folder = server, folder
@@ -69,11 +72,11 @@ class House:
         self.folder.mkdir()
 
     def status(self) -> dict[str, Any]:
-        """What `projector status` says of each tenant, but of moments."""
-        found = {one.pop("tenant"): one for one in json.loads(self.command("projector", "status", "--json"))}
-        for one in found.values():
-            one.pop("lag_seconds")
-        return found
+        """What `projector status` says of each tenant, without times."""
+        statuses = {entry.pop("tenant"): entry for entry in json.loads(self.command("projector", "status", "--json"))}
+        for entry in statuses.values():
+            entry.pop("lag_seconds")
+        return statuses
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def kept(tmp_path: Path) -> Path:
 
 
 def rows_of(path: Path) -> dict[str, list[Any]]:
-    """Every row of every table in a database file, but for the version of keys and limits that processes compare."""
+    """Every row of every table in a database file, by table."""
     connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
@@ -97,7 +100,7 @@ def rows_of(path: Path) -> dict[str, list[Any]]:
 
 
 async def records_of(house: House, *tenants: str) -> dict[str, list[Record]]:
-    """Every record of some tenants, or of all."""
+    """Every record of all tenants, or of those that are named."""
     url = "" if house.settings.get("ARCHIVE_URL") == "none" else f"file://{house.folder}/archive"
     async with Log(Connection(house.server.url), archive_url=url) as log:
         tenants = tenants or tuple(summary.tenant for summary in await log.summaries())
@@ -109,7 +112,7 @@ async def records_of(house: House, *tenants: str) -> dict[str, list[Record]]:
 
 @contextmanager
 def writing(url: str, tenant: str) -> Iterator[list[int]]:
-    """Somebody posts events for a tenant, one after another; the positions that they got."""
+    """Post events for a tenant, one after another; their positions."""
     positions: list[int] = []
     ended = threading.Event()
 
@@ -137,11 +140,14 @@ def batch(count: int, name: str) -> bytes:
 
 
 def filled(house: House, url: str) -> str:
-    """Tenants with all that there is: archived and hot records, a refused event, a duplicate, quarantine, limits, one who was
-    erased, one whose events were all rejected; and a key of acme."""
-    for tenant in ("acme", "globex", "gone"):
+    """Fill an installation with everything that a backup holds; a key of acme.
+
+    Archived and hot records, a refused event, a duplicate, quarantine, limits, a deleted tenant, and a tenant whose events were
+    all rejected.
+    """
+    for tenant in ("acme", "globex", "deleted"):
         post(url, batch(300, "cold"), tenant)
-    wait_until(lambda: all(one["lag_records"] == 0 for one in house.status().values()), "all is applied")
+    wait_until(lambda: all(entry["lag_records"] == 0 for entry in house.status().values()), "all is applied")
     house.command("streams", "archive", "--once", HOT_SECONDS=0)
     house.server.client.xadd(keys_of("acme").log, {"event": "no event", "received_at_us": 7, "version": 1}, id="301-0")
     post(url, batch(20, "hot"), "acme")
@@ -150,12 +156,12 @@ def filled(house: House, url: str) -> str:
     post(url, body(timestamp="yesterday"), "none-yet")
     post(url, body(event_id="of the day"), "globex")
     house.command("api", "tenant", "set", "globex", "--events-per-day", 1000)
-    house.command("api", "tenant", "delete", "gone", "--yes")
+    house.command("api", "tenant", "delete", "deleted", "--yes")
     return house.command("api", "key", "create", "acme", "--role", "admin").split()[0]
 
 
 @pytest.mark.parametrize("archive", ["", "none"], ids=["archive", "no archive"])
-async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothing(
+async def test_a_backup_that_was_made_under_writes_is_restored_to_the_last_record(
     server: Server, tmp_path: Path, kept: Path, archive: str
 ) -> None:
     house = House(server, tmp_path / "data")
@@ -164,22 +170,22 @@ async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothin
         with writing(api.url, "acme") as positions, writing(api.url, "busy") as others:
             wait_until(lambda: positions and others, "they write")
             before = positions[-1]
-            said = house.command("projector", "backup", kept)
+            output = house.command("projector", "backup", kept)
             after = len(positions)
             wait_until(lambda: len(positions) > after, "they go on")
-    promised = {one.tenant: one.last for one in BackupFolder(str(kept)).read().tenants}
-    records = {tenant: some[: promised[tenant]] for tenant, some in (await records_of(house)).items()}
+    promised = {log.tenant: log.last for log in BackupFolder(str(kept)).read().tenants}
+    records = {tenant: stored[: promised[tenant]] for tenant, stored in (await records_of(house)).items()}
     rows = rows_of(kept / "tables.db")
-    assert f"backed up: 4 tenants, {sum(promised.values())} records" in said
+    assert f"backed up: 4 tenants, {sum(promised.values())} records" in output
     assert (promised["none-yet"], promised["globex"]) == (0, 301)
     assert before <= promised["acme"] <= positions[after] and promised["acme"] < positions[-1]
     assert [len(rows[table]) for table in ("api_keys", "tenant_limits", "deleted_tenants", "quarantine")] == [1, 1, 1, 1]
 
     house.destroy()
     house.settings["ARCHIVE_URL"] = archive
-    said = house.command("projector", "restore", kept)
+    output = house.command("projector", "restore", kept)
 
-    assert f"4 tenants, {sum(promised.values())} records, 0 of them there already" in said
+    assert f"4 tenants, {sum(promised.values())} records, 0 of them there already" in output
     assert rows_of(house.tables) == rows
     assert await records_of(house) == records
     assert house.command("streams", "verify") == "every log is whole\n"
@@ -187,17 +193,17 @@ async def test_what_was_backed_up_while_writers_went_on_stands_again_from_nothin
         key = {"Authorization": f"Bearer {secret}"}
         again = [post(api.url, body(event_id=name, session_id="S1"), **key) for name in ("cold1", "hot1")]
         new = post(api.url, body(event_id="new"), **key)
-        assert [(one.status_code, one.json()["position"]) for one in again] == [(200, 2), (200, 303)]
+        assert [(answer.status_code, answer.json()["position"]) for answer in again] == [(200, 2), (200, 303)]
         assert (new.status_code, new.json()["position"]) == (202, promised["acme"] + 1)
-        wait_until(lambda: all(one["lag_records"] == 0 for one in house.status().values()), "all is applied")
+        wait_until(lambda: all(entry["lag_records"] == 0 for entry in house.status().values()), "all is applied")
     status = house.status()
-    assert [one["stuck"] for one in status.values()] == [None] * 4
-    assert {tenant: one["records"] for tenant, one in status.items()} == promised | {"acme": promised["acme"] + 1}
+    assert [entry["stuck"] for entry in status.values()] == [None] * 4
+    assert {tenant: entry["records"] for tenant, entry in status.items()} == promised | {"acme": promised["acme"] + 1}
     assert (status["acme"]["rejected"], status["acme"]["duplicate"], status["none-yet"]["rejected"]) == (1, 3, 1)
     assert int(server.client.hget(keys_of("globex").usage, "today") or 0) == 301
     assert "the tables are what the log says" in house.command("projector", "verify")
     with running(server, house.folder, ARCHIVE_URL=archive) as api:
-        assert post(api.url, body(), "gone").status_code == 410
+        assert post(api.url, body(), "deleted").status_code == 410
 
 
 # -- a second backup -----------------------------------------------------------------------------------------------------
@@ -242,7 +248,7 @@ async def test_a_second_backup_adds_what_is_new(house: House, log: Log, worker: 
 
 
 @one_server
-async def test_what_was_rewritten_is_refused_with_its_position(house: House, log: Log, worker: Worker, kept: Path) -> None:
+async def test_a_rewritten_log_is_refused_with_its_position(house: House, log: Log, worker: Worker, kept: Path) -> None:
     await written(log, worker, 8, "a")
     house.command("projector", "backup", kept)
     before = (kept / "backup.json").read_bytes()
@@ -252,14 +258,14 @@ async def test_what_was_rewritten_is_refused_with_its_position(house: House, log
     for number, (entry_id, fields) in enumerate(entries):
         client.xadd(key, fields | ({b"event": b"{}"} if number == 5 else {}), id=entry_id)
 
-    said = house.command("projector", "backup", kept, status=1)
+    output = house.command("projector", "backup", kept, status=1)
 
-    assert "the log of acme has another record at position 6 than the backup: it was rewritten" in said
+    assert "the log of acme has another record at position 6 than the backup: it was rewritten" in output
     assert (kept / "backup.json").read_bytes() == before
 
 
 @one_server
-async def test_a_log_that_lost_its_end_or_is_gone_is_refused(house: House, log: Log, worker: Worker, kept: Path) -> None:
+async def test_a_log_that_lost_its_end_or_everything_is_refused(house: House, log: Log, worker: Worker, kept: Path) -> None:
     await written(log, worker, 8, "a")
     house.command("projector", "backup", kept)
     house.server.client.flushall()
@@ -270,37 +276,37 @@ async def test_a_log_that_lost_its_end_or_is_gone_is_refused(house: House, log: 
 
 
 @one_server
-async def test_who_was_erased_is_not_in_the_next_backup(house: House, log: Log, worker: Worker, kept: Path) -> None:
-    await written(log, worker, 8, "a", "acme", "forget-me")
+async def test_a_deleted_tenant_is_not_in_the_next_backup(house: House, log: Log, worker: Worker, kept: Path) -> None:
+    await written(log, worker, 8, "a", "acme", "delete-me")
     house.command("projector", "backup", kept)
-    house.command("api", "tenant", "delete", "forget-me", "--yes")
+    house.command("api", "tenant", "delete", "delete-me", "--yes")
 
     house.command("projector", "backup", kept)
 
-    assert [one.tenant for one in BackupFolder(str(kept)).read().tenants] == ["acme"]
-    found = [
-        path for path in kept.rglob("*") if "forget-me" in path.name or (path.is_file() and b"forget-me" in path.read_bytes())
+    assert [log.tenant for log in BackupFolder(str(kept)).read().tenants] == ["acme"]
+    leaks = [
+        path for path in kept.rglob("*") if "delete-me" in path.name or (path.is_file() and b"delete-me" in path.read_bytes())
     ]
-    assert found == []
+    assert leaks == []
 
 
 @one_server
-async def test_who_is_erased_while_a_backup_is_made_is_not_in_it(house: House, log: Log, worker: Worker, kept: Path) -> None:
-    """Just after the tables were copied, which still have the tenant."""
-    await written(log, worker, 8, "a", "acme", "forget-me")
+async def test_a_tenant_that_is_deleted_during_a_backup_is_not_in_it(house: House, log: Log, worker: Worker, kept: Path) -> None:
+    """It is deleted just after the tables were copied with it."""
+    await written(log, worker, 8, "a", "acme", "delete-me")
     copies = []
 
     async def copy_tables(path: str) -> None:
         copies.append(house.command("projector", "copy", path))
         if len(copies) == 1:
-            house.command("api", "tenant", "delete", "forget-me", "--yes")
+            house.command("api", "tenant", "delete", "delete-me", "--yes")
 
     folder = BackupFolder(str(kept))
     with folder.locked():
-        made = await create_backup(log, folder, copy_tables, lambda done, total: None)
+        created = await create_backup(log, folder, copy_tables, lambda done, total: None)
 
-    assert [one.tenant for one in made.backup.tenants] == ["acme"] and len(copies) == 2
-    assert b"forget-me" not in (kept / "tables.db").read_bytes()
+    assert [log.tenant for log in created.backup.tenants] == ["acme"] and len(copies) == 2
+    assert b"delete-me" not in (kept / "tables.db").read_bytes()
 
 
 # -- killed --------------------------------------------------------------------------------------------------------------
@@ -308,7 +314,7 @@ async def test_who_is_erased_while_a_backup_is_made_is_not_in_it(house: House, l
 
 @one_server
 @pytest.mark.parametrize("point", BACKUP_POINTS)
-async def test_a_backup_that_is_killed_is_none_or_the_one_before(
+async def test_a_killed_backup_leaves_the_backup_before_or_none(
     house: House, log: Log, worker: Worker, kept: Path, point: str
 ) -> None:
     await written(log, worker, 20, "a")
@@ -326,7 +332,7 @@ async def test_a_backup_that_is_killed_is_none_or_the_one_before(
 
 
 @one_server
-async def test_a_backup_that_is_killed_before_the_tables_have_their_name_is_the_new_one(
+async def test_a_backup_killed_before_its_tables_have_their_name_is_complete(
     house: House, log: Log, worker: Worker, kept: Path
 ) -> None:
     await written(log, worker, 20, "a")
@@ -348,7 +354,7 @@ async def test_a_backup_that_is_killed_before_the_tables_have_their_name_is_the_
 
 @one_server
 @pytest.mark.parametrize("point", RESTORE_POINTS)
-async def test_a_restore_that_is_killed_goes_on_and_ends_the_same(
+async def test_a_killed_restore_continues_and_gives_the_same(
     house: House, log: Log, worker: Worker, kept: Path, point: str
 ) -> None:
     await written(log, worker, 20, "a")
@@ -366,7 +372,7 @@ async def test_a_restore_that_is_killed_goes_on_and_ends_the_same(
 
 
 @one_server
-async def test_one_backup_at_a_time_is_made_in_a_folder(house: House, kept: Path) -> None:
+async def test_only_one_backup_at_a_time_is_made_in_a_folder(house: House, kept: Path) -> None:
     folder = BackupFolder(str(kept))
     with folder.locked():
         assert "another backup is being made" in house.command("projector", "backup", kept, status=1)
@@ -402,15 +408,15 @@ async def test_a_damaged_backup_is_refused_and_the_file_named(house: House, log:
         content = path.read_bytes()
         harm(path)
 
-        said = house.command("projector", "restore", kept, status=1)
+        output = house.command("projector", "restore", kept, status=1)
 
         path.write_bytes(content)
-        assert path.name in said or (path.name == "manifest.json" and "misses the records 1 to 20 of globex" in said)
+        assert path.name in output or (path.name == "manifest.json" and "misses the records 1 to 20 of globex" in output)
         assert house.server.client.keys() == [] and list(house.folder.iterdir()) == []
 
 
 @one_server
-async def test_other_logs_and_other_tables_are_not_written_over(house: House, log: Log, worker: Worker, kept: Path) -> None:
+async def test_other_logs_and_other_tables_are_not_overwritten(house: House, log: Log, worker: Worker, kept: Path) -> None:
     await written(log, worker, 20, "a")
     house.command("projector", "backup", kept)
     house.destroy()
@@ -418,36 +424,36 @@ async def test_other_logs_and_other_tables_are_not_written_over(house: House, lo
         await other.append("globex", events(3))
     before = {key: house.server.client.dump(key) for key in house.server.client.scan_iter()}
 
-    said = house.command("projector", "restore", kept, status=1)
-    assert said.endswith("the log of globex has another record at position 1 than the backup.\n")
+    output = house.command("projector", "restore", kept, status=1)
+    assert output.endswith("the log of globex has another record at position 1 than the backup.\n")
     assert {key: house.server.client.dump(key) for key in house.server.client.scan_iter()} == before
     assert not house.tables.exists()
 
     house.server.client.flushall()
     house.command("api", "key", "create", "acme")
     rows = rows_of(house.tables)
-    said = house.command("projector", "restore", kept, status=1)
-    assert "has rows in api_keys, and they are not those of the copy; nothing is overwritten" in said
+    output = house.command("projector", "restore", kept, status=1)
+    assert "has rows in api_keys, and they are not those of the copy; nothing is overwritten" in output
     assert rows_of(house.tables) == rows and house.server.client.keys() == []
 
 
 @one_server
-async def test_who_was_erased_here_does_not_come_back(house: House, log: Log, worker: Worker, kept: Path) -> None:
+async def test_a_tenant_that_was_deleted_here_does_not_come_back(house: House, log: Log, worker: Worker, kept: Path) -> None:
     await written(log, worker, 20, "a")
     house.command("projector", "backup", kept)
     house.destroy()
     async with Connection(house.server.url) as connection:
         await delete_log(connection, "acme")
 
-    said = house.command("projector", "restore", kept, status=1).splitlines()
+    output = house.command("projector", "restore", kept, status=1).splitlines()
 
-    assert said[-1] == "acme was deleted on this server; `penstock api tenant create acme` lets it begin again."
-    assert [line for line in said if "Traceback" in line or line.startswith(" ")] == []
+    assert output[-1] == "acme was deleted on this server; `penstock api tenant create acme` lets it begin again."
+    assert [line for line in output if "Traceback" in line or line.startswith(" ")] == []
     assert not house.tables.exists()
 
 
 @one_server
-async def test_a_folder_with_other_files_is_left_alone(house: House, kept: Path) -> None:
+async def test_a_folder_with_other_files_is_not_touched(house: House, kept: Path) -> None:
     kept.mkdir()
     (kept / "letters.part").write_text("mine")
     (kept / "thesis").write_text("mine")
@@ -473,12 +479,12 @@ async def test_a_full_disk_makes_no_backup(house: House, log: Log, worker: Worke
     with small_disk(kept):
         (kept / "log").mkdir()
         (kept / "log" / "filler").write_bytes(os.urandom(300_000))
-        said = house.command("projector", "backup", kept, status=1)
-        assert "disk is full" in said
+        output = house.command("projector", "backup", kept, status=1)
+        assert "disk is full" in output
         (kept / "log" / "filler").write_bytes(os.urandom(50_000))
         await log.append("acme", [event(event_id=str(number), noise=os.urandom(5_000).hex()) for number in range(60)])
-        said = house.command("projector", "backup", kept, status=1)
-        assert "No space left on device" in said
+        output = house.command("projector", "backup", kept, status=1)
+        assert "No space left on device" in output
         assert not (kept / "backup.json").exists()
 
 
@@ -488,7 +494,7 @@ async def test_a_server_that_is_away_makes_no_backup(house: House, kept: Path) -
         house.command("projector", "copy", path)
 
     folder = BackupFolder(str(kept))
-    async with Log(Connection(f"unix://{kept}/nobody", budget_seconds=0.1)) as log:
+    async with Log(Connection(f"unix://{kept}/absent", budget_seconds=0.1)) as log:
         with folder.locked(), pytest.raises(LogUnavailable):
             await create_backup(log, folder, copy_tables, lambda done, total: None)
 

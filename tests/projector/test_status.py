@@ -21,7 +21,7 @@ one_server = pytest.mark.parametrize("shared_server", ["valkey"], indirect=True)
 
 @pytest.fixture
 async def tenants(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
-    """acme has 12 records and no lag, beta has 7 and a lag of 2, gamma has 5 rows and lost its log."""
+    """acme has no lag, beta a lag of 2, and gamma lost its log."""
     for tenant, count in (("acme", 12), ("beta", 5), ("gamma", 5)):
         await log.append(tenant, events(count))
     await worker.run_to_end()
@@ -30,11 +30,11 @@ async def tenants(server: Server, log: Log, store: SqliteStore, worker: Worker) 
 
 
 def shown(server: Server, store: SqliteStore, *options: str) -> tuple[str, list[str]]:
-    """The line of totals, and the tenants of the first table in their order."""
-    done = command(server, store, "status", *options)
-    assert done.returncode == 0, done.stderr
-    first, _, rest = done.stdout.partition("\n")
-    table = rest.partition("at the ingest endpoint")[0]
+    """The line of totals, and the tenants of the first table."""
+    ended = command(server, store, "status", *options)
+    assert ended.returncode == 0, ended.stderr
+    first, _, tables = ended.stdout.partition("\n")
+    table = tables.partition("at the ingest endpoint")[0]
     return first, re.findall(r"^ ?(acme|beta|gamma) ", table, re.MULTILINE)
 
 
@@ -73,11 +73,11 @@ async def test_tenants_are_picked_sorted_and_limited(
 @one_server
 @pytest.mark.usefixtures("tenants")
 async def test_what_is_not_shown_is_counted_and_json_is_complete(server: Server, store: SqliteStore) -> None:
-    some = command(server, store, "status", "--limit", "1").stdout
+    limited = command(server, store, "status", "--limit", "1").stdout
     every = json.loads(command(server, store, "status", "--limit", "1", "--json").stdout)
     stuck = json.loads(command(server, store, "status", "--stuck", "--json").stdout)
 
-    assert some.splitlines()[-1] == "and 2 more: --limit 3"
+    assert limited.splitlines()[-1] == "and 2 more: --limit 3"
     assert [(entry["tenant"], entry["records"], entry["rows"], entry["sessions"]) for entry in every] == [
         ("acme", 12, 12, 3), ("beta", 7, 5, 3), ("gamma", 0, 5, 3),
     ]  # fmt: skip
@@ -86,7 +86,7 @@ async def test_what_is_not_shown_is_counted_and_json_is_complete(server: Server,
 
 @one_server
 @pytest.mark.usefixtures("tenants")
-async def test_the_totals_of_chosen_tenants_are_theirs(server: Server, store: SqliteStore) -> None:
+async def test_totals_are_of_the_chosen_tenants(server: Server, store: SqliteStore) -> None:
     first, _ = shown(server, store, "--tenant", "beta")
 
     assert first == "1 tenants: 7 records, 5 rows, lag of 2 records in 1 tenants, 0 quarantined, 0 tenants stuck"
@@ -94,9 +94,9 @@ async def test_the_totals_of_chosen_tenants_are_theirs(server: Server, store: Sq
 
 @one_server
 async def test_an_unknown_tenant_is_named(server: Server, store: SqliteStore) -> None:
-    done = command(server, store, "status", "--tenant", "nobody")
+    ended = command(server, store, "status", "--tenant", "unknown")
 
-    assert (done.returncode, done.stderr) == (1, "neither the log nor the tables know the tenant nobody.\n")
+    assert (ended.returncode, ended.stderr) == (1, "neither the log nor the tables know the tenant unknown.\n")
 
 
 @one_server

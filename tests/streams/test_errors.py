@@ -1,4 +1,7 @@
-"""An error says what a person can do, a command ends with that sentence, and what may be tried again safely is tried again."""
+"""A command ends with the sentence of an error.
+
+What may be tried again safely is tried again.
+"""
 
 import asyncio
 from typing import NoReturn
@@ -48,7 +51,7 @@ def ended_by(error: BaseException) -> tuple[int, str]:
 
 def test_an_error_without_a_message_says_the_first_paragraph_of_its_docstring() -> None:
     assert str(TooLate()) == "The file was removed meanwhile."
-    assert str(TooLate("gone at noon")) == "gone at noon"
+    assert str(TooLate("removed at noon")) == "removed at noon"
     assert str(TenantDeleted()).startswith("The tenant was deleted: nothing is taken for it until it is created again")
 
 

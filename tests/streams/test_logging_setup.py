@@ -1,4 +1,7 @@
-"""Logs are JSON for machines and text in a terminal; neither holds a key, a token, a password or what a client sent."""
+"""Logs are JSON for programs, and text in a terminal.
+
+They hold no key, no token, no password and nothing that a client sent.
+"""
 
 import base64
 import errno
@@ -35,28 +38,31 @@ SECRET = f"{CANARY} and more than thirty-two bytes"
 
 
 def in_terminal(command: list[str], until: Callable[[str], bool], *, folder: Path, **settings: Any) -> str:
-    """What a command says when it speaks to a terminal, until it has said that; it is ended then."""
+    """What a command prints to a terminal, until a condition holds.
+
+    Then the command is ended.
+    """
     leader, follower = pty.openpty()
     process = subprocess.Popen(command, cwd=folder, env=environment(**settings), stdout=follower, stderr=follower)
     os.close(follower)
-    said = b""
+    output = b""
     try:
-        while not until(said.decode(errors="replace")):
+        while not until(output.decode(errors="replace")):
             try:
                 chunk = os.read(leader, 65_536)
             except OSError as error:
                 assert error.errno == errno.EIO  # all that held the terminal have ended
                 break
-            said += chunk
+            output += chunk
     finally:
         process.terminate()
         process.wait(10)
         os.close(leader)
-    return said.decode(errors="replace")
+    return output.decode(errors="replace")
 
 
-def are_json(said: str) -> list[bool]:
-    return [line.strip().startswith("{") for line in said.splitlines() if line.strip()]
+def are_json(output: str) -> list[bool]:
+    return [line.strip().startswith("{") for line in output.splitlines() if line.strip()]
 
 
 # -- which format ------------------------------------------------------------------------------------------------------
@@ -69,50 +75,50 @@ def are_json(said: str) -> list[bool]:
         *(("json", True, False), ("json", False, False), ("text", True, True), ("text", False, True)),
     ],
 )
-def test_a_terminal_gets_text_and_the_setting_has_the_last_word(given: str, terminal: bool, text: bool) -> None:
+def test_a_terminal_gets_text_unless_the_setting_says_otherwise(given: str, terminal: bool, text: bool) -> None:
     assert is_text(given, terminal) == text
 
 
 @pytest.mark.parametrize(("given", "json_lines"), [({}, False), ({"LOG_FORMAT": "json"}, True)], ids=["auto", "json"])
-def test_in_a_terminal_lines_are_for_people_unless_json_is_set(
+def test_in_a_terminal_lines_are_text_unless_json_is_set(
     server: Server, tmp_path: Path, given: dict[str, str], json_lines: bool
 ) -> None:
     command = [sys.executable, "-m", "projector", "run"]
     settings = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)} | given
 
-    said = in_terminal(command, lambda said: " applies " in said, folder=tmp_path, **settings)
+    output = in_terminal(command, lambda output: " applies " in output, folder=tmp_path, **settings)
 
-    assert " applies " in said
-    assert set(are_json(said)) == {json_lines}
+    assert " applies " in output
+    assert set(are_json(output)) == {json_lines}
 
 
-def test_a_format_in_the_file_counts_too(server: Server, tmp_path: Path) -> None:
+def test_the_format_of_the_env_file_is_used(server: Server, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("LOG_FORMAT=text\n")
     with process_of(("-m", "projector", "run"), tmp_path, "out", REDIS_URL=server.url, DATA_DIR=str(tmp_path)):
-        said = wait_until(lambda: " applies " in (text := (tmp_path / "out").read_text()) and text, "it applies")
+        output = wait_until(lambda: " applies " in (text := (tmp_path / "out").read_text()) and text, "it applies")
 
-    assert set(are_json(said)) == {False}
+    assert set(are_json(output)) == {False}
 
 
 @pytest.mark.parametrize("command", ["api", "projector status", "streams settings"])
 def test_a_wrong_format_ends_a_command_with_one_plain_sentence(tmp_path: Path, command: str) -> None:
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", *command.split()],
         cwd=tmp_path, env=environment(LOG_FORMAT="xml"), capture_output=True, text=True, timeout=20,
     )  # fmt: skip
 
-    assert done.returncode == 1
-    assert done.stderr.startswith("Setting LOG_FORMAT ") and done.stderr.count("\n") == 1
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Setting LOG_FORMAT ") and ended.stderr.count("\n") == 1
 
 
-def test_an_odd_line_in_the_file_is_said_once(tmp_path: Path) -> None:
+def test_an_invalid_line_of_the_env_file_is_reported_once(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("an odd line\n")
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "streams", "settings"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20,
     )  # fmt: skip
 
-    [line] = logged_in(done.stderr)
+    [line] = logged_in(ended.stderr)
 
     assert (line["level"], line["logger"]) == ("warning", "dotenv.main")
 
@@ -127,13 +133,13 @@ def test_the_processes_of_a_run_write_text_to_a_terminal(tmp_path: Path, termina
     settings = {"LOG_FORMAT": given} if given else {}
 
     if terminal:
-        said = in_terminal(command, lambda said: "LOG_FORMAT is" in said and "\n" in said, folder=tmp_path, **settings)
+        output = in_terminal(command, lambda output: "LOG_FORMAT is" in output and "\n" in output, folder=tmp_path, **settings)
     else:
-        said = subprocess.run(
+        output = subprocess.run(
             command, cwd=tmp_path, env=environment(**settings), capture_output=True, text=True, timeout=20, check=True
         ).stdout
 
-    assert f"LOG_FORMAT is {used}." in said
+    assert f"LOG_FORMAT is {used}." in output
 
 
 def test_make_run_is_penstock_run(tmp_path: Path) -> None:
@@ -144,12 +150,12 @@ def test_make_run_is_penstock_run(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "run").touch()
     (tmp_path / "pyproject.toml").touch()
 
-    done = subprocess.run(
+    ended = subprocess.run(
         ["make", "-s", "-f", str(ROOT / "Makefile"), "-o", ".venv/run", "run", f"BIN={tmp_path}"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
 
-    assert done.stdout == "penstock run\n"
+    assert ended.stdout == "penstock run\n"
 
 
 # -- what is in a line -------------------------------------------------------------------------------------------------
@@ -160,7 +166,7 @@ def record(message: str, *arguments: Any, failed: BaseException | None = None) -
     return logging.LogRecord("projector", logging.WARNING, "x.py", 1, message, arguments, exc_info)
 
 
-def test_a_line_says_when_who_what_and_how_bad() -> None:
+def test_a_line_has_time_logger_message_and_level() -> None:
     line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "gone")))
 
     assert line.pop("timestamp").endswith("Z")
@@ -168,7 +174,7 @@ def test_a_line_says_when_who_what_and_how_bad() -> None:
 
 
 @pytest.mark.parametrize("as_text", [False, True], ids=["json", "text"])
-def test_an_exception_is_there_without_values_of_variables(as_text: bool) -> None:
+def test_an_exception_is_logged_without_values_of_variables(as_text: bool) -> None:
     def fail(payload: str) -> None:
         raise ValueError("it went wrong")
 
@@ -202,7 +208,7 @@ def test_a_password_in_an_address_is_not_logged(url: str, as_text: bool) -> None
     assert "***" in lines and "to tables" in lines and "is no address" in lines
 
 
-def test_a_long_line_is_looked_through_quickly() -> None:
+def test_a_long_line_is_searched_quickly() -> None:
     long = "//a" * 300_000
 
     started = time.thread_time()
@@ -217,22 +223,25 @@ def test_an_address_without_a_password_is_logged_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("url", [*URLS, f"http://:{CANARY}@localhost", f"redis://:{CANARY}@localhost:port"])
-def test_a_process_that_cannot_use_an_address_does_not_say_its_password(tmp_path: Path, url: str) -> None:
+def test_a_process_that_cannot_use_an_address_hides_its_password(tmp_path: Path, url: str) -> None:
     with process_of(("-m", "projector", "run"), tmp_path, "out", REDIS_URL=url, DATA_DIR=str(tmp_path), LEASE_SECONDS=0.2):
-        said = wait_until(
+        output = wait_until(
             lambda: any(word in (text := (tmp_path / "out").read_text()) for word in ("waiting: ", "Setting ")) and text,
             "it says so",
         )
 
-    assert CANARY not in said
-    assert "Traceback" not in said
+    assert CANARY not in output
+    assert "Traceback" not in output
 
 
 # -- nothing that a client sent ----------------------------------------------------------------------------------------
 
 
 def hostile(key: str, token: str) -> list[dict[str, Any]]:
-    """Requests that are refused in many ways, or accepted, each with the canary somewhere; as `httpx.request` takes them."""
+    """Requests with the canary in any part, refused or accepted.
+
+    Each is the arguments of `httpx.request`.
+    """
     good = {"Authorization": f"Bearer {key}"}
     bodies = [
         b"",
@@ -259,7 +268,7 @@ def hostile(key: str, token: str) -> list[dict[str, Any]]:
         f"Digest {CANARY}",
         f"Basic {CANARY}!",
     ]
-    reads: list[dict[str, Any]] = [{"method": "GET", "headers": {"Authorization": one}} for one in credentials_]
+    reads: list[dict[str, Any]] = [{"method": "GET", "headers": {"Authorization": credential}} for credential in credentials_]
     reads.append({"method": "GET", "headers": {"X-Write-Key": CANARY.encode() + b"\xe9"}})
     reads += [{"method": "GET", "params": {name: CANARY}, "headers": {"Authorization": f"Bearer {token}"}}
               for name in ("cursor", "limit", "since", "session_id", "event_type", "after", CANARY)]  # fmt: skip
@@ -284,7 +293,7 @@ def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Pa
     }
     with running(server, tmp_path, projector=True, **settings) as api:
         server.client.set(keys_of("globex").log, CANARY)
-        server.client.xadd(keys_of("acme").log, {"event": f'{{"{CANARY}'}, id="1-0")  # what no door let in
+        server.client.xadd(keys_of("acme").log, {"event": f'{{"{CANARY}'}, id="1-0")  # a record that no endpoint accepts
         with httpx.Client(base_url=api.url) as client:
             answers = [client.request(url="/api/events", **request) for request in hostile(key, token)]
             answers.append(
@@ -297,13 +306,13 @@ def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Pa
         read = {"Authorization": f"Bearer {key}"}
         wait_until(lambda: httpx.get(f"{api.url}/api/events?after=2", headers=read).status_code == 200, "it is projected")
         quarantined = httpx.get(f"{api.url}/api/receipts/1", headers=read).json()
-        said, projector = api.said, (tmp_path / "projector.out").read_text()
+        output, projector = api.said, (tmp_path / "projector.out").read_text()
 
     assert quarantined["status"] == "quarantined"
     statuses = {answer.status_code for answer in answers}
     assert statuses >= {202, 400, 401, 403, 415, 422, 500}, statuses
-    assert sum("milliseconds" in line for line in logged_in(said)) >= len(answers)
+    assert sum("milliseconds" in line for line in logged_in(output)) >= len(answers)
     assert logged_in(projector)
-    for text in (said, projector, (tmp_path / "api.out").read_text(), (tmp_path / "projector.out").read_text()):
+    for text in (output, projector, (tmp_path / "api.out").read_text(), (tmp_path / "projector.out").read_text()):
         for secret in (CANARY, key, token):
             assert secret not in text

@@ -1,4 +1,7 @@
-"""A wrong setting stops the start with one sentence that names it; the environment wins over `.env`, `.env` over defaults."""
+"""A wrong setting stops the start with one sentence.
+
+The environment comes before `.env`, and `.env` before the defaults.
+"""
 
 from pathlib import Path
 
@@ -75,7 +78,7 @@ HALF_CHECKED = [
 ]
 
 
-def test_without_any_setting_all_have_defaults() -> None:
+def test_every_setting_has_a_default() -> None:
     settings = load_settings({})
 
     assert settings == Settings()
@@ -93,7 +96,7 @@ def test_the_embedded_server_and_the_tables_are_in_the_data_directory() -> None:
     assert settings.tables_url == "sqlite:////var/lib/penstock/penstock.db"
 
 
-def test_a_server_and_tables_of_ones_own_are_used() -> None:
+def test_a_server_and_a_database_of_the_user_are_used() -> None:
     settings = load_settings({"REDIS_URL": "redis://log.example:6379/0", "DATABASE_URL": "sqlite:///t.db", "DATA_DIR": "d" * 120})
 
     assert not settings.embedded
@@ -111,7 +114,7 @@ def test_an_empty_setting_is_the_default() -> None:
     assert load_settings({"PORT": "", "DATA_DIR": "", "REDIS_URL": ""}) == Settings()
 
 
-def test_what_is_no_setting_is_left_alone() -> None:
+def test_a_name_that_is_no_setting_is_ignored() -> None:
     assert load_settings({"PATH": "/bin", "PORTS": "many"}) == Settings()
 
 
@@ -160,14 +163,14 @@ def test_a_secret_is_not_printed(tmp_path: Path) -> None:
     assert "thirty-two" not in printed
 
 
-@pytest.mark.parametrize("who", [":geheim@", "user:geheim@", "geheim@", "user:ge@heim@"])
-def test_a_password_in_an_address_is_not_printed(tmp_path: Path, who: str) -> None:
-    printed = run("streams", "settings", folder=tmp_path, REDIS_URL=f"redis://{who}localhost:6379/1").stdout
+@pytest.mark.parametrize("user", [":geheim@", "user:geheim@", "geheim@", "user:ge@heim@"])
+def test_a_password_in_an_address_is_not_printed(tmp_path: Path, user: str) -> None:
+    printed = run("streams", "settings", folder=tmp_path, REDIS_URL=f"redis://{user}localhost:6379/1").stdout
 
     assert "REDIS_URL=redis://***@localhost:6379/1" in printed
 
 
-def test_the_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_env_file_is_read_and_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.__struct_encode_fields__:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -179,31 +182,31 @@ def test_the_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: 
     assert (settings.port, settings.host, settings.lease_seconds) == (9002, "0.0.0.0", 3.0)
 
 
-def test_a_wrong_line_in_the_file_is_named(tmp_path: Path) -> None:
+def test_a_wrong_value_in_the_env_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=none\n")
 
-    done = run("streams", "settings", folder=tmp_path)
+    ended = run("streams", "settings", folder=tmp_path)
 
-    assert done.returncode == 1
-    assert done.stderr.startswith("Setting PORT ") and done.stderr.count("\n") == 1
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Setting PORT ") and ended.stderr.count("\n") == 1
 
 
-def test_settings_are_printed_as_they_are_in_force(tmp_path: Path) -> None:
+def test_the_settings_in_force_are_printed(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DATA_DIR=there\n")
 
     everything = run("streams", "settings", folder=tmp_path, PORT="9003").stdout.splitlines()
-    one = run("streams", "settings", "PORT", folder=tmp_path, PORT="9003").stdout
+    port = run("streams", "settings", "PORT", folder=tmp_path, PORT="9003").stdout
 
     assert {line.split("=")[0] for line in everything} == set(Settings.__struct_encode_fields__)
     assert "PORT=9003" in everything and "DATA_DIR=there" in everything
-    assert one == "9003\n"
+    assert port == "9003\n"
 
 
-def test_a_setting_that_is_none_is_said(tmp_path: Path) -> None:
-    done = run("streams", "settings", "PROT", folder=tmp_path)
+def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    ended = run("streams", "settings", "PROT", folder=tmp_path)
 
-    assert done.returncode == 1
-    assert "no setting PROT" in done.stderr
+    assert ended.returncode == 1
+    assert "no setting PROT" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -221,10 +224,10 @@ def test_a_setting_that_is_none_is_said(tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_every_command_stops_at_a_wrong_setting(command: tuple[str, ...], tmp_path: Path) -> None:
-    done = run(*command, folder=tmp_path, LEASE_SECONDS="never")
+    ended = run(*command, folder=tmp_path, LEASE_SECONDS="never")
 
-    assert done.returncode == 1
-    assert done.stderr.startswith("Setting LEASE_SECONDS ") and done.stderr.count("\n") == 1
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Setting LEASE_SECONDS ") and ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @contextmanager
 def following(server: Server, folder: Path, *options: str) -> Iterator[Path]:
-    """A tail that runs; the file it prints to."""
+    """A tail that runs; the file that it prints to."""
     printed = folder / "printed"
     command = [sys.executable, "-m", "streams", "tail", "acme", *options]
     with printed.open("w") as output:
@@ -45,16 +45,16 @@ def positions_in(printed: Path) -> list[int]:
 async def test_a_line_has_the_position_the_time_and_the_event(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", [event(page="/é")])
 
-    done = run("streams", "tail", "acme", "--no-follow", folder=tmp_path, REDIS_URL=server.url)
+    ended = run("streams", "tail", "acme", "--no-follow", folder=tmp_path, REDIS_URL=server.url)
 
-    assert done.returncode == 0, done.stderr
-    position, received, body = done.stdout.rstrip("\n").split("\t")
+    assert ended.returncode == 0, ended.stderr
+    position, received, body = ended.stdout.rstrip("\n").split("\t")
     assert position == "1"
     assert received.startswith("20") and received.endswith("+00:00")
     assert json.loads(body)["properties"] == {"page": "/é"}
 
 
-async def test_a_tail_begins_ten_before_the_end_or_where_it_is_told(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_tail_starts_ten_records_before_the_end_or_after_a_position(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(25))
 
     last = run("streams", "tail", "acme", "--no-follow", folder=tmp_path, REDIS_URL=server.url).stdout
@@ -64,7 +64,7 @@ async def test_a_tail_begins_ten_before_the_end_or_where_it_is_told(server: Serv
     assert [int(line.split("\t")[0]) for line in after.splitlines()] == list(range(4, 26))
 
 
-async def test_a_tail_follows_what_comes(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_tail_prints_records_that_arrive(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(2))
 
     with following(server, tmp_path) as printed:
@@ -80,38 +80,38 @@ async def test_a_tail_waits_for_a_tenants_first_event(server: Server, log: Log, 
         await until(lambda: positions_in(printed) == [1, 2])
 
 
-async def test_a_tail_over_a_hole_names_it(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_tail_names_a_gap(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(5))
     server.client.xdel(keys_of("acme").log, "3-0")
 
-    done = run("streams", "tail", "acme", "--no-follow", folder=tmp_path, REDIS_URL=server.url)
+    ended = run("streams", "tail", "acme", "--no-follow", folder=tmp_path, REDIS_URL=server.url)
 
-    assert done.returncode == 1
-    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["1", "2"]
-    assert "misses the records at positions 3 to 3" in done.stderr and done.stderr.count("\n") == 1
+    assert ended.returncode == 1
+    assert [line.split("\t")[0] for line in ended.stdout.splitlines()] == ["1", "2"]
+    assert "misses the records at positions 3 to 3" in ended.stderr and ended.stderr.count("\n") == 1
 
 
 def test_a_tail_without_a_server_says_so(tmp_path: Path) -> None:
-    done = run("streams", "tail", "acme", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
+    ended = run("streams", "tail", "acme", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
 
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and "none" in done.stderr
-
-
-def test_a_tail_of_a_bad_name_says_what_a_name_is(tmp_path: Path) -> None:
-    done = run("streams", "tail", "{acme}", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
-
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and "A-Z" in done.stderr
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1 and "none" in ended.stderr
 
 
-async def test_a_reader_that_goes_away_ends_a_tail_without_a_word(server: Server, log: Log, tmp_path: Path) -> None:
+def test_a_tail_of_an_invalid_name_says_what_a_name_is(tmp_path: Path) -> None:
+    ended = run("streams", "tail", "{acme}", folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
+
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1 and "A-Z" in ended.stderr
+
+
+async def test_a_reader_that_closes_the_pipe_ends_a_tail_silently(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(3_000))
     command = f"{sys.executable} -m streams tail acme --after 0 --no-follow | head -1"
 
-    done = subprocess.run(
+    ended = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, env=clean() | {"REDIS_URL": server.url}, capture_output=True, text=True, timeout=10
     )
 
-    assert done.stdout.startswith("1\t") and done.stdout.count("\n") == 1
-    assert done.stderr == ""
+    assert ended.stdout.startswith("1\t") and ended.stdout.count("\n") == 1
+    assert ended.stderr == ""

@@ -1,4 +1,7 @@
-"""Every command there is: its help, how it ends, what it says without a server, and the settings that it reads."""
+"""Every command: its help, its end, its settings.
+
+Also what a command says without a server, and `penstock run`.
+"""
 
 import importlib
 import inspect
@@ -60,9 +63,13 @@ def all_errors() -> list[type[PenstockError]]:
 def made(kind: type[Exception]) -> Exception:
     """An error with some value for each argument that it needs."""
     parameters = inspect.signature(kind).parameters.values()
-    needed = [one for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    values = {one.name: value_of(one.annotation) for one in needed}
-    positional = [values.pop(one.name) for one in needed if one.kind is not one.KEYWORD_ONLY]
+    needed = [
+        parameter
+        for parameter in parameters
+        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    values = {parameter.name: value_of(parameter.annotation) for parameter in needed}
+    positional = [values.pop(parameter.name) for parameter in needed if parameter.kind is not parameter.KEYWORD_ONLY]
     return kind(*positional, **values)
 
 
@@ -95,18 +102,18 @@ def test_errors_of_every_package_were_walked() -> None:
 async def test_a_server_whose_memory_is_full_cannot_be_recovered_and_says_so(
     own_server: Server, store: SqliteStore, tmp_path: Path
 ) -> None:
-    given = {"REDIS_URL": own_server.url, "DATA_DIR": str(tmp_path)}
+    settings = {"REDIS_URL": own_server.url, "DATA_DIR": str(tmp_path)}
     async with Log(Connection(own_server.url)) as log:
         await log.append("acme", events(20))
         await Worker(log, store, lease_owner="test:1", lease_seconds=0.5).run_to_end()
-    assert run("streams", "archive", "--once", folder=tmp_path, HOT_SECONDS="0", **given).returncode == 0
+    assert run("streams", "archive", "--once", folder=tmp_path, HOT_SECONDS="0", **settings).returncode == 0
     own_server.client.flushall()
     own_server.client.config_set("maxmemory", 1)
 
-    done = run("streams", "recover", folder=tmp_path, **given)
+    ended = run("streams", "recover", folder=tmp_path, **settings)
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "The server's memory is full (maxmemory): it takes no more events until it gets more memory.\n"
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "The server's memory is full (maxmemory): it takes no more events until it gets more memory.\n"
 
 
 # -- no server -----------------------------------------------------------------------------------------------------------
@@ -142,12 +149,12 @@ def test_a_command_without_a_server_says_so_at_once(command: tuple[str, ...], tm
     start_s = time.monotonic() - started_s  # what it takes to start this command on this machine now
 
     started_s = time.monotonic()
-    done = run(*command, folder=tmp_path)
+    ended = run(*command, folder=tmp_path)
     seconds = time.monotonic() - started_s
 
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"no server at unix://{tmp_path}/data/server.sock; is `make run` up?"
-    assert "Traceback" not in done.stderr
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == f"no server at unix://{tmp_path}/data/server.sock; is `make run` up?"
+    assert "Traceback" not in ended.stderr
     assert seconds < PATIENCE_SECONDS + 2 * start_s
 
 
@@ -155,9 +162,9 @@ def test_a_command_waits_for_a_server_that_is_busy(own_server: Server, tmp_path:
     own_server.client.execute_command("CLIENT", "PAUSE", 4_000)
 
     started_s = time.monotonic()
-    done = run("streams", "group", "list", folder=tmp_path, REDIS_URL=own_server.url)
+    ended = run("streams", "group", "list", folder=tmp_path, REDIS_URL=own_server.url)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert time.monotonic() - started_s > PATIENCE_SECONDS
 
 
@@ -177,10 +184,10 @@ def all_commands(command: click.Command = main, path: tuple[str, ...] = ()) -> I
 
 @pytest.mark.parametrize(("name", "command"), [pytest.param(*pair, id=pair[0]) for pair in all_commands()])
 def test_the_first_line_of_each_help_is_whole_in_the_list(name: str, command: click.Command) -> None:
-    first, _, rest = (command.help or "").partition("\n")
+    first, _, details = (command.help or "").partition("\n")
 
     assert first.endswith(".") and len(first) <= HELP_CHARACTERS, first
-    assert rest == "" or rest.startswith("\n"), "the first line is a paragraph"
+    assert details == "" or details.startswith("\n"), "the first line is a paragraph"
     assert command.get_short_help_str(HELP_CHARACTERS) == first
 
 
@@ -199,9 +206,9 @@ def test_penstock_and_python_run_the_same_commands(tmp_path: Path) -> None:
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    done = subprocess.run([BIN / "penstock", "--version"], env=clean(), capture_output=True, text=True, check=True)
+    ended = subprocess.run([BIN / "penstock", "--version"], env=clean(), capture_output=True, text=True, check=True)
 
-    assert done.stdout == f"penstock, version {version('penstock')}\n"
+    assert ended.stdout == f"penstock, version {version('penstock')}\n"
 
 
 # -- everything at once, and `.env` ----------------------------------------------------------------------------------------
@@ -258,16 +265,16 @@ def test_everything_reads_one_env_file_and_the_environment_comes_first(tmp_path:
         }
         status = run("projector", "status", "--json", folder=tmp_path)
         assert (status.returncode, json.loads(status.stdout)) == (0, [])
-        said = everything.said
+        output = everything.said
     assert set(seen) == set(PROCESSES) and not any(seen.values())  # each process reads the file itself
     assert not (tmp_path / "my").exists() and not (tmp_path / "data").exists()
     for sentence in (
         ".env sets WINDOW_SECONDS, which is called DEDUP_WINDOW_SECONDS now: the line is ignored",
         ".env sets LEASE_SECOND, which is no setting: the line is ignored; LEASE_SECONDS is meant?",
     ):
-        assert said.count(sentence) == 1
+        assert output.count(sentence) == 1
         assert sentence in status.stderr
-    assert "EDITOR" not in said
+    assert "EDITOR" not in output
 
 
 def test_a_secret_of_the_env_file_is_the_same_in_every_process(tmp_path: Path) -> None:
@@ -285,12 +292,12 @@ def test_a_secret_of_the_env_file_is_the_same_in_every_process(tmp_path: Path) -
 
 
 def test_penstock_run_stops_at_a_wrong_setting(tmp_path: Path) -> None:
-    done = subprocess.run(
+    ended = subprocess.run(
         [BIN / "penstock", "run"], cwd=tmp_path, env=clean() | {"PORT": "none"}, capture_output=True, text=True, timeout=20
     )
 
-    assert done.returncode == 1
-    assert done.stderr.startswith("Setting PORT ") and done.stderr.count("\n") == 1
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Setting PORT ") and ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
