@@ -21,7 +21,7 @@ class LogTruncated(PenstockError):
 
 
 class LogDiffers(PenstockError):
-    """The record at the checkpoint is not the one that was applied: the log was replaced or lost its tail."""
+    """The record at the checkpoint is not the applied record: the log was replaced or lost its tail."""
 
     def __init__(self, tenant: str, position: int) -> None:
         super().__init__(f"the log of {tenant} holds another record at position {position} than the tables")
@@ -35,17 +35,17 @@ class LogUnreadable(PenstockError):
 
 
 class DeletedTenantHasLog(PenstockError):
-    """The tenant was erased from the tables, and there is a log of it again: one of a server that was restored."""
+    """The tenant was deleted from the tables, and has a log again: that of a restored server."""
 
     def __init__(self, tenant: str) -> None:
         super().__init__(
-            f"{tenant} was erased from these tables, and has a log again: erase it again, or let it begin with "
+            f"{tenant} was deleted from these tables, and has a log again: delete it again, or let it begin with "
             "`penstock api tenant create`"
         )
 
 
 class TenantUnknown(PenstockError):
-    """Neither the log nor the tables know a tenant that was named."""
+    """Neither the log nor the tables know the tenant."""
 
     def __init__(self, tenant: str) -> None:
         super().__init__(f"neither the log nor the tables know the tenant {tenant}")
@@ -69,14 +69,14 @@ async def disagreements(
     It ends before the checkpoint, or holds another record there. Raises LogUnavailable.
     """
     places = [(summary, checkpoints.get(summary.tenant, NO_CHECKPOINT)) for summary in summaries]
-    found: dict[str, LogTruncated | LogDiffers] = {
+    errors: dict[str, LogTruncated | LogDiffers] = {
         summary.tenant: LogTruncated(summary.tenant, summary.last, at.position)
         for summary, at in places
         if summary.last < at.position
     }
-    whole = [(summary.tenant, at) for summary, at in places if summary.tenant not in found and at.position]
+    whole = [(summary.tenant, at) for summary, at in places if summary.tenant not in errors and at.position]
     heads = await log.find_each([(tenant, at.position) for tenant, at in whole])
     for (tenant, at), head in zip(whole, heads, strict=True):
         if differs(head, at):
-            found[tenant] = LogDiffers(tenant, at.position)
-    return found
+            errors[tenant] = LogDiffers(tenant, at.position)
+    return errors

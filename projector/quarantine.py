@@ -44,7 +44,7 @@ async def forecasts(log: Log, store: Store, selection: Selection) -> AsyncIterat
 def _outcome(store: Store, tenant: str, record: Record | None) -> tuple[str, str]:
     """What a record would become beside the rows, and a detail."""
     if record is None:
-        return "lost", "the record is gone from the log"
+        return "lost", "the record is missing from the log"
     try:
         if record.version == control.VERSION:
             return "control_record", str(control.parse(record))

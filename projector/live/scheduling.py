@@ -115,16 +115,16 @@ def quotas(leased: Mapping[str, LeasedTenant], records: int, slice_records: int)
     and index pages in each transaction.
     """
     waiting = sorted((entry.backlog, entry.lease.since_ms, tenant) for tenant, entry in leased.items())
-    left, chosen = records, []
+    remaining, chosen = records, []
     for served, (backlog, _, tenant) in enumerate(waiting):
-        share = left // (len(waiting) - served)
+        share = remaining // (len(waiting) - served)
         if backlog > share:
             break
         chosen.append((tenant, backlog))
-        left -= backlog
+        remaining -= backlog
     for _, tenant, backlog in sorted((since_ms, tenant, backlog) for backlog, since_ms, tenant in waiting[len(chosen) :]):
-        quota = min(backlog, left, max(share, slice_records))
+        quota = min(backlog, remaining, max(share, slice_records))
         if quota:
             chosen.append((tenant, quota))
-        left -= quota
+        remaining -= quota
     return chosen

@@ -1,4 +1,4 @@
-"""What rows add to sessions, whatever the tables hold. Pure.
+"""What rows add to sessions, before the tables are read. Pure.
 
 Rows in memory and rows that another process staged in a file are written the same way, because both come with this.
 """

@@ -39,17 +39,17 @@ class Erasure(msgspec.Struct, frozen=True):
 
 def stretches(batch: Batch, rows: Sequence[EventRow]) -> Iterator[Stretch]:
     """A batch cut at its control records, in order of position."""
-    begin = batch.after + 1
+    first = batch.after + 1
     names = [*((row.position, row.event_hash, row.hash_parts) for row in rows), *batch.named]
     for placed in [*batch.control_records, None]:
-        here = range(begin, placed.position if placed else batch.through + 1)
+        here = range(first, placed.position if placed else batch.through + 1)
         yield Stretch(
             [row for row in rows if row.position in here],
             [row for row in batch.quarantined if row.position in here],
             [named for named in names if named[0] in here],
             placed,
         )
-        begin = here.stop
+        first = here.stop
 
 
 def without(stretch: Stretch, suppressed: set[int]) -> Stretch:

@@ -1,9 +1,8 @@
-"""Identities: by whom an event is, and which identities are one actor.
+"""Identities: the user or visitor of an event, and actors. Pure.
 
-Pure: no I/O, no clock.
-
-An event names its user and its anonymous visitor in its properties. A linking event says that all it names are one. An actor
-is everybody who is linked to an identity, directly or not, as long as they are few; of more, each is an actor alone.
+An event names its user and its anonymous visitor in its properties. A linking event says that all identities it names belong
+together. An actor is the set of identities that links connect, directly or not, as long as they are few. Of a larger set, each
+identity is an actor alone.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +12,8 @@ import msgspec
 
 LINKING = frozenset({"identify", "$identify", "alias", "$create_alias", "$merge", "$merge_dangerously"})  # each SDK's own name
 IDENTITY_LIMIT_BYTES = 256
-ACTOR_LIMIT_IDENTITIES = 32  # more than one person has; names that stand for many people link whole tenants
-NO_ONE = frozenset(
+ACTOR_LIMIT_IDENTITIES = 32  # more than a person has; names that stand for many people link whole tenants
+PLACEHOLDERS = frozenset(
     {
         *("", "null", "nil", "none", "undefined", "nan", "0", "-1", "true", "false", "[object object]", "unknown", "anonymous"),
         *("guest", "distinct_id", "distinctid", "id", "user_id", "anonymous_id", "email", "not_authenticated"),
@@ -24,7 +23,7 @@ NO_ONE = frozenset(
 USER, ANONYMOUS = "u:", "a:"
 
 Link = tuple[str, str]
-Neighbours = Callable[[str], Iterable[str]]  # of an identity; may end behind ACTOR_LIMIT_IDENTITIES of them
+Neighbours = Callable[[str], Iterable[str]]  # of an identity; may end after ACTOR_LIMIT_IDENTITIES of them
 
 
 class Named(msgspec.Struct, frozen=True, gc=False):
@@ -39,10 +38,7 @@ class Named(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> str:
-        """By whom it is: its user, or else its anonymous visitor.
-
-        Empty when it names neither.
-        """
+        """The user, or else the anonymous visitor, or an empty text."""
         if self.user_id:
             return USER + self.user_id
         return self.anonymous_id and ANONYMOUS + self.anonymous_id
@@ -54,32 +50,32 @@ class _Members(msgspec.Struct, frozen=True, gc=False):
     previous_id: Any = None
 
 
-NOBODY = Named()
+NO_NAMES = Named()
 _decode = msgspec.json.Decoder(_Members).decode
 
 
 def named_in(properties: str) -> Named:
-    """Whom an event names, from its properties as JSON.
+    """The names in an event's properties, which are JSON text.
 
     Most events have no such member and are not decoded.
     """
     if '_id"' not in properties:
-        return NOBODY
+        return NO_NAMES
     try:
-        found = _decode(properties)
-    except (msgspec.MsgspecError, RecursionError):  # a record that no door let in
-        return NOBODY
-    return Named(_somebody(found.user_id), _somebody(found.anonymous_id), _somebody(found.previous_id))
+        members = _decode(properties)
+    except (msgspec.MsgspecError, RecursionError):  # a record that no endpoint accepted
+        return NO_NAMES
+    return Named(_name(members.user_id), _name(members.anonymous_id), _name(members.previous_id))
 
 
-def _somebody(value: Any) -> str:
+def _name(value: Any) -> str:
     """An id as text.
 
-    Empty for a word that clients send when they know nobody, and for what is no id.
+    Empty for a word that clients send when they have no id, and for a value that is no id.
     """
     if type(value) is int and -(2**63) <= value < 2**64:
         value = str(value)
-    if type(value) is not str or value.strip().lower() in NO_ONE or "\0" in value:
+    if type(value) is not str or value.strip().lower() in PLACEHOLDERS or "\0" in value:
         return ""
     return value if len(value.encode()) <= IDENTITY_LIMIT_BYTES else ""
 
@@ -89,7 +85,7 @@ def links_of(event_type: str, properties: str) -> list[Link]:
 
     They are the same for the same event. Other events link none.
 
-    A previous id may have been a user's or an anonymous one's: nobody says which, so it links both.
+    A previous id may have been a user's or a visitor's. The event does not say which, so it links both.
     """
     if event_type not in LINKING:
         return []
@@ -105,27 +101,27 @@ def links_of(event_type: str, properties: str) -> list[Link]:
 
 
 def actor_of(identity: str, neighbours: Neighbours) -> frozenset[str]:
-    """Everybody who is linked to an identity, itself included.
+    """The actor of an identity.
 
-    Itself alone when they are too many.
+    All identities linked to it, itself included; itself alone when they are too many.
     """
     return linked_to(identity, neighbours) or frozenset((identity,))
 
 
 def linked_to(identity: str, neighbours: Neighbours) -> frozenset[str] | None:
-    """Everybody who is linked to an identity, itself included.
+    """An identity with all that are linked to it, or None.
 
-    None when they are too many.
+    None when they are too many for an actor.
     """
-    found, waiting = {identity}, [identity]
+    linked, waiting = {identity}, [identity]
     while waiting:
         for other in neighbours(waiting.pop()):
-            if other not in found:
-                found.add(other)
+            if other not in linked:
+                linked.add(other)
                 waiting.append(other)
-        if len(found) > ACTOR_LIMIT_IDENTITIES:
+        if len(linked) > ACTOR_LIMIT_IDENTITIES:
             return None
-    return frozenset(found)
+    return frozenset(linked)
 
 
 def user_of(actor: frozenset[str]) -> str:
@@ -139,7 +135,7 @@ def user_of(actor: frozenset[str]) -> str:
 def users_of(actor: frozenset[str]) -> list[str]:
     """The user ids of an actor.
 
-    What is a previous one of somebody is an anonymous one, too.
+    A previous id is also an anonymous id, and is left out.
     """
-    names = [one.removeprefix(USER) for one in actor if one.startswith(USER)]
+    names = [identity.removeprefix(USER) for identity in actor if identity.startswith(USER)]
     return [name for name in names if ANONYMOUS + name not in actor]

@@ -25,7 +25,7 @@ from streams import (
 )
 from streams.validation import microseconds
 
-PROJECTION_VERSION = 4  # 3 knows neither that somebody is forgotten, nor events without a session
+PROJECTION_VERSION = 4  # 3 knew neither erasure nor events without a session
 
 
 def project(tenant: str, after: int, records: Sequence[Record], through: int) -> Batch:
@@ -51,9 +51,11 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
                 else:
                     placed.append(PlacedControl(position, control_record))
             elif record.version == DEAD_LETTER_VERSION:
-                found = dead_letter.parse(record)
+                letter = dead_letter.parse(record)
                 named.append((position, *event_identity(tenant, dead_letter.parse_event(record))))
-                quarantined.append(QuarantineRow(tenant, position, record.received_at_us, found.reason, found.detail, found.raw))
+                quarantined.append(
+                    QuarantineRow(tenant, position, record.received_at_us, letter.reason, letter.detail, letter.raw)
+                )
             else:
                 rows.append(row_of(tenant, record))
         except (Rejected, UnicodeError) as error:
@@ -64,7 +66,7 @@ def project(tenant: str, after: int, records: Sequence[Record], through: int) ->
 
 
 def _lost(tenant: str, first: int, last: int) -> list[QuarantineRow]:
-    detail = "the record is gone from the log"
+    detail = "the record is missing from the log"
     return [QuarantineRow(tenant, position, 0, "lost", detail, b"") for position in range(first, last + 1)]
 
 
@@ -107,7 +109,7 @@ def outcome_of(row: EventRow, known: KnownEvent | None) -> str:
 
 
 def refused(row: EventRow, reason: str, detail: str) -> QuarantineRow:
-    """A row that no table takes, set aside as the record that it came from."""
+    """The quarantined record of a row that the tables refuse."""
     properties = msgspec.Raw(row.properties.encode())
     clock_us = row.timestamp_us - (microseconds(row.timestamp) if row.timestamp else 0)
     event = StoredEvent(row.session_id, row.event_type, row.timestamp, properties, row.event_id, clock_us)

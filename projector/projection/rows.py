@@ -8,8 +8,8 @@ from streams import control
 class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A row of `events`, all but its session's first position.
 
-    `identity` is by whom an event is that came without a session; empty when it has one, or names nobody: it is in no session
-    then.
+    `identity` is the user or visitor of an event without a session. It is empty for an event with a session, and for an event
+    that names neither: such an event is in no session.
     """
 
     tenant_id: str
@@ -27,10 +27,10 @@ class EventRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class SessionRow(msgspec.Struct, frozen=True, gc=False):
-    """A row of `event_sessions`, or what some events add to one.
+    """A row of `event_sessions`, or what some events add to a session.
 
-    First and last are by event time, then position, unless it is derived: the session of events that came without one. The ids
-    are the smallest that its events name, or empty.
+    First and last are by event time, then position; in a derived session content decides instead of position. The ids are the
+    smallest that its events name, or empty.
     """
 
     tenant_id: str
@@ -71,7 +71,7 @@ class QuarantineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class PlacedControl(msgspec.Struct, frozen=True, gc=False):
-    """A note at its position: one that says what is to be done."""
+    """A control record that changes tables, at its position."""
 
     position: int
     control_record: control.Drop | control.Erase
@@ -96,16 +96,15 @@ class Batch(msgspec.Struct, frozen=True):
 
     @property
     def erases(self) -> bool:
-        """Whether a note says that somebody is forgotten."""
+        """Whether a control record erases records."""
         return any(isinstance(placed.control_record, control.Erase) for placed in self.control_records)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The last position in a tenant's tables and the digest of its record.
+    """A tenant's last position in the tables, and its record's digest.
 
-    Then how many records up to it are in no table.
-
-    Those are late duplicates; records that were dropped from quarantine, and control records; and erased records.
+    The counts are of records up to there that are in no table: late duplicates; records that were dropped from quarantine, and
+    control records; erased records.
     """
 
     position: int

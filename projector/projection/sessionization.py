@@ -1,8 +1,8 @@
-"""Sessions of events that came without one. Pure: no I/O, no clock.
+"""Derived sessions: those of events that came without a session. Pure.
 
-Such a session is a maximal run of an actor's events with no gap longer than the one that is set, by their own times. It is named
-by its first event. Runs join into runs, in any order and grouping, so the same events give the same sessions whenever they come:
-nothing is decided by a position, and `first_position`, the smallest among its events, is only a key.
+A derived session is a maximal run of an actor's events with no gap longer than the session gap, by the events' own times. It is
+named by its first event. Runs join into runs, in any order and grouping, so the same events give the same sessions whenever they
+come. No position decides anything: `first_position`, the smallest among its events, is only a key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from projector.projection.identities import LINKING, Link, links_of, named_in
 from projector.projection.rows import EventRow, SessionRow
 from projector.projection.sessions import least
 
-MARK = "~"  # what the name of such a session begins with
+MARK = "~"  # the first character of a derived session's name
 
 
 class Single(msgspec.Struct, frozen=True, gc=False):
@@ -69,25 +69,24 @@ def run_of(row: EventRow) -> SessionRow:
 
 
 def by_gap(runs: Iterable[SessionRow], session_gap_us: int) -> list[list[SessionRow]]:
-    """Runs of one actor, those together that are one session."""
-    found: list[list[SessionRow]] = []
+    """Runs of one actor, grouped by the session that they make."""
+    groups: list[list[SessionRow]] = []
     end = 0
     for run in sorted(runs, key=_beginning):
-        if found and run.started_at_us - end <= session_gap_us:
-            found[-1].append(run)
+        if groups and run.started_at_us - end <= session_gap_us:
+            groups[-1].append(run)
             end = max(end, run.last_event_at_us)
         else:
-            found.append([run])
+            groups.append([run])
             end = run.last_event_at_us
-    return found
+    return groups
 
 
 def join(runs: Sequence[SessionRow], user_id: str) -> SessionRow:
-    """The session that runs are.
+    """The session that runs make together.
 
-    `user_id` is the one that the actor's links give, or empty.
-
-    Equal times are told apart by what the events are, never by when they came: the first by its name, the last by its type.
+    `user_id` is the id that the actor's links give, or empty. Of events at the same time, content decides which is first (its
+    name) and last (its type), never the order in which they came.
     """
     first, last = min(runs, key=_beginning), max(runs, key=_end)
     return SessionRow(

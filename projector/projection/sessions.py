@@ -37,8 +37,8 @@ def fold_session(events: Sequence[EventRow], first_position: int) -> SessionRow:
         len(events),
         earliest.event_type,
         latest.event_type,
-        least([one.user_id for one in named]) if named else "",
-        least([one.anonymous_id for one in named]) if named else "",
+        least([names.user_id for names in named]) if named else "",
+        least([names.anonymous_id for names in named]) if named else "",
     )
 
 

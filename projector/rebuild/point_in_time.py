@@ -44,8 +44,8 @@ async def write(
     It has all tenants or some, but no tenant that was deleted from the tables of `store`. It appears at the path when it is
     complete, or not at all.
 
-    Nothing live is written to. Raises OutputExists, TenantUnknown, RebuildRefused when the log is not the one of the tables or
-    ends before the position, Gap, LogUnavailable, StoreUnavailable.
+    The live tables are not written to. Raises OutputExists, TenantUnknown, RebuildRefused when the log is not that of the
+    tables or ends before the position, Gap, LogUnavailable, StoreUnavailable.
     """
     started = time.monotonic()
     if os.path.lexists(path):
@@ -87,15 +87,15 @@ async def _fill(log: Log, scratch: ScratchStore, spans: list[Span], accept_loss:
 
     It gets its indexes last, and then is the only set.
     """
-    done, total = 0, sum(span.through for span in spans)
+    filled, total = 0, sum(span.through for span in spans)
     scratch.create_shadow(records=total)
     async for chunk in replay(log, spans, scratch.staging_folder, accept_loss=accept_loss):
         scratch.write(SHADOW, chunk)
-        done += chunk.records
+        filled += chunk.records
         if progress:
-            progress(done, total)
+            progress(filled, total)
     scratch.index_shadow()
     scratch.keep_shadow_alone()
     if progress:
-        progress(done, done)  # where a time ends a log is seen when it is read
-    return done
+        progress(filled, filled)  # where a time ends a log is seen when it is read
+    return filled

@@ -20,7 +20,7 @@ from projector.store import LIVE, ScratchStore, Snapshot, Store, open_scratch
 from projector.store.structs import KEYS
 from streams import Log
 
-WHOLE = ("identity_links", "suppressions", "checkpoints")  # of which nothing can be left out
+WHOLE = ("identity_links", "suppressions", "checkpoints")  # compared whole, whatever `since` says
 SHOW_POSITIONS = 10_000
 SCRATCH_CACHE_MIB = 32
 
@@ -49,25 +49,25 @@ async def verify(
     replaying: Progress | None = None,
     comparing: Progress | None = None,
 ) -> AsyncIterator[str]:
-    """What differs between the tables and the log, one sentence each.
+    """What differs between the tables and the log, a sentence each.
 
-    Nothing when they are equal. Of all tenants or of some; all that there is, or events and quarantine from a place on, the
-    sessions that have an event there, and checkpoints. Memory does not grow with any of it. Raises TenantUnknown, LogUnavailable,
-    StoreUnavailable.
+    Compared are the tables of all tenants, or of some. With `since`, only events and quarantine from there on, sessions that
+    have an event there, and the tables that are always compared whole. Memory does not grow with the tables. Raises
+    TenantUnknown, LogUnavailable, StoreUnavailable.
 
-    The log is replayed before the snapshot of the tables is taken, and only the rest within it: the snapshot, which
-    makes the WAL grow while it lasts, is as short as the comparison.
+    The log is replayed before the snapshot of the tables is taken, and only the rest while it lasts: a snapshot makes the WAL
+    grow, so it is kept as short as the comparison.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
         path, session_gap_us = str(Path(folder, "replayed.db")), store.session_gap_us()
         with open_scratch(path, cache_mib=SCRATCH_CACHE_MIB, session_gap_us=session_gap_us) as scratch:
             with store.snapshot() as now:
-                behind = _wanted(now, tenants)
-            known = {summary.tenant for summary in await log.summaries()} | behind.keys()
+                first = _wanted(now, tenants)
+            known = {summary.tenant for summary in await log.summaries()} | first.keys()
             for tenant in tenants:
                 if tenant not in known:
                     raise TenantUnknown(tenant)
-            await _replay(log, scratch, behind, replaying)
+            await _replay(log, scratch, first, replaying)
             with store.snapshot() as live:
                 checkpoints = _wanted(live, tenants)
                 await _replay(log, scratch, checkpoints, replaying)
@@ -88,19 +88,19 @@ async def _replay(log: Log, scratch: ScratchStore, goals: dict[str, Checkpoint],
         through = min(goals.get(summary.tenant, NO_CHECKPOINT).position, summary.last)
         if after < through:
             spans.append(Span(summary.tenant, after, through))
-    done = sum(at.position for at in known.values())
-    total = done + sum(span.through - span.after for span in spans)
+    replayed = sum(at.position for at in known.values())
+    total = replayed + sum(span.through - span.after for span in spans)
     async for chunk in replay(log, spans, scratch.staging_folder, accept_loss=True):
         scratch.write(LIVE, chunk)
-        done += chunk.records
+        replayed += chunk.records
         if progress:
-            progress(done, total)
+            progress(replayed, total)
 
 
 def _differences(
     live: Snapshot, replayed: Snapshot, checkpoints: dict[str, Checkpoint], since: Since, progress: Progress | None
 ) -> Iterator[str]:
-    done, total = 0, sum(at.position for at in checkpoints.values())
+    compared, total = 0, sum(at.position for at in checkpoints.values())
     for tenant, checkpoint in checkpoints.items():
         reached = replayed.checkpoint(tenant).position
         if reached < checkpoint.position:
@@ -109,22 +109,22 @@ def _differences(
             if difference is not None:
                 yield difference
             if progress and position % SHOW_POSITIONS == 0:
-                progress(done + position, total)
+                progress(compared + position, total)
         yield from _ledger(tenant, live, checkpoint)
-        done += checkpoint.position
+        compared += checkpoint.position
         if progress:
-            progress(done, total)
+            progress(compared, total)
 
 
 def _begin(tenant: str, live: Snapshot, replayed: Snapshot, since: Since) -> int:
     """The first position to compare, 0 for all.
 
-    By whichever set has one of that time first.
+    It is the first that either set received at the time.
     """
     if since.received_at_us is None:
         return since.position
-    found = [tables.first_received(tenant, since.received_at_us) for tables in (live, replayed)]
-    return min((position for position in found if position is not None), default=2**63 - 1)
+    firsts = [tables.first_received(tenant, since.received_at_us) for tables in (live, replayed)]
+    return min((position for position in firsts if position is not None), default=2**63 - 1)
 
 
 def _compare(tenant: str, live: Snapshot, replayed: Snapshot, begin: int) -> Iterator[tuple[int, str | None]]:
@@ -135,8 +135,8 @@ def _compare(tenant: str, live: Snapshot, replayed: Snapshot, begin: int) -> Ite
     for table, columns in KEYS.items():
         key = ", ".join(columns)
         narrow = 0 if table in WHOLE else begin
-        ours, theirs = (tables.rows(table, tenant, begin=narrow) for tables in (live, replayed))
-        for value, mine, other in _merged(ours, theirs, columns):
+        live_rows, replayed_rows = (tables.rows(table, tenant, begin=narrow) for tables in (live, replayed))
+        for value, mine, other in _merged(live_rows, replayed_rows, columns):
             if narrow:  # a session may have an event there in one set alone
                 mine = mine or live.row(table, tenant, value)
                 other = other or replayed.row(table, tenant, value)
@@ -150,21 +150,21 @@ def _compare(tenant: str, live: Snapshot, replayed: Snapshot, begin: int) -> Ite
             yield value if table == "events" else 1, words
 
 
-def _merged(ours: Iterator[Row], theirs: Iterator[Row], key: Sequence[str]) -> Iterator[tuple[Any, Row | None, Row | None]]:
-    """Rows of both in order of their key, those of one key together."""
+def _merged(live: Iterator[Row], replayed: Iterator[Row], key: Sequence[str]) -> Iterator[tuple[Any, Row | None, Row | None]]:
+    """Rows of both sets in order of their key, paired by key."""
     place = itemgetter(*key)
-    mine, other = next(ours, None), next(theirs, None)
+    mine, other = next(live, None), next(replayed, None)
     while mine is not None or other is not None:
         if other is None or (mine is not None and place(mine) < place(other)):
             assert mine is not None
             yield place(mine), mine, None
-            mine = next(ours, None)
+            mine = next(live, None)
         elif mine is None or place(other) < place(mine):
             yield place(other), None, other
-            other = next(theirs, None)
+            other = next(replayed, None)
         else:
             yield place(mine), mine, other
-            mine, other = next(ours, None), next(theirs, None)
+            mine, other = next(live, None), next(replayed, None)
 
 
 def _ledger(tenant: str, live: Snapshot, checkpoint: Checkpoint) -> Iterator[str]:

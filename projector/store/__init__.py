@@ -106,7 +106,7 @@ class Store(Protocol):
         """The longest gap within a derived session of a set."""
 
     def create_shadow(self, *, records: int = 0, session_gap_us: int | None = None) -> None:
-        """Create an empty shadow set for about so many records.
+        """Create an empty shadow set for about that many records.
 
         What an interrupted rebuild left is removed first.
         """
@@ -213,7 +213,7 @@ def open_store(url: str, *, cache_mib: int = 256, busy_seconds: float = 10.0, se
 
 
 def open_scratch(path: str, *, cache_mib: int, session_gap_us: int) -> ScratchStore:
-    """A store in a new file, whatever engine the live tables have."""
+    """A store in a new file; the live tables may have another engine."""
     return sqlite.SqliteStore(path, cache_mib=cache_mib, session_gap_us=session_gap_us)
 
 

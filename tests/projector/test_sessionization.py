@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from projector import Filters
 from projector.live.worker import Worker
 from projector.projection import EventRow, identities, project
-from projector.projection.identities import ACTOR_LIMIT_IDENTITIES, NOBODY, named_in
+from projector.projection.identities import ACTOR_LIMIT_IDENTITIES, NO_NAMES, named_in
 from projector.rebuild import replay as replaying
 from projector.rebuild.point_in_time import Cut, write
 from projector.rebuild.rebuild import rebuild, rollback
@@ -30,7 +30,7 @@ from streams.validation import microseconds
 MINUTE_US = 60_000_000
 GAP_MINUTES = 30
 FEW = 5  # the largest actor where tests shall meet larger ones
-NO_ONE = (None, "", "null", "Anonymous", 0)
+NO_IDS = (None, "", "null", "Anonymous", 0)
 
 
 class Sent(NamedTuple):
@@ -138,7 +138,7 @@ def dump(store: SqliteStore) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def somebody(value: Any) -> str | None:
-    return None if value in NO_ONE else str(value)
+    return None if value in NO_IDS else str(value)
 
 
 def identity_of(event: Sent) -> str | None:
@@ -214,7 +214,7 @@ def session_of(name: str, events: Sequence[Sent], user_id: str | None, tie: Any,
 @st.composite
 def sets_of_events(draw: st.DrawFn) -> list[Sent]:
     """Events of few people close in time, most of them without a session; some link people, some name no one."""
-    people = st.sampled_from(["1", "2", "3", "é", *NO_ONE])
+    people = st.sampled_from(["1", "2", "3", "é", *NO_IDS])
     events = []
     for i in range(draw(st.integers(1, 24))):
         kind = draw(st.sampled_from(["view", "view", "view", "click", "identify", "alias"]))
@@ -391,7 +391,7 @@ def test_properties_that_no_door_let_in_name_nobody() -> None:
         '{"user_id":' + "1" * 5_000 + "}",
         '{"user_id":' + "[" * 9_000,
     ):
-        assert named_in(properties) == NOBODY
+        assert named_in(properties) == NO_NAMES
 
 
 def test_an_event_of_nobody_is_in_no_session(store: SqliteStore) -> None:

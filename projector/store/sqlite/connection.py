@@ -96,7 +96,7 @@ class SqliteFile:
             cached_statements=256,
             factory=_Connection,
         )
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # first: a new file's cache is so many pages of the size known
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # first: the cache of a new file is counted in pages of this size
         connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
         self._opened.add(connection)
         return connection
@@ -180,9 +180,9 @@ class SqliteFile:
         return self._connection.execute(statement, values)
 
     def restore_from(self, source: Any, *, pages: int, progress: Callable[..., None]) -> None:
-        """Copy another database over this one, so many pages at a time.
+        """Copy another database over this one, `pages` at a time.
 
-        `progress` is called before each.
+        `progress` is called before each step.
         """
         source.backup(self._connection, pages=pages, progress=progress, sleep=BUSY_PAUSE_SECONDS)
 
@@ -191,7 +191,7 @@ class SqliteFile:
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def truncate_wal(self) -> None:
-        """Give the WAL's space back, if nobody reads from it; for idle moments."""
+        """Give the WAL's space back, unless a process reads from it."""
         with store_errors(), self._no_waiting():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -146,12 +146,12 @@ class EventRows:
         else:
             where = "timestamp_us = ? AND event_hash = ? AND hash_parts = ? AND event_id IS NULL"
             values = [row.timestamp_us, row.event_hash, row.hash_parts]
-        found = self._connection.execute(
+        event = self._connection.execute(
             f"SELECT position, session_id, event_type, timestamp, properties FROM events{self._suffix} "
             f"WHERE tenant_id = ? AND {where}",
             [row.tenant_id, *values],
         ).fetchone()
-        return KnownEvent(found[0], found[1:]) if found else None
+        return KnownEvent(event[0], event[1:]) if event else None
 
     def _remove(self, tenant: str, rows: Sequence[EventRow]) -> None:
         """Remove what was written of rows."""

@@ -78,8 +78,10 @@ class TableReader:
         """
         first = "SELECT position FROM {} WHERE tenant_id = ?1 AND received_at_us >= ?2 ORDER BY position LIMIT 1"
         both = " UNION ALL ".join(f"SELECT * FROM ({first.format(table + self._suffix)})" for table in ("events", "quarantine"))
-        found: tuple[int | None] = self._connection.execute(f"SELECT min(position) FROM ({both})", (tenant, moment_us)).fetchone()
-        return found[0]
+        first_of_both: tuple[int | None] = self._connection.execute(
+            f"SELECT min(position) FROM ({both})", (tenant, moment_us)
+        ).fetchone()
+        return first_of_both[0]
 
     def removal_reason(self, tenant: str, position: int) -> str | None:
         """Why a position is in no table: dropped or erased.

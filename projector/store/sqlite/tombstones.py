@@ -99,15 +99,15 @@ class Tombstones:
 
         The rows of a session are in order of position.
         """
-        left: dict[int, list[EventRow]] = {first_position: [] for first_position in sessions}
+        rows_left: dict[int, list[EventRow]] = {first_position: [] for first_position in sessions}
         statement = (
             f"SELECT session_position, {EVENT} FROM events{{0}} WHERE tenant_id = ? "
             "AND session_position IN (SELECT value FROM json_each(?)) ORDER BY position"
         )
         if sessions:
             for session_position, *row in self._execute(statement, (tenant, json_list(sorted(sessions)))):
-                left[session_position].append(EventRow(*row))
-        return left
+                rows_left[session_position].append(EventRow(*row))
+        return rows_left
 
     def _write_session(self, tenant: str, rows: Sequence[EventRow]) -> None:
         """Write the session that rows make, which begins at the first of them."""
