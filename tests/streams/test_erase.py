@@ -1,4 +1,7 @@
-"""Somebody who is forgotten is nowhere any more, stays out, and the tables are what the log says, before and after it is cleaned."""
+"""An erased data subject leaves no byte and stays out.
+
+The tables agree with the log before and after the log is rewritten.
+"""
 
 import asyncio
 import json
@@ -45,10 +48,13 @@ GARBAGE = (b"", b"[]", b"\xff", b'{"user_id":"ann"}', b'{"deep":[{"user_id":"ann
 
 @st.composite
 def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
-    """Records (version, body) of several people: in shared sessions, times out of order, names that come twice with the same
-    content or with that of another, what came without a session, what is no event, and drops of any of it."""
-    without = st.builds(
-        lambda event_type, second, event_id, **properties: (1, unnamed(event_type, second, event_id, properties)),
+    """Records (version, body) of two people.
+
+    Sessions are shared, times are out of order, names come twice with the same content or with other content. Some events have
+    no session, some records are no events, some are control records that drop others.
+    """
+    without_session = st.builds(
+        lambda event_type, second, event_id, **properties: (1, sessionless(event_type, second, event_id, properties)),
         event_type=st.sampled_from(["a", "identify"]),
         second=st.integers(0, 9),
         event_id=st.sampled_from(["u", "v", "w", "z"]),
@@ -56,7 +62,7 @@ def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
         anonymous_id=st.sampled_from(["1", "2"]),
     )
     bodies = st.one_of(
-        without,
+        without_session,
         st.builds(
             lambda **members: (1, event(**members).body),
             session_id=st.sampled_from(["S1", "S2", "S3"]),
@@ -66,13 +72,16 @@ def entries(draw: st.DrawFn) -> list[tuple[int, bytes]]:
             user_id=st.sampled_from(PEOPLE),
         ),
         st.sampled_from([(1, body) for body in GARBAGE]),
-        st.lists(st.integers(1, 20), min_size=1, max_size=5).map(lambda at: (2, drop(at))),
+        st.lists(st.integers(1, 20), min_size=1, max_size=5).map(lambda positions: (2, drop(positions))),
     )
     return draw(st.lists(bodies, min_size=1, max_size=30))
 
 
-def unnamed(event_type: str, second: int, event_id: str, properties: dict[str, Any]) -> bytes:
-    """An event without a session, as the log stores it; some are further apart than the longest gap."""
+def sessionless(event_type: str, second: int, event_id: str, properties: dict[str, Any]) -> bytes:
+    """A stored event without a session.
+
+    Some are further apart than the longest gap within a session.
+    """
     timestamp = f"2026-01-01T{10 + second // 2}:00:0{second}Z"
     members: dict[str, Any] = {"session_id": "", "event_type": event_type, "timestamp": timestamp, "event_id": event_id}
     return make_event(**members, properties=properties).body
@@ -82,38 +91,41 @@ def drop(positions: list[int]) -> bytes:
     return json.dumps({"action": "drop", "positions": positions}).encode()
 
 
-def numbered(made: list[tuple[int, bytes]], begin: int = 1) -> list[Record]:
-    return [Record(at, 1_000 + at, version, body) for at, (version, body) in enumerate(made, begin)]
+def numbered(contents: list[tuple[int, bytes]], first: int = 1) -> list[Record]:
+    return [Record(position, 1_000 + position, version, body) for position, (version, body) in enumerate(contents, first)]
 
 
-def suppressed(log: list[Record], subject: Subject, chance: random.Random) -> list[Record]:
-    """A log with the notes that forget somebody at its end, few positions each, in any order."""
+def with_erasure(log: list[Record], subject: Subject, chance: random.Random) -> list[Record]:
+    """A log, then the control records that erase a subject.
+
+    Each names at most three positions; their order is random.
+    """
     search = SubjectSearch("acme", subject)
     for record in log:
         search.match(record)
     search.salt = SALT
     for record in log:
         search.decide(record)
-    left = search.new_positions
-    chance.shuffle(left)
+    remaining = search.new_positions
+    chance.shuffle(remaining)
     log = list(log)
-    while left:
-        some, left = sorted(left[:3]), left[3:]
-        names = [search.to_erase[at] for at in some]
-        control_record = control.Erase(SALT, subject.digest(SALT), len(log), some, names)
+    while remaining:
+        positions, remaining = sorted(remaining[:3]), remaining[3:]
+        names = [search.to_erase[position] for position in positions]
+        control_record = control.Erase(SALT, subject.digest(SALT), len(log), positions, names)
         log.append(Record(len(log) + 1, 1_000 + len(log), 2, control._encode(control_record)))
     return log
 
 
-def cleaned(log: list[Record], chance: random.Random, share: float = 1.0) -> list[Record]:
-    """A log in which what its notes name is erased, or some of it."""
-    named = {
-        at
-        for placed in project("acme", 0, log, len(log)).control_records
-        if isinstance(placed.control_record, control.Erase)
-        for at in placed.control_record.positions
+def rewritten(log: list[Record], chance: random.Random, share: float = 1.0) -> list[Record]:
+    """A log in which a share of the named records is rewritten."""
+    erased = {
+        position
+        for at_position in project("acme", 0, log, len(log)).control_records
+        if isinstance(at_position.control_record, control.Erase)
+        for position in at_position.control_record.positions
     }
-    return [control.erased_from(one) if one.position in named and chance.random() < share else one for one in log]
+    return [control.erased_from(record) if record.position in erased and chance.random() < share else record for record in log]
 
 
 def tables_of(log: list[Record], chance: random.Random) -> dict[str, list[tuple[Any, ...]]]:
@@ -128,20 +140,20 @@ def tables_of(log: list[Record], chance: random.Random) -> dict[str, list[tuple[
 
 @settings(deadline=None, max_examples=150)
 @given(before=entries(), between=entries(), after=entries(), seed=st.integers(0, 2**32))
-def test_tables_are_the_same_however_much_of_the_log_was_cleaned(
+def test_the_tables_do_not_depend_on_how_much_of_the_log_is_rewritten(
     before: list[tuple[int, bytes]], between: list[tuple[int, bytes]], after: list[tuple[int, bytes]], seed: int
 ) -> None:
     chance = random.Random(seed)
-    log = suppressed(numbered(before), Subject("user_id", "ann"), chance)
+    log = with_erasure(numbered(before), Subject("user_id", "ann"), chance)
     log += numbered(between, len(log) + 1)
-    log = suppressed(log, Subject("session_id", "S2"), chance)
-    log = suppressed(log, Subject("user_id", "ann"), chance)  # what came since, and what was about both
+    log = with_erasure(log, Subject("session_id", "S2"), chance)
+    log = with_erasure(log, Subject("user_id", "ann"), chance)  # records since the first erasure
     log += numbered(after, len(log) + 1)
 
     whole = tables_of(log, chance)
 
-    assert tables_of(cleaned(log, chance), chance) == whole
-    assert tables_of(cleaned(log, chance, 0.5), chance) == whole
+    assert tables_of(rewritten(log, chance), chance) == whole
+    assert tables_of(rewritten(log, chance, 0.5), chance) == whole
     [(_, position, _, late, dropped, erased)] = whole["checkpoints"]
     assert len(whole["events"]) + len(whole["quarantine"]) + late + dropped + erased == position == len(log)
     names = {row[2] for row in whole["suppressions"]}
@@ -151,18 +163,18 @@ def test_tables_are_the_same_however_much_of_the_log_was_cleaned(
 
 @settings(deadline=None, max_examples=100)
 @given(before=entries(), after=entries(), seed=st.integers(0, 2**32))
-def test_sessions_are_the_fold_of_the_events_that_are_left(
+def test_sessions_are_the_fold_of_the_remaining_events(
     before: list[tuple[int, bytes]], after: list[tuple[int, bytes]], seed: int
 ) -> None:
     chance = random.Random(seed)
-    log = suppressed(numbered(before), Subject("user_id", "ann"), chance)
-    cut = len(log)
-    log += numbered(after, cut + 1)
+    log = with_erasure(numbered(before), Subject("user_id", "ann"), chance)
+    end_of_erasure = len(log)
+    log += numbered(after, end_of_erasure + 1)
 
     tables = tables_of(log, chance)
 
-    assert not [row for row in tables["events"] if row[1] <= cut and json.loads(row[12])["user_id"] == "ann"]
-    assert not [row for row in tables["quarantine"] if row[1] <= cut and row[6] in GARBAGE[3:5]]
+    assert not [row for row in tables["events"] if row[1] <= end_of_erasure and json.loads(row[12])["user_id"] == "ann"]
+    assert not [row for row in tables["quarantine"] if row[1] <= end_of_erasure and row[6] in GARBAGE[3:5]]
     sessions: dict[str, list[Any]] = {}
     for row in tables["events"]:
         if row[5]:
@@ -170,37 +182,42 @@ def test_sessions_are_the_fold_of_the_events_that_are_left(
     expected = []
     for rows in sessions.values():
         first, last = min(rows, key=lambda row: (row[8], row[1])), max(rows, key=lambda row: (row[8], row[1]))
-        begin = min(row[1] for row in rows)
-        assert {row[13] for row in rows} == {begin}
-        expected.append((begin, first[5], first[8], last[8], len(rows), first[6], last[6]))
-    found = [(row[1], row[2], row[3], row[5], row[7], row[8], row[9]) for row in tables["event_sessions"] if not row[12]]
-    assert found == sorted(expected)
+        first_position = min(row[1] for row in rows)
+        assert {row[13] for row in rows} == {first_position}
+        expected.append((first_position, first[5], first[8], last[8], len(rows), first[6], last[6]))
+    actual = [(row[1], row[2], row[3], row[5], row[7], row[8], row[9]) for row in tables["event_sessions"] if not row[12]]
+    assert actual == sorted(expected)
     assert {row[13] for row in tables["events"] if not row[5]} - {0} == {row[1] for row in tables["event_sessions"] if row[12]}
 
 
-# -- everywhere ------------------------------------------------------------------------------------------------------------
+# -- bytes -----------------------------------------------------------------------------------------------------------------
 
-CANARY = "c4n4ry"  # in all that ann sends
+CANARY = "c4n4ry"  # in every event of ann
 
 
-def command(server: Server, folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """python -m …, to its end."""
+def command(server: Server, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Penstock to its end."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=folder,
-        env=environment(REDIS_URL=server.url, DATA_DIR=folder, HOT_SECONDS=0, **more),
+        env=environment(REDIS_URL=server.url, DATA_DIR=folder, HOT_SECONDS=0, **variables),
         capture_output=True,
         text=True,
         timeout=60,
     )
 
 
-def forget(server: Server, folder: Path, *selector: str, tenant: str = "acme", **more: str) -> subprocess.CompletedProcess[str]:
-    return command(server, folder, "streams", "erase", tenant, *(selector or ("--where", "user_id=ann")), "--yes", **more)
+def erase(
+    server: Server, folder: Path, *selector: str, tenant: str = "acme", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return command(server, folder, "streams", "erase", tenant, *(selector or ("--where", "user_id=ann")), "--yes", **variables)
 
 
 def about_ann(count: int, **members: Any) -> list[Event]:
-    """Events of ann: in sessions of her own and of bob's, with an id or without, with what JSON escapes."""
+    """Events of ann, some of them in sessions of bob.
+
+    With and without an id; the note holds characters that JSON escapes.
+    """
     common = {"user_id": "ann", "note": f'{CANARY} "é\n"'} | members
     return [
         event(session_id=f"S{i % 4}", timestamp=f"2026-01-02T{i % 24:02}:{i % 60:02}:00Z", n=i, **common)
@@ -210,15 +227,18 @@ def about_ann(count: int, **members: Any) -> list[Event]:
     ]
 
 
-async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, folder: Path, tenant: str = "acme") -> None:
-    """A tenant's life with ann in it: rows, sessions, late duplicates, conflicts, what is no event, previous tables, an archive of
-    several segments and records that are in the server still."""
+async def fill_with_ann(server: Server, log: Log, store: SqliteStore, worker: Worker, folder: Path, tenant: str = "acme") -> None:
+    """Fill a log with all kinds of records about ann.
+
+    Rows, sessions, late duplicates, conflicts, a record that is no event, previous tables, an archive of several segments,
+    and records that are still on the server.
+    """
     await log.append(tenant, [*events(40, sessions=4), *about_ann(30)])
-    pass_the_window(server, tenant)
+    expire_dedup_keys(server, tenant)
     await log.append(tenant, [*events(10, sessions=4), *about_ann(10), event(session_id="S1", n=99, user_id="bob")])
-    of_the_same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", control_record="by somebody else")
-    server.client.delete(keys_of(tenant).dedup + event_identity(tenant, of_the_same_id)[0])
-    await log.append(tenant, [of_the_same_id])
+    same_id = event(session_id="S9", event_id=f"{CANARY}-id-0", note="of another user")
+    server.client.delete(keys_of(tenant).dedup + event_identity(tenant, same_id)[0])
+    await log.append(tenant, [same_id])
     last = await log.last_position(tenant)
     raw = {"event": f'{{"user_id":"ann","x":"{CANARY}"}}', "received_at_us": 7, "version": 1}
     server.client.xadd(keys_of(tenant).log, raw, id=f"{last + 1}-0")
@@ -226,35 +246,38 @@ async def lived(server: Server, log: Log, store: SqliteStore, worker: Worker, fo
     await worker.run_to_end()
     await rebuild(log, store)
     assert command(server, folder, "streams", "archive", "--once").returncode == 0
-    late = [event(session_id="S2", event_id=f"{CANARY} {i}", user_id="ann", control_record=CANARY) for i in range(5)]
+    late = [event(session_id="S2", event_id=f"{CANARY} {i}", user_id="ann", note=CANARY) for i in range(5)]
     await log.append(tenant, [*late, event(session_id="S2", user_id="bob", late=1)])
     await worker.run_to_end()
 
 
-def pass_the_window(server: Server, tenant: str) -> None:
+def expire_dedup_keys(server: Server, tenant: str) -> None:
     server.client.delete(*server.client.scan_iter(match=f"{keys_of(tenant).dedup}*", count=10_000))
 
 
 def places_with(server: Server, folder: Path, *words: str) -> list[str]:
-    """Where one of some words is, in UTF-8: keys and values of the server, its files, those of the archive and of the tables."""
-    wanted = [word.encode() for word in words]
-    found = [f"key {part[:80]!r}" for part in everything_in(server) if any(word in part for word in wanted)]
+    """The places that hold one of the words in UTF-8.
+
+    Looks at keys and values of the server, its files, the archive and the tables.
+    """
+    patterns = [word.encode() for word in words]
+    places = [f"key {content[:80]!r}" for content in everything_in(server) if any(word in content for word in patterns)]
     archive = Path(folder, "archive")
     for file in (*server.folder.rglob("*"), *archive.rglob("*"), *folder.glob("penstock.db*")):
-        if file.is_file() and any(word in file.read_bytes() for word in wanted):
-            found.append(f"file {file}")
-    for file in archive.rglob("*.parquet"):  # which are compressed
+        if file.is_file() and any(word in file.read_bytes() for word in patterns):
+            places.append(f"file {file}")
+    for file in archive.rglob("*.parquet"):  # segments are compressed
         if any(word in repr(duckdb.read_parquet(str(file)).fetchall()) for word in words):
-            found.append(f"segment {file}")
-    return found
+            places.append(f"segment {file}")
+    return places
 
 
-def names_of_ann(tenant: str) -> list[str]:
-    return [event_identity(tenant, one)[0] for one in about_ann(30)]
+def hashes_of_ann(tenant: str) -> list[str]:
+    return [event_identity(tenant, sent)[0] for sent in about_ann(30)]
 
 
-class Life(NamedTuple):
-    """A tenant that has lived: where its things are."""
+class Installation(NamedTuple):
+    """A server, a log and tables that hold records about ann."""
 
     server: Server
     log: Log
@@ -264,29 +287,29 @@ class Life(NamedTuple):
 
 
 @pytest.fixture
-async def life(own_server: Server, tmp_path: Path) -> AsyncIterator[Life]:
-    """A tenant that has lived, on a server of its own."""
+async def installation(own_server: Server, tmp_path: Path) -> AsyncIterator[Installation]:
+    """An installation with records about ann on its own server."""
     folder = tmp_path / "data"
     folder.mkdir()
     async with Log(Connection(own_server.url), archive_url=f"file://{folder}/archive") as log:
         with SqliteStore(str(folder / "penstock.db"), cache_mib=8) as store:
             worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
-            await lived(own_server, log, store, worker, folder)
-            yield Life(own_server, log, store, worker, folder)
+            await fill_with_ann(own_server, log, store, worker, folder)
+            yield Installation(own_server, log, store, worker, folder)
 
 
-async def test_the_bytes_of_who_is_forgotten_are_nowhere(life: Life) -> None:
-    server, log, store, _, folder = life
-    words = (CANARY, *names_of_ann("acme"))
+async def test_no_file_or_key_holds_a_byte_of_an_erased_subject(installation: Installation) -> None:
+    server, log, store, _, folder = installation
+    words = (CANARY, *hashes_of_ann("acme"))
     before = " ".join(places_with(server, folder, *words))
     rows = [row for row in dump(store)["events"] if CANARY not in repr(row) and row[7] != "2026-01-01T10:00:00Z"]
     assert all(place in before for place in (":dedup:acme:", "appendonly", "segment", "penstock.db")), before
 
-    done = forget(server, folder)
-    cleared = command(server, folder, "projector", "vacuum")
+    erasure = erase(server, folder)
+    vacuumed = command(server, folder, "projector", "vacuum")
 
-    assert done.returncode == cleared.returncode == 0, done.stdout + done.stderr + cleared.stdout + cleared.stderr
-    wait_until(lambda: not places_with(server, folder, *words), f"nothing is left of {places_with(server, folder, *words)}")
+    assert erasure.returncode == vacuumed.returncode == 0, erasure.stdout + erasure.stderr + vacuumed.stdout + vacuumed.stderr
+    wait_until(lambda: not places_with(server, folder, *words), f"no trace is left in {places_with(server, folder, *words)}")
     assert [difference async for difference in verify(log, store)] == []
     assert [problem async for problem in problems(log)] == []
     after = dump(store)
@@ -301,8 +324,8 @@ async def test_the_bytes_of_who_is_forgotten_are_nowhere(life: Life) -> None:
     assert places_with(server, folder, CANARY) == []
 
 
-async def test_what_the_server_had_trimmed_leaves_its_files_too(own_server: Server, tmp_path: Path) -> None:
-    """A trimmed entry is only marked: its bytes stay beside the entries that are left, in memory and in what is written of it."""
+async def test_trimmed_records_of_an_erased_subject_leave_the_servers_files_too(own_server: Server, tmp_path: Path) -> None:
+    """Trimming only marks an entry; its bytes stay in memory and files."""
     async with Log(Connection(own_server.url), archive_url=f"file://{tmp_path}/archive") as log:
         with SqliteStore(str(tmp_path / "penstock.db"), cache_mib=8) as store:
             await log.append("acme", [*about_ann(6), *events(3)])
@@ -310,35 +333,35 @@ async def test_what_the_server_had_trimmed_leaves_its_files_too(own_server: Serv
             assert command(own_server, tmp_path, "streams", "archive", "--once").returncode == 0
             assert own_server.client.xlen(keys_of("acme").log) == 1
 
-    assert forget(own_server, tmp_path).returncode == command(own_server, tmp_path, "projector", "vacuum").returncode == 0
+    assert erase(own_server, tmp_path).returncode == command(own_server, tmp_path, "projector", "vacuum").returncode == 0
 
-    wait_until(lambda: not places_with(own_server, tmp_path, CANARY), f"none is in {places_with(own_server, tmp_path, CANARY)}")
+    wait_until(
+        lambda: not places_with(own_server, tmp_path, CANARY), f"no trace is left in {places_with(own_server, tmp_path, CANARY)}"
+    )
 
 
-async def test_what_is_sent_again_stays_out_within_the_window_and_after_it(
-    life: Life,
-) -> None:
-    server, log, store, worker, folder = life
-    pass_the_window(server, "acme")
-    assert forget(server, folder).returncode == 0
+async def test_erased_events_that_are_sent_again_never_return_to_the_tables(installation: Installation) -> None:
+    server, log, store, worker, folder = installation
+    expire_dedup_keys(server, "acme")
+    assert erase(server, folder).returncode == 0
     last = await log.last_position("acme")
 
     receipts = await log.append("acme", about_ann(30))
     others = await log.append("acme", [event(session_id="else", event_id=f"{CANARY}-id-3")])
 
-    assert {one.status for one in (*receipts, *others)} == {"duplicate"}
-    assert [one.position for one in receipts] == list(range(41, 71))
+    assert {receipt.status for receipt in (*receipts, *others)} == {"duplicate"}
+    assert [receipt.position for receipt in receipts] == list(range(41, 71))
     assert others[0].position == 44
     assert await log.last_position("acme") == last
-    server.client.delete(keys_of("acme").suppressed)  # a server that lost what it knew
-    assert {one.status for one in await log.append("acme", about_ann(30))} == {"accepted"}
+    server.client.delete(keys_of("acme").suppressed)  # as if the server had lost it
+    assert {receipt.status for receipt in await log.append("acme", about_ann(30))} == {"accepted"}
     await worker.run_to_end()
     assert not [row for row in dump(store)["events"] if CANARY in repr(row)]
     assert dump(store)["checkpoints"][0][1] == last + 30 and not dump(store)["quarantine"]
     assert [difference async for difference in verify(log, store)] == []
-    assert forget(server, folder).returncode == 0
+    assert erase(server, folder).returncode == 0
     await worker.run_to_end()
-    assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
+    assert {receipt.status for receipt in await log.append("acme", about_ann(30))} == {"duplicate"}
     assert [difference async for difference in verify(log, store)] == []
 
 
@@ -346,48 +369,50 @@ async def test_what_is_sent_again_stays_out_within_the_window_and_after_it(
 
 
 @pytest.mark.parametrize("point", ERASE_POINTS)
-async def test_a_run_that_was_killed_is_finished_by_the_next(life: Life, point: str) -> None:
-    server, log, store, worker, folder = life
+async def test_an_erasure_that_was_killed_is_finished_by_the_next_run(installation: Installation, point: str) -> None:
+    server, log, store, worker, folder = installation
 
-    await log.append("acme", [event(session_id="S1", event_id=f"{i}", n=i) for i in range(600)])  # or one call copies all
+    await log.append("acme", [event(session_id="S1", event_id=f"{i}", n=i) for i in range(600)])  # more than one call copies
 
-    assert forget(server, folder, FAILPOINT=point).returncode == 137
+    assert erase(server, folder, FAILPOINT=point).returncode == 137
     await worker.run_to_end()
-    server.client.delete(keys_of("acme").archive_lease)  # its lease has ended
+    server.client.delete(keys_of("acme").archive_lease)  # as if the lease had expired
     assert (await log.append("acme", [event(session_id="S1", event_id=point)]))[0].status == "accepted"
-    done = forget(server, folder)
+    finished = erase(server, folder)
     await worker.run_to_end()
     assert command(server, folder, "projector", "vacuum").returncode == 0
 
-    assert done.returncode == 0, done.stderr
-    wait_until(lambda: not places_with(server, folder, CANARY), f"nothing is left of {places_with(server, folder, CANARY)}")
+    assert finished.returncode == 0, finished.stderr
+    wait_until(lambda: not places_with(server, folder, CANARY), f"no trace is left in {places_with(server, folder, CANARY)}")
     assert not server.client.exists(keys_of("acme").rewrite)
     assert [difference async for difference in verify(log, store)] == []
     assert [problem async for problem in problems(log)] == []
     assert dump(store)["checkpoints"][0][5] == 47
-    assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
+    assert {receipt.status for receipt in await log.append("acme", about_ann(30))} == {"duplicate"}
 
 
-async def test_a_server_without_room_keeps_its_log_and_says_so(life: Life) -> None:
-    server, _, _, _, folder = life
-    assert forget(server, folder, FAILPOINT="between_control_records").returncode == 137
+async def test_a_server_without_memory_keeps_its_log_and_the_command_says_so(installation: Installation) -> None:
+    server, _, _, _, folder = installation
+    assert erase(server, folder, FAILPOINT="between_control_records").returncode == 137
     server.client.delete(keys_of("acme").archive_lease)
     before = server.client.xrange(keys_of("acme").log)
     server.client.config_set("maxmemory", 1)
 
-    full = forget(server, folder)
-    held = server.client.xrange(keys_of("acme").log)
+    full = erase(server, folder)
+    after = server.client.xrange(keys_of("acme").log)
     server.client.config_set("maxmemory", 0)
 
     assert full.returncode == 1 and "memory" in full.stderr and "Traceback" not in full.stderr, full.stderr
-    assert held == before
-    assert forget(server, folder).returncode == 0
+    assert after == before
+    assert erase(server, folder).returncode == 0
 
 
-async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_projectors_and_writers_continue_during_an_erasure(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("streams.erasure.erase.COPY_RECORDS", 7)
     stop = asyncio.Event()
-    given = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)}
+    variables = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)}
     path = str(tmp_path / "penstock.db")
     async with Log(Connection(server.url), archive_url=f"file://{tmp_path}/archive") as log:
         await log.append("acme", [*events(500), *about_ann(60)])
@@ -400,7 +425,7 @@ async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: 
                 sent += 1
             return sent
 
-        with process_of(("-m", "projector", "run"), tmp_path, "projector.out", **given), SqliteStore(path) as store:
+        with process_of(("-m", "projector", "run"), tmp_path, "projector.out", **variables), SqliteStore(path) as store:
             await until(lambda: store.tables().checkpoint("acme").position == 560)
             writing = [asyncio.create_task(write(number)) for number in range(3)]
             for _ in range(3):
@@ -408,9 +433,9 @@ async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: 
                 async with erasure.lease():
                     await erasure.find_records(lambda done, total: None)
                     last = await erasure.append_control_records()
-                    cleaned = await erasure.rewrite(lambda done, total: None)
+                    rewritten_log = await erasure.rewrite(lambda done, total: None)
                 await log.append("acme", [event(event_id=f"{CANARY} {last}", user_id="ann", session_id="S1")])
-                assert cleaned.entries in (60, 1)
+                assert rewritten_log.entries in (60, 1)
             stop.set()
             written = sum(await asyncio.gather(*writing))
             end = await log.last_position("acme")
@@ -420,17 +445,17 @@ async def test_projectors_and_writers_go_on_meanwhile(server: Server, tmp_path: 
             assert [difference async for difference in verify(log, store)] == []
             assert [problem async for problem in problems(log)] == []
             rows = dump(store)["events"]
-            assert [row[4] for row in rows if CANARY in repr(row)] == [f"{CANARY} {last}"]  # who goes on is met again
+            assert [row[4] for row in rows if CANARY in repr(row)] == [f"{CANARY} {last}"]  # sent after the last erasure
             assert len(rows) == 500 + written + 1
 
 
-async def test_a_projector_that_comes_late_or_has_yesterdays_tables_agrees(life: Life, tmp_path: Path) -> None:
-    server, log, store, worker, folder = life
+async def test_a_projector_with_old_tables_reaches_the_same_rows(installation: Installation, tmp_path: Path) -> None:
+    server, log, store, worker, folder = installation
     yesterday = str(tmp_path / "yesterday.db")
     with SqliteStore(str(tmp_path / "late.db"), cache_mib=8) as late:
         late.apply([project("acme", 0, [record async for page in log.read("acme", 0, through=45) for record in page], 45)])
         store.execute("VACUUM INTO ?", (yesterday,))
-        assert forget(server, folder).returncode == 0
+        assert erase(server, folder).returncode == 0
         await worker.run_to_end()
         for name in ("late.db", "yesterday.db"):  # the record at both checkpoints, 45 and the last, was erased
             with SqliteStore(str(tmp_path / name), cache_mib=8) as other:
@@ -438,9 +463,9 @@ async def test_a_projector_that_comes_late_or_has_yesterdays_tables_agrees(life:
                 assert dump(other) == dump(store)
 
 
-async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path: Path) -> None:
-    server, log, _, worker, folder = life
-    assert forget(server, folder).returncode == 0
+async def test_suppressed_names_survive_a_recovery_and_an_import_of_the_log(installation: Installation, tmp_path: Path) -> None:
+    server, log, _, worker, folder = installation
+    assert erase(server, folder).returncode == 0
     await worker.run_to_end()
     kept = server.client.hgetall(keys_of("acme").suppressed)
     exported = command(server, folder, "streams", "export", "acme", "--out", "acme.ndjson")
@@ -454,7 +479,7 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
 
     assert imported.returncode == 0, imported.stderr
     assert server.client.hgetall(keys_of("acme").suppressed) == kept
-    assert {one.status for one in await log.append("acme", about_ann(30))} == {"duplicate"}
+    assert {receipt.status for receipt in await log.append("acme", about_ann(30))} == {"duplicate"}
     await delete_log(log.connection, "acme")
     assert not server.client.exists(keys_of("acme").suppressed)
 
@@ -462,34 +487,34 @@ async def test_the_names_are_kept_out_wherever_the_log_goes(life: Life, tmp_path
 # -- the command -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_command_asks_says_what_it_did_and_knows_who_is_unknown(server: Server, log: Log, tmp_path: Path) -> None:
-    await log.append("acme", [*events(5), event(session_id="gone", n=7, active=True), event(session_id="stays", n=1)])
-    erase = ("streams", "erase", "acme")
+async def test_the_command_asks_first_and_says_what_it_did(server: Server, log: Log, tmp_path: Path) -> None:
+    await log.append("acme", [*events(5), event(session_id="erased", n=7, active=True), event(session_id="stays", n=1)])
+    erase_command = ("streams", "erase", "acme")
 
-    nobody = command(server, tmp_path, *erase, "--where", "user_id=ann", "--yes")
-    unsure = command(server, tmp_path, *erase, "--session", "gone")
-    elsewhere = command(server, tmp_path, "streams", "erase", "other", "--session", "gone", "--yes")
-    sure = command(server, tmp_path, *erase, "--session", "gone", "--yes")
-    again = command(server, tmp_path, *erase, "--session", "gone", "--yes")
+    unknown_subject = command(server, tmp_path, *erase_command, "--where", "user_id=ann", "--yes")
+    without_yes = command(server, tmp_path, *erase_command, "--session", "erased")
+    unknown_tenant = command(server, tmp_path, "streams", "erase", "other", "--session", "erased", "--yes")
+    with_yes = command(server, tmp_path, *erase_command, "--session", "erased", "--yes")
+    again = command(server, tmp_path, *erase_command, "--session", "erased", "--yes")
 
-    assert nobody.returncode == 0 and "No record of acme" in nobody.stdout
-    assert unsure.returncode == 1 and "1 records of acme" in unsure.stdout and "position 6" in unsure.stdout
-    assert elsewhere.returncode == 1 and "other has no log" in elsewhere.stderr
-    assert sure.returncode == 0 and "position 8" in sure.stdout and "1 records on the server" in sure.stdout
+    assert unknown_subject.returncode == 0 and "No record of acme" in unknown_subject.stdout
+    assert without_yes.returncode == 1 and "1 records of acme" in without_yes.stdout and "position 6" in without_yes.stdout
+    assert unknown_tenant.returncode == 1 and "other has no log" in unknown_tenant.stderr
+    assert with_yes.returncode == 0 and "position 8" in with_yes.stdout and "1 records on the server" in with_yes.stdout
     assert again.returncode == 0 and "Nothing new" in again.stdout
     assert [record.version for page in [page async for page in log.read("acme", 0)] for record in page] == [1] * 5 + [2, 1, 2]
-    for wrong in (("--yes",), ("--session", "a", "--where", "b=c"), ("--where", "b"), ("--where", "=c")):
-        assert command(server, tmp_path, *erase, *wrong).returncode == 2
+    for bad_arguments in (("--yes",), ("--session", "a", "--where", "b=c"), ("--where", "b"), ("--where", "=c")):
+        assert command(server, tmp_path, *erase_command, *bad_arguments).returncode == 2
 
 
 @pytest.mark.parametrize(
-    ("member", "value", "meant"),
+    ("member", "value", "positions"),
     [
         ("session_id", "S1", {1, 2}), ("event_type", "view", {1}), ("event_id", "e", {2}), ("user_id", "7", {1, 2}),
         ("user_id", "07", set()), ("active", "true", {1}), ("active", "1", {2}), ("nothing", "null", {1}), ("user_id", "{}", set()),
     ],
 )  # fmt: skip
-def test_what_is_named_is_compared_as_text_or_as_json(member: str, value: str, meant: set[int]) -> None:
+def test_the_value_of_a_subject_is_compared_as_text_or_as_json(member: str, value: str, positions: set[int]) -> None:
     log = [
         Record(1, 1, 1, event(event_type="view", user_id=7, active=True, nothing=None).body),
         Record(2, 2, 1, event(event_id="e", user_id="7", active=1.0).body),
@@ -497,24 +522,24 @@ def test_what_is_named_is_compared_as_text_or_as_json(member: str, value: str, m
         Record(4, 4, 2, control._encode(control.Drop([3]))),
     ]
     search = SubjectSearch("acme", Subject(member, value))
-    for look in (search.match, search.decide):
+    for step in (search.match, search.decide):
         for record in log:
-            look(record)
+            step(record)
 
-    assert set(search.new_positions) == meant
+    assert set(search.new_positions) == positions
 
 
 async def test_a_receipt_says_that_an_event_was_erased(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path) as app:
         await app.post([{"session_id": "S1", "event_type": "a", "timestamp": "2026-01-01T10:00:00Z", "user_id": "ann"}])
         await app.project()
-        assert forget(server, tmp_path).returncode == 0
-        waiting = await app.get("/api/receipts/1")
+        assert erase(server, tmp_path).returncode == 0
+        before = await app.get("/api/receipts/1")
         await app.project()
 
-        told = await app.get("/api/receipts/1")
+        after = await app.get("/api/receipts/1")
 
-        assert waiting.json()["status"] == "projected"
-        assert told.json() == {"status": "erased", "event_hash": None, "position": 1}
+        assert before.json()["status"] == "projected"
+        assert after.json() == {"status": "erased", "event_hash": None, "position": 1}
         assert (await app.get("/api/receipts/2")).status_code == 404
         assert (await app.get("/api/sessions/S1")).status_code == 404
