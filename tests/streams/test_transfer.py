@@ -1,4 +1,7 @@
-"""A log moves to another installation as a file: every record at its position, every byte as it was, or a sentence that says why not."""
+"""A log is exported to a file and imported into another installation.
+
+Every record keeps its position and its bytes; an import that cannot do that says why.
+"""
 
 import asyncio
 import base64
@@ -37,7 +40,7 @@ pytestmark = pytest.mark.anyio
 
 DEDUP_WINDOW_SECONDS = 86_400.0
 LOG = keys_of("acme").log
-BY_HAND: list[dict[str, Any]] = [
+ENTRIES_BY_HAND: list[dict[str, Any]] = [
     {"foo": "bär"},
     {"event": "", "received_at_us": "3", "version": "1"},
     {"event": "no json", "received_at_us": "4", "version": "1"},
@@ -53,7 +56,7 @@ BY_HAND: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a few records are many batches."""
+    """A few records are many batches."""
     monkeypatch.setattr(streams.transfer.import_log, "CALL_LIMIT_EVENTS", 4)
 
 
@@ -73,24 +76,24 @@ async def exported(log: Log, after: int = 0, tenant: str = "acme") -> bytes:
     return b"".join([lines async for _, lines in export(log, tenant, after, last)])
 
 
-def restore_of(log: Log) -> LogImport:
+def import_into(log: Log) -> LogImport:
     return LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=0.0)
 
 
 async def imported(log: Log, file: bytes) -> LogImport:
-    restore = restore_of(log)
-    await restore.run(file.splitlines(keepends=True))
-    return restore
+    log_import = import_into(log)
+    await log_import.run(file.splitlines(keepends=True))
+    return log_import
 
 
-def by_hand(server: Server, after: int) -> None:
-    """Entries that the door did not write, behind a position."""
-    for position, fields in enumerate(BY_HAND, after + 1):
+def write_by_hand(server: Server, after: int) -> None:
+    """Write entries that no ingest endpoint writes, after a position."""
+    for position, fields in enumerate(ENTRIES_BY_HAND, after + 1):
         server.client.xadd(LOG, fields, id=f"{position}-0")
 
 
 def everything_in(server: Server) -> dict[bytes, Any]:
-    """Every key with its value; when claims end is not part of it."""
+    """Every key with its value, without the times when keys expire."""
     reads: dict[bytes, Any] = {
         b"string": server.client.get,
         b"set": server.client.smembers,
@@ -102,7 +105,7 @@ def everything_in(server: Server) -> dict[bytes, Any]:
 
 
 def file_of(*records: Record, after: int = 0, through: int | None = None, tenant: str = "acme") -> bytes:
-    """A file as an export writes it, of whatever records."""
+    """A file as an export writes it."""
     last = through if through is not None else records[-1].position if records else after
     header = {"format": "penstock-log", "version": 1, "tenant": tenant, "after": after, "through": last}
     return json.dumps(header, separators=(",", ":")).encode() + b"\n" + b"".join(map(line_of, records))
@@ -110,28 +113,28 @@ def file_of(*records: Record, after: int = 0, through: int | None = None, tenant
 
 def numbered(count: int, received_at_us: int | None = None) -> list[Record]:
     received = time.time_ns() // 1000 if received_at_us is None else received_at_us
-    return [Record(i, received, 1, one.body) for i, one in enumerate(events(count), 1)]
+    return [Record(i, received, 1, sent.body) for i, sent in enumerate(events(count), 1)]
 
 
-# -- there and back ------------------------------------------------------------------------------------------------------
+# -- export and import ---------------------------------------------------------------------------------------------------
 
 
-async def test_every_record_comes_out_as_it_went_in(server: Server, log: Log, target: Log) -> None:
+async def test_every_record_is_exported_and_imported_unchanged(server: Server, log: Log, target: Log) -> None:
     await log.append("acme", [*events(10), event(session_id="Ж\n\u2028", page='/é"\\')])
-    by_hand(server, after=11)
+    write_by_hand(server, after=11)
     await log.append("acme", [event(session_id="last")])
     file = await exported(log)
 
-    restore = await imported(target, file)
+    log_import = await imported(target, file)
 
     assert await records_of(target) == await records_of(log)
     assert await exported(target) == file
-    assert (restore.tenant, restore.position, restore.written) == ("acme", 22, 22)
+    assert (log_import.tenant, log_import.position, log_import.written) == ("acme", 22, 22)
 
 
-async def test_a_line_is_json_with_the_event_as_it_is_in_the_log(server: Server, log: Log) -> None:
+async def test_a_line_is_json_that_holds_the_bytes_of_the_event(server: Server, log: Log) -> None:
     await log.append("acme", [event(page="/é")])
-    by_hand(server, after=1)
+    write_by_hand(server, after=1)
 
     header, first, *others = (await exported(log)).splitlines()
 
@@ -140,26 +143,28 @@ async def test_a_line_is_json_with_the_event_as_it_is_in_the_log(server: Server,
     assert fields[b"event"] in first and json.loads(first)["event"]["properties"] == {"page": "/é"}
     assert json.loads(first)["received_at_us"] == int(fields[b"received_at_us"])
     assert [json.loads(line)["position"] for line in others] == list(range(2, 12))
-    told = [json.loads(line) for line in others]
-    assert [("base64" in one, "event" in one) for one in told] == [(position != 7, position == 7) for position in range(1, 11)]
-    assert base64.b64decode(told[3]["base64"]) == b"\xff\x00"
+    decoded = [json.loads(line) for line in others]
+    assert [("base64" in line, "event" in line) for line in decoded] == [
+        (position != 7, position == 7) for position in range(1, 11)
+    ]
+    assert base64.b64decode(decoded[3]["base64"]) == b"\xff\x00"
 
 
-async def test_the_server_knows_of_a_moved_tenant_all_that_the_first_one_knew(server: Server, log: Log) -> None:
+async def test_an_imported_tenant_has_every_key_of_the_first_server(server: Server, log: Log) -> None:
     await log.append("acme", [event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")])
     await log.append("acme", [event(event_id="e1"), event(n=1, event_type="other"), *events(9)])
     await log.append("globex", events(2))
     before = everything_in(server)
-    file, other = await exported(log), await exported(log, tenant="globex")
+    acme, globex = await exported(log), await exported(log, tenant="globex")
     server.client.flushall()
 
-    await imported(log, file)
-    await imported(log, other)
+    await imported(log, acme)
+    await imported(log, globex)
 
     assert everything_in(server) == before
 
 
-async def test_a_retry_after_the_move_is_answered_duplicate(log: Log, target: Log) -> None:
+async def test_a_retry_after_the_import_is_a_duplicate(log: Log, target: Log) -> None:
     sent = [*events(9), event(event_id="e1"), event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")]
     await log.append("acme", sent)
     await imported(target, await exported(log))
@@ -170,29 +175,29 @@ async def test_a_retry_after_the_move_is_answered_duplicate(log: Log, target: Lo
     assert [(receipt.status, receipt.position) for receipt in receipts[-2:]] == [("conflict", 10), ("accepted", 13)]
 
 
-async def test_the_tables_of_the_other_installation_become_equal(
+async def test_a_running_projector_derives_the_same_tables_from_an_import(
     server: Server, log: Log, target: Log, worker: Worker, store: SqliteStore, tmp_path: Path
 ) -> None:
     await log.append("acme", [*events(40), event(event_id="e1"), event(event_id="e1", other=1)])
-    by_hand(server, after=41)
+    write_by_hand(server, after=41)
     server.client.delete(*server.client.keys("*:dedup:*"))
     await log.append("acme", [event(event_id="e1"), event(session_id="new")])  # a late duplicate
     await worker.run_to_end()
 
     through = await log.last_position("acme")
 
-    with SqliteStore(str(tmp_path / "target.db"), cache_mib=8) as other:
+    with SqliteStore(str(tmp_path / "target.db"), cache_mib=8) as target_store:
         stop = asyncio.Event()
-        running = asyncio.create_task(Worker(target, other, lease_owner="test:2", lease_seconds=0.5).run(stop))
-        await asyncio.sleep(0.2)  # its first sweep is over; what comes now has to make itself known
+        running = asyncio.create_task(Worker(target, target_store, lease_owner="test:2", lease_seconds=0.5).run(stop))
+        await asyncio.sleep(0.2)  # after its first sweep only a message shows it new records
         await imported(target, await exported(log))
-        await until(lambda: other.tables().checkpoint("acme").position == through)
+        await until(lambda: target_store.tables().checkpoint("acme").position == through)
         stop.set()
         await running
 
         for table in ("events", "event_sessions", "quarantine", "checkpoints"):
-            assert rows_of(other, table) == rows_of(store, table) != []
-        assert [difference async for difference in verify(target, other)] == []
+            assert rows_of(target_store, table) == rows_of(store, table) != []
+        assert [difference async for difference in verify(target, target_store)] == []
 
 
 def rows_of(store: SqliteStore, table: str) -> list[tuple[Any, ...]]:
@@ -200,7 +205,7 @@ def rows_of(store: SqliteStore, table: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")]
 
 
-async def test_projectors_are_woken_and_their_groups_begin_with_the_first_record(server: Server, log: Log) -> None:
+async def test_an_import_wakes_projectors_and_their_groups_begin_with_the_first_record(server: Server, log: Log) -> None:
     keys = keys_of("acme")
     server.client.sadd(keys.groups, "one", "two")
     listening = server.client.pubsub(ignore_subscribe_messages=True)
@@ -218,49 +223,51 @@ async def test_projectors_are_woken_and_their_groups_begin_with_the_first_record
     listening.close()
 
 
-# -- claims --------------------------------------------------------------------------------------------------------------
+# -- dedup keys ----------------------------------------------------------------------------------------------------------
 
 
-async def test_names_are_claimed_for_what_is_left_of_the_window(server: Server, log: Log) -> None:
+async def test_a_dedup_key_lasts_for_the_rest_of_the_window(server: Server, log: Log) -> None:
     now_us = time.time_ns() // 1000
     ages = [DEDUP_WINDOW_SECONDS + 60, DEDUP_WINDOW_SECONDS - 60, DEDUP_WINDOW_SECONDS / 2, 0, -3_600]
-    some = [Record(i, now_us - int(age * 1e6), 1, one.body) for i, (age, one) in enumerate(zip(ages, events(5), strict=True), 1)]
+    records = [
+        Record(i, now_us - int(age * 1e6), 1, sent.body) for i, (age, sent) in enumerate(zip(ages, events(5), strict=True), 1)
+    ]
 
-    await imported(log, file_of(*some))
+    await imported(log, file_of(*records))
 
-    left = [server.client.pttl(keys_of("acme").dedup + event_identity("acme", one)[0]) / 1000 for one in events(5)]
-    assert left[0] < 0
-    assert left[1:] == pytest.approx([60, DEDUP_WINDOW_SECONDS / 2, DEDUP_WINDOW_SECONDS, DEDUP_WINDOW_SECONDS], abs=20)
+    seconds_left = [server.client.pttl(keys_of("acme").dedup + event_identity("acme", sent)[0]) / 1000 for sent in events(5)]
+    assert seconds_left[0] < 0
+    assert seconds_left[1:] == pytest.approx([60, DEDUP_WINDOW_SECONDS / 2, DEDUP_WINDOW_SECONDS, DEDUP_WINDOW_SECONDS], abs=20)
 
 
-async def test_of_two_records_with_one_name_the_first_has_the_claim(log: Log) -> None:
+async def test_of_two_records_with_one_identity_the_first_has_the_dedup_key(log: Log) -> None:
     now_us = time.time_ns() // 1000
-    some = [Record(1, now_us, 1, event(n=1).body), Record(2, now_us, 1, event(n=2).body)]
+    records = [Record(1, now_us, 1, event(n=1).body), Record(2, now_us, 1, event(n=2).body)]
 
-    await imported(log, file_of(*some))
+    await imported(log, file_of(*records))
 
     assert await log.positions_of("acme", event_identity("acme", event(n=1))[0]) == [1]
     [receipt] = await log.append("acme", [event(n=1)])
     assert (receipt.status, receipt.position) == ("duplicate", 1)
 
 
-async def test_of_two_splits_with_one_hash_each_has_its_claim_as_long_as_the_longer_lives(server: Server, log: Log) -> None:
+async def test_two_identities_with_one_hash_share_the_longer_lifetime(server: Server, log: Log) -> None:
     now_us = time.time_ns() // 1000
-    one, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
+    first, second = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
 
     await imported(
-        log, file_of(Record(1, now_us, 1, one.body), Record(2, now_us - int(DEDUP_WINDOW_SECONDS * 9e5), 1, other.body))
+        log, file_of(Record(1, now_us, 1, first.body), Record(2, now_us - int(DEDUP_WINDOW_SECONDS * 9e5), 1, second.body))
     )
 
-    assert await log.positions_of("acme", event_identity("acme", one)[0]) == [1, 2]
-    assert server.client.pttl(keys_of("acme").dedup + event_identity("acme", one)[0]) > DEDUP_WINDOW_SECONDS * 900
-    assert [receipt.status for receipt in await log.append("acme", [other, one])] == ["duplicate", "duplicate"]
+    assert await log.positions_of("acme", event_identity("acme", first)[0]) == [1, 2]
+    assert server.client.pttl(keys_of("acme").dedup + event_identity("acme", first)[0]) > DEDUP_WINDOW_SECONDS * 900
+    assert [receipt.status for receipt in await log.append("acme", [second, first])] == ["duplicate", "duplicate"]
 
 
-# -- again and again -----------------------------------------------------------------------------------------------------
+# -- repeated imports ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_import_twice_is_an_import_once(server: Server, log: Log) -> None:
+async def test_a_repeated_import_changes_nothing(server: Server, log: Log) -> None:
     file = file_of(*numbered(11))
     await imported(log, file)
     before = everything_in(server)
@@ -273,54 +280,54 @@ async def test_an_import_twice_is_an_import_once(server: Server, log: Log) -> No
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=4))
-async def test_an_import_cut_anywhere_and_begun_again_is_whole(server: Server, log: Log, cuts: list[float]) -> None:
+async def test_an_import_that_was_cut_anywhere_and_repeated_is_complete(server: Server, log: Log, cuts: list[float]) -> None:
     server.client.flushall()
-    some = [*numbered(18), Record(19, 7, 0, b"\xff by hand")]
-    file = file_of(*some)
+    records = [*numbered(18), Record(19, 7, 0, b"\xff by hand")]
+    file = file_of(*records)
     position = 0
 
     for cut in sorted(cuts):
-        restore = restore_of(log)
+        log_import = import_into(log)
         with pytest.raises(BadLine) as refused:
-            await restore.run(file[: int(cut * (len(file) - 1))].splitlines(keepends=True))
+            await log_import.run(file[: int(cut * (len(file) - 1))].splitlines(keepends=True))
         assert str(refused.value).endswith("is cut") or "missing" in str(refused.value)
-        position = max(position, restore.position)
-        assert await records_of(log) == some[:position]
-    restore = await imported(log, file)
+        position = max(position, log_import.position)
+        assert await records_of(log) == records[:position]
+    log_import = await imported(log, file)
 
-    assert (restore.compared, restore.written) == (position, 19 - position)
-    assert await records_of(log) == some
+    assert (log_import.compared, log_import.written) == (position, 19 - position)
+    assert await records_of(log) == records
 
 
-async def test_an_import_goes_on_where_the_answer_to_a_batch_was_lost(server: Server) -> None:
-    some = numbered(20)
+async def test_an_import_continues_after_a_lost_reply(server: Server) -> None:
+    records = numbered(20)
     async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=0.3)) as log:
-        await imported(log, file_of(*some[:4]))
-        restore = LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=10)
-        proxy.swallow_reply(7)  # after the position, four comparisons and a batch, that of another
+        await imported(log, file_of(*records[:4]))
+        log_import = LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=10)
+        proxy.swallow_reply(7)  # the reply to the second batch
 
-        await restore.run(file_of(*some).splitlines(keepends=True))
+        await log_import.run(file_of(*records).splitlines(keepends=True))
 
         assert len(proxy.swallowed) == 1
-        assert (restore.position, restore.written, restore.compared) == (20, 12, 8)
-        assert await records_of(log) == some
+        assert (log_import.position, log_import.written, log_import.compared) == (20, 12, 8)
+        assert await records_of(log) == records
 
 
-async def test_an_import_waits_for_a_server_that_is_away(own_server: Server) -> None:
-    some = numbered(10)
+async def test_an_import_waits_for_a_server_that_is_down(own_server: Server) -> None:
+    records = numbered(10)
     async with Log(Connection(own_server.url, budget_seconds=0.2)) as log:
-        await imported(log, file_of(*some[:5]))
+        await imported(log, file_of(*records[:5]))
         own_server.kill()
-        restore = LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=20)
-        importing = asyncio.create_task(restore.run(file_of(*some).splitlines(keepends=True)))
+        log_import = LogImport(log, dedup_window_seconds=DEDUP_WINDOW_SECONDS, wait_seconds=20)
+        importing = asyncio.create_task(log_import.run(file_of(*records).splitlines(keepends=True)))
         await asyncio.sleep(0.5)
         own_server.start()
         await importing
 
-        assert await records_of(log) == some
+        assert await records_of(log) == records
 
 
-async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None:
+async def test_an_import_stops_waiting_after_a_time_limit(own_server: Server) -> None:
     own_server.kill()
     async with Log(Connection(own_server.url, budget_seconds=0.1)) as log:
         with stopwatch() as watch:
@@ -332,24 +339,24 @@ async def test_an_import_is_not_waited_with_for_ever(own_server: Server) -> None
             assert watch.seconds < 5
 
 
-async def test_a_full_server_takes_a_batch_whole_or_not_at_all(own_server: Server) -> None:
-    some = numbered(40)
+async def test_a_full_server_writes_a_batch_whole_or_not_at_all(own_server: Server) -> None:
+    records = numbered(40)
     async with Log(Connection(own_server.url)) as log:
-        await imported(log, file_of(*some[:6]))
+        await imported(log, file_of(*records[:6]))
         own_server.client.config_set("maxmemory", 1)
         before = everything_in(own_server)
-        restore = restore_of(log)
+        log_import = import_into(log)
         with pytest.raises(LogFull):
-            await restore.run(file_of(*some).splitlines(keepends=True))
+            await log_import.run(file_of(*records).splitlines(keepends=True))
 
-        assert everything_in(own_server) == before and restore.position == 6
+        assert everything_in(own_server) == before and log_import.position == 6
         own_server.client.config_set("maxmemory", 0)
-        assert (await imported(log, file_of(*some))).written == 34
+        assert (await imported(log, file_of(*records))).written == 34
 
 
-async def test_an_import_killed_in_its_midst_and_begun_again_is_whole(server: Server, log: Log, tmp_path: Path) -> None:
-    some = numbered(30_000)
-    (tmp_path / "t.ndjson").write_bytes(file_of(*some))
+async def test_an_import_that_was_killed_and_repeated_is_complete(server: Server, log: Log, tmp_path: Path) -> None:
+    records = numbered(30_000)
+    (tmp_path / "t.ndjson").write_bytes(file_of(*records))
     reached = [0]
 
     while reached[-1] < 30_000:
@@ -365,59 +372,59 @@ async def test_an_import_killed_in_its_midst_and_begun_again_is_whole(server: Se
         reached.append(await log.last_position("acme"))
 
     assert len(reached) > 2
-    assert await records_of(log) == some
-    assert server.client.dbsize() == 30_000 + 2  # a claim for each, the log, the tenants
+    assert await records_of(log) == records
+    assert server.client.dbsize() == 30_000 + 2  # a dedup key for each, the log, the tenants
 
 
 # -- refused -------------------------------------------------------------------------------------------------------------
 
 
-async def test_another_log_is_refused_by_the_first_position_that_differs_and_nothing_is_written(server: Server, log: Log) -> None:
-    some = numbered(9)
-    await imported(log, file_of(*some))
+async def test_a_log_with_other_records_is_refused_at_the_first_difference_and_not_changed(server: Server, log: Log) -> None:
+    records = numbered(9)
+    await imported(log, file_of(*records))
     before = everything_in(server)
 
     for changed in (
-        Record(7, some[6].received_at_us, 1, body(other=1)),
-        Record(7, some[6].received_at_us + 1, 1, some[6].body),
-        Record(7, some[6].received_at_us, 2, some[6].body),
+        Record(7, records[6].received_at_us, 1, body(other=1)),
+        Record(7, records[6].received_at_us + 1, 1, records[6].body),
+        Record(7, records[6].received_at_us, 2, records[6].body),
     ):
-        restore = restore_of(log)
-        more = [Record(i, 5, 1, body(n=i)) for i in (8, 9, 10, 11)]
+        log_import = import_into(log)
+        later_records = [Record(i, 5, 1, body(n=i)) for i in (8, 9, 10, 11)]
         with pytest.raises(LogDiffers, match=r"another record than the file at position 7$"):
-            await restore.run(file_of(*some[:6], changed, *more).splitlines(keepends=True))
-        assert (restore.position, restore.written) == (6, 0)
+            await log_import.run(file_of(*records[:6], changed, *later_records).splitlines(keepends=True))
+        assert (log_import.position, log_import.written) == (6, 0)
         assert everything_in(server) == before
 
 
-async def test_a_log_that_misses_a_record_is_not_mended(server: Server, log: Log) -> None:
-    some = numbered(6)
-    await imported(log, file_of(*some[:5]))
+async def test_a_log_with_a_gap_is_not_repaired(server: Server, log: Log) -> None:
+    records = numbered(6)
+    await imported(log, file_of(*records[:5]))
     server.client.xdel(LOG, "5-0")
 
     with pytest.raises(LogDiffers, match="holds no record at position 5"):
-        await imported(log, file_of(*some))
-    assert await records_of(log) == some[:4]
+        await imported(log, file_of(*records))
+    assert await records_of(log) == records[:4]
 
 
-async def test_somebody_who_appends_meanwhile_stops_the_import(server: Server, log: Log) -> None:
-    some = numbered(20)
+async def test_an_append_by_another_process_stops_the_import(server: Server, log: Log) -> None:
+    records = numbered(20)
 
     def lines() -> Iterator[bytes]:
-        for number, line in enumerate(file_of(*some).splitlines(keepends=True)):
+        for number, line in enumerate(file_of(*records).splitlines(keepends=True)):
             if number == 14:
                 server.client.xadd(LOG, {"event": body(), "received_at_us": "1", "version": "1"}, id="13-0")
             yield line
 
-    restore = restore_of(log)
+    log_import = import_into(log)
     with pytest.raises(LogDiffers, match="at position 13; another process writes to it"):
-        await restore.run(lines())
+        await log_import.run(lines())
 
-    assert (restore.position, restore.written) == (12, 12)
+    assert (log_import.position, log_import.written) == (12, 12)
     assert await log.last_position("acme") == 13
 
 
-async def test_a_log_that_is_lost_meanwhile_stops_the_import(server: Server, log: Log) -> None:
+async def test_the_loss_of_the_log_stops_the_import(server: Server, log: Log) -> None:
     def lines() -> Iterator[bytes]:
         for number, line in enumerate(file_of(*numbered(20)).splitlines(keepends=True)):
             if number == 14:
@@ -425,7 +432,7 @@ async def test_a_log_that_is_lost_meanwhile_stops_the_import(server: Server, log
             yield line
 
     with pytest.raises(LogEndsBefore):
-        await restore_of(log).run(lines())
+        await import_into(log).run(lines())
     assert await log.last_position("acme") == 0
 
 
@@ -436,42 +443,42 @@ def replaced(file: bytes, number: int, line: bytes) -> bytes:
 
 LINES = file_of(*numbered(9, received_at_us=1)).splitlines(keepends=True)
 SEVENTH = LINES[6]
-WRONG = {
+WRONG_LINES = {
     "a gap": (b"", "line 7 has position 7, after 5 comes 6"),
     "a line twice": (LINES[5], "line 7 has position 5, after 5 comes 6"),
     "garbage": (b"\x00\x9f garbage\n", "line 7 is damaged: "),
     "no object": (b"[]\n", "line 7 is damaged: "),
     "blank": (b"\n", "line 7 is damaged: "),
-    "a member too many": (SEVENTH.replace(b"{", b'{"x":1,', 1), "line 7 is damaged: .*x"),
-    "another byte": (SEVENTH.replace(b"page_view", b"page_vieW"), "line 7 is damaged: its digest does not match"),
-    "another time": (SEVENTH.replace(b'"received_at_us":1,', b'"received_at_us":2,'), "line 7 is damaged: its digest does not match"),
-    "bytes that are no text": (SEVENTH.replace(b"page_view", b"page\xff"), "line 7 is damaged"),
-    "no event": (b'{"position":6,"received_at_us":1,"version":1}\n', "line 7 is damaged: it has no event, or two"),
+    "an unknown member": (SEVENTH.replace(b"{", b'{"x":1,', 1), "line 7 is damaged: .*x"),
+    "a changed byte": (SEVENTH.replace(b"page_view", b"page_vieW"), "line 7 is damaged: its digest does not match"),
+    "a changed time": (SEVENTH.replace(b'"received_at_us":1,', b'"received_at_us":2,'), "line 7 is damaged: its digest does not match"),
+    "bytes that are not UTF-8": (SEVENTH.replace(b"page_view", b"page\xff"), "line 7 is damaged"),
+    "without an event": (b'{"position":6,"received_at_us":1,"version":1}\n', "line 7 is damaged: it has no event, or two"),
     "two events": (b'{"position":6,"received_at_us":1,"version":1,"event":{},"base64":"e30="}\n', "it has no event, or two"),
-    "no base64": (b'{"position":6,"received_at_us":1,"version":1,"base64":"e3="}\n', "line 7 is damaged: "),
-    "before all times": (b'{"position":6,"received_at_us":-1,"version":1,"event":{}}\n', "line 7 is damaged: "),
-    "no number": (b'{"position":"6","received_at_us":1,"version":1,"event":{}}\n', "line 7 is damaged: "),
-    "deep": (b'{"position":6,"received_at_us":1,"version":1,"event":' + b"[" * 9999 + b"]" * 9999 + b"}\n", "line 7 is damaged: "),
-    "another header": (file_of(tenant="globex", after=5), "line 7 begins the log of globex after position 5; it must go on"),
-    "a header too late": (file_of(after=4), "line 7 begins the log of acme after position 4; it must go on"),
+    "invalid base64": (b'{"position":6,"received_at_us":1,"version":1,"base64":"e3="}\n', "line 7 is damaged: "),
+    "a negative time": (b'{"position":6,"received_at_us":-1,"version":1,"event":{}}\n', "line 7 is damaged: "),
+    "a position that is no number": (b'{"position":"6","received_at_us":1,"version":1,"event":{}}\n', "line 7 is damaged: "),
+    "deeply nested": (b'{"position":6,"received_at_us":1,"version":1,"event":' + b"[" * 9999 + b"]" * 9999 + b"}\n", "line 7 is damaged: "),
+    "a header of another tenant": (file_of(tenant="globex", after=5), "line 7 begins the log of globex after position 5; it must go on"),
+    "a header with an earlier position": (file_of(after=4), "line 7 begins the log of acme after position 4; it must go on"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
-async def test_what_stands_before_a_wrong_line_is_imported_and_the_line_is_named(log: Log, what: str) -> None:
-    line, said = WRONG[what]
-    some = numbered(9, received_at_us=1)
-    restore = restore_of(log)
+@pytest.mark.parametrize("kind", WRONG_LINES)
+async def test_records_before_a_wrong_line_are_imported_and_the_line_is_named(log: Log, kind: str) -> None:
+    line, message = WRONG_LINES[kind]
+    records = numbered(9, received_at_us=1)
+    log_import = import_into(log)
 
-    with pytest.raises(BadLine, match=said):
-        await restore.run(replaced(file_of(*some), 7, line).splitlines(keepends=True))
+    with pytest.raises(BadLine, match=message):
+        await log_import.run(replaced(file_of(*records), 7, line).splitlines(keepends=True))
 
-    assert restore.position == 5
-    assert await records_of(log) == some[:5]
+    assert log_import.position == 5
+    assert await records_of(log) == records[:5]
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         (b"", "line 1 is missing: the file is empty"),
         (LINES[1], "line 1 is not the header of an export"),
@@ -485,12 +492,12 @@ async def test_what_stands_before_a_wrong_line_is_imported_and_the_line_is_named
         (b"".join(LINES)[:-1], "line 10 is cut"),
     ],
 )
-async def test_a_file_that_is_none_is_refused(log: Log, file: bytes, said: str) -> None:
-    with pytest.raises(BadLine, match=said):
+async def test_a_file_that_is_no_export_is_refused(log: Log, file: bytes, message: str) -> None:
+    with pytest.raises(BadLine, match=message):
         await imported(log, file)
 
 
-async def test_a_line_without_a_digest_is_taken(log: Log) -> None:
+async def test_a_line_without_a_digest_is_accepted(log: Log) -> None:
     await imported(log, file_of(through=1) + b'{"position":1, "received_at_us":1, "version":1, "event": {"by":"hand"} }\n')
 
     assert await records_of(log) == [Record(1, 1, 1, b'{"by":"hand"}')]
@@ -501,22 +508,22 @@ async def test_a_line_longer_than_any_record_is_refused_without_being_read(log: 
     (tmp_path / "t").write_bytes(LINES[0] + b"x" * 5_000_000)
 
     with (tmp_path / "t").open("rb") as file, pytest.raises(BadLine, match="line 2 is longer than 1000 bytes"):
-        await restore_of(log).run(lines_of(file, 1_000))
+        await import_into(log).run(lines_of(file, 1_000))
 
 
-async def test_a_log_cannot_become_anothers(log: Log) -> None:
-    restore = restore_of(log)
+async def test_a_log_cannot_become_the_log_of_another_tenant(log: Log) -> None:
+    log_import = import_into(log)
     with pytest.raises(BadLine, match="the log of acme: events' names hold it"):
-        await restore.run(LINES, tenant="globex")
+        await log_import.run(LINES, tenant="globex")
     assert await log.last_position("acme") == await log.last_position("globex") == 0
 
 
-async def test_a_tenants_name_in_a_file_reaches_no_key_of_another(log: Log) -> None:
+async def test_a_tenants_name_in_a_file_reaches_no_key_of_another_tenant(log: Log) -> None:
     with pytest.raises(BadTenant):
         await imported(log, file_of(*numbered(1), tenant="{1}:log:x"))
 
 
-async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: Server, log: Log) -> None:
+async def test_an_import_does_not_bring_back_a_deleted_tenant(server: Server, log: Log) -> None:
     await imported(log, file_of(*numbered(5)))
     await delete_log(log.connection, "acme")
     before = everything_in(server)
@@ -528,23 +535,23 @@ async def test_a_tenant_that_was_erased_does_not_come_back_by_an_import(server: 
     assert (await imported(log, file_of(*numbered(5)))).written == 5
 
 
-async def test_a_part_that_begins_too_late_is_refused(log: Log) -> None:
-    some = numbered(9)
-    await imported(log, file_of(*some[:3]))
+async def test_a_file_that_begins_after_the_end_of_the_log_is_refused(log: Log) -> None:
+    records = numbered(9)
+    await imported(log, file_of(*records[:3]))
 
     with pytest.raises(LogEndsBefore, match="ends at position 3, and the file goes on after position 4"):
-        await imported(log, file_of(*some[4:], after=4))
-    assert (await imported(log, file_of(*some[2:], after=2))).written == 6
-    assert await records_of(log) == some
+        await imported(log, file_of(*records[4:], after=4))
+    assert (await imported(log, file_of(*records[2:], after=2))).written == 6
+    assert await records_of(log) == records
 
 
-async def test_parts_joined_are_one_log(log: Log) -> None:
-    some = numbered(9)
+async def test_joined_files_are_imported_as_one_log(log: Log) -> None:
+    records = numbered(9)
 
-    restore = await imported(log, file_of(*some[:5]) + file_of(after=5) + file_of(*some[5:], after=5))
+    log_import = await imported(log, file_of(*records[:5]) + file_of(after=5) + file_of(*records[5:], after=5))
 
-    assert restore.position == 9
-    assert await records_of(log) == some
+    assert log_import.position == 9
+    assert await records_of(log) == records
 
 
 # -- commands ------------------------------------------------------------------------------------------------------------
@@ -556,7 +563,7 @@ def command(server: Server, folder: Path, *arguments: str, **environment: str) -
 
 async def test_the_commands_move_a_log_and_say_what_they_did(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(1_200))
-    by_hand(server, after=1_200)
+    write_by_hand(server, after=1_200)
     before = await records_of(log)
 
     out = command(server, tmp_path, "export", "acme", "--out", "t.ndjson")
@@ -578,43 +585,43 @@ async def test_a_pipe_moves_a_log(server: Server, log: Log, tmp_path: Path) -> N
     target = Server("valkey", tmp_path / "target").start()
     try:
         streams = f"{sys.executable} -m streams"
-        line = f"REDIS_URL={server.url} {streams} export acme | REDIS_URL={target.url} {streams} import"
-        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=clean(), capture_output=True, text=True, timeout=20)
+        pipeline = f"REDIS_URL={server.url} {streams} export acme | REDIS_URL={target.url} {streams} import"
+        piped = subprocess.run(["sh", "-c", pipeline], cwd=tmp_path, env=clean(), capture_output=True, text=True, timeout=20)
 
-        assert done.returncode == 0, done.stderr
+        assert piped.returncode == 0, piped.stderr
         assert target.client.xrange(LOG) == server.client.xrange(LOG)
     finally:
         target.stop()
 
 
-async def test_a_hole_ends_an_export_and_leaves_no_file(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_a_gap_ends_an_export_and_leaves_no_file(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(9))
     (tmp_path / "old.ndjson").write_text("old")
     server.client.xdel(LOG, "7-0")
 
-    done = command(server, tmp_path, "export", "acme", "--out", "old.ndjson")
+    to_file = command(server, tmp_path, "export", "acme", "--out", "old.ndjson")
     piped = command(server, tmp_path, "export", "acme")
 
-    assert (done.returncode, piped.returncode) == (1, 1)
-    assert done.stderr.splitlines()[-1] == "the log of acme misses the records at positions 7 to 7."
+    assert (to_file.returncode, piped.returncode) == (1, 1)
+    assert to_file.stderr.splitlines()[-1] == "the log of acme misses the records at positions 7 to 7."
     assert (tmp_path / "old.ndjson").read_text() == "old" and os.listdir(tmp_path) == ["old.ndjson"]
     assert [json.loads(line)["position"] for line in piped.stdout.splitlines()[1:]] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(Gap):
         await exported(log)
 
 
-async def test_an_export_goes_on_where_a_file_ends(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_an_export_continues_where_a_file_ends(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(5))
     command(server, tmp_path, "export", "acme", "--out", "t.ndjson")
     await log.append("acme", [event(session_id="more"), event(session_id="and more")])
     file = tmp_path / "t.ndjson"
     file.write_bytes(file.read_bytes() + b'{"position":6,"received_at')  # as an export that was cut leaves it
 
-    wrong = command(server, tmp_path, "export", "acme", "--after", "4", "--out", "t.ndjson")
-    done = command(server, tmp_path, "export", "acme", "--after", "5", "--out", "t.ndjson")
+    refused = command(server, tmp_path, "export", "acme", "--after", "4", "--out", "t.ndjson")
+    continued = command(server, tmp_path, "export", "acme", "--after", "5", "--out", "t.ndjson")
 
-    assert wrong.returncode == 1 and "t.ndjson ends at position 5 of the log of acme" in wrong.stderr
-    assert done.returncode == 0, done.stderr
+    assert refused.returncode == 1 and "t.ndjson ends at position 5 of the log of acme" in refused.stderr
+    assert continued.returncode == 0, continued.stderr
     before = await records_of(log)
     server.client.flushall()
     assert (await imported(log, file.read_bytes())).written == 7
@@ -622,9 +629,9 @@ async def test_an_export_goes_on_where_a_file_ends(server: Server, log: Log, tmp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["export", "nobody"], "There is no log of nobody."),
+        (["export", "unknown"], "There is no log of unknown."),
         (["export", "acme", "--after", "6"], "The log of acme ends at position 5; there is nothing after 6."),
         (["export", "{acme}"], "A tenant's name is 1 to 64"),
         (["export", "acme", "--out", "no/where"], "No such file or directory"),
@@ -636,46 +643,46 @@ async def test_an_export_goes_on_where_a_file_ends(server: Server, log: Log, tmp
         (["import", "--tenant", "globex", "cut"], "so it cannot become the log of globex"),
     ],
 )  # fmt: skip
-async def test_a_command_that_cannot_go_on_says_why_in_a_sentence(
-    server: Server, log: Log, tmp_path: Path, arguments: list[str], said: str
+async def test_a_command_that_fails_says_why_in_a_sentence(
+    server: Server, log: Log, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    some = numbered(7)
-    await imported(log, file_of(*some[:5]))
+    records = numbered(7)
+    await imported(log, file_of(*records[:5]))
     (tmp_path / "garbage").write_bytes(random.Random(1).randbytes(100_000))
-    (tmp_path / "other").write_bytes(file_of(*some[:2], Record(3, 1, 1, b"{}"), *some[3:]))
-    (tmp_path / "cut").write_bytes(file_of(*some)[: -len(line_of(some[6])) - 20])
+    (tmp_path / "other").write_bytes(file_of(*records[:2], Record(3, 1, 1, b"{}"), *records[3:]))
+    (tmp_path / "cut").write_bytes(file_of(*records)[: -len(line_of(records[6])) - 20])
 
-    done = command(server, tmp_path, *arguments)
+    failed = command(server, tmp_path, *arguments)
 
-    assert done.returncode == 1
-    assert said in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert failed.returncode == 1
+    assert message in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
 
 
 def test_a_command_without_a_server_says_so(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(file_of(*numbered(1)))
 
     for arguments in (["export", "acme"], ["import", "--wait", "0.1", "t"]):
-        done = run("streams", *arguments, folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
-        assert done.returncode == 1
-        assert "none" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+        failed = run("streams", *arguments, folder=tmp_path, REDIS_URL=f"unix://{tmp_path}/none", APPEND_TIMEOUT_SECONDS="0.2")
+        assert failed.returncode == 1
+        assert "none" in failed.stderr.splitlines()[-1] and "Traceback" not in failed.stderr
 
 
-async def test_a_reader_that_goes_away_ends_an_export_without_a_word(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_an_export_ends_silently_when_its_reader_ends(server: Server, log: Log, tmp_path: Path) -> None:
     await log.append("acme", events(5_000))
 
-    done = subprocess.run(
+    piped = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m streams export acme 2>said | head -1"],
         cwd=tmp_path, env=clean() | {"REDIS_URL": server.url}, capture_output=True, text=True, timeout=20,
     )  # fmt: skip
 
-    assert done.stdout.startswith('{"format"') and done.stdout.count("\n") == 1
+    assert piped.stdout.startswith('{"format"') and piped.stdout.count("\n") == 1
     assert "Traceback" not in (tmp_path / "said").read_text() and "Broken" not in (tmp_path / "said").read_text()
 
 
 async def test_a_large_log_moves_in_little_memory(server: Server, log: Log, tmp_path: Path) -> None:
-    for begin in range(0, 60_000, 500):
-        await log.append("acme", [event(event_id=f"e{begin + i}", filler="x" * 900) for i in range(500)])
+    for first in range(0, 60_000, 500):
+        await log.append("acme", [event(event_id=f"e{first + i}", filler="x" * 900) for i in range(500)])
     environment = clean() | {"REDIS_URL": server.url}
 
     out = peak_mib(["export", "acme", "--out", "t.ndjson"], tmp_path, environment)
