@@ -1,4 +1,4 @@
-"""An append gives each event one place, says which, and is safe to repeat, whatever was lost on the way."""
+"""An append gives each event one position and is safe to repeat."""
 
 import asyncio
 import itertools
@@ -35,10 +35,10 @@ async def proxy(server: Server) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def far_log(proxy: Proxy) -> AsyncIterator[Log]:
+async def proxied_log(proxy: Proxy) -> AsyncIterator[Log]:
     """The log as seen through the proxy, with a short budget."""
     async with Log(Connection(proxy.url, budget_seconds=BUDGET_SECONDS)) as log:
-        await log.append("warm", [event()])  # the server knows the script from here on
+        await log.append("warm", [event()])  # the server knows the script after this
         yield log
 
 
@@ -48,7 +48,7 @@ async def own_log(own_server: Server) -> AsyncIterator[Log]:
         yield log
 
 
-def seen_keys(server: Server) -> list[bytes]:
+def dedup_keys_of(server: Server) -> list[bytes]:
     return sorted(server.client.keys("*:dedup:*"))
 
 
@@ -60,7 +60,7 @@ async def bodies_of(log: Log, tenant: str) -> list[bytes]:
     return [record.body async for page in log.read(tenant, 0) for record in page]
 
 
-async def answered(appending: Awaitable[object], error: type[Exception]) -> None:
+async def assert_raises(appending: Awaitable[object], error: type[Exception]) -> None:
     with pytest.raises(error):
         await appending
 
@@ -74,8 +74,8 @@ async def test_events_get_the_next_positions_in_order(log: Log) -> None:
     receipts = await log.append("acme", sent[:3]) + await log.append("acme", sent[3:])
 
     assert [(receipt.status, receipt.position) for receipt in receipts] == [("accepted", i) for i in range(1, 6)]
-    assert [receipt.event_hash for receipt in receipts] == [event_identity("acme", one)[0] for one in sent]
-    assert await bodies_of(log, "acme") == [one.body for one in sent]
+    assert [receipt.event_hash for receipt in receipts] == [event_identity("acme", sent_event)[0] for sent_event in sent]
+    assert await bodies_of(log, "acme") == [sent_event.body for sent_event in sent]
 
 
 async def test_a_duplicate_is_answered_with_the_first_position(log: Log) -> None:
@@ -99,7 +99,7 @@ async def test_an_event_twice_in_one_append_is_written_once(log: Log) -> None:
     assert len(await bodies_of(log, "acme")) == 1
 
 
-async def test_the_same_name_with_other_content_is_a_conflict_and_nothing_is_written(log: Log) -> None:
+async def test_the_same_identity_with_other_content_is_a_conflict_and_not_written(log: Log) -> None:
     await log.append("acme", [event(n=0, session_id="S0"), event(page="/a")])
 
     receipts = await log.append("acme", [event(page="/b"), event(page="/a")])
@@ -108,22 +108,24 @@ async def test_the_same_name_with_other_content_is_a_conflict_and_nothing_is_wri
     assert len(await bodies_of(log, "acme")) == 2
 
 
-async def test_an_event_with_an_id_of_the_client_is_named_by_it_alone(log: Log) -> None:
-    one = event(event_id="e1", session_id="S1")
+async def test_an_event_id_alone_is_the_identity_of_its_event(log: Log) -> None:
+    first = event(event_id="e1", session_id="S1")
 
-    receipts = await log.append("acme", [one, event(event_id="e2", session_id="S1"), event(event_id="e1", session_id="S2"), one])
+    receipts = await log.append(
+        "acme", [first, event(event_id="e2", session_id="S1"), event(event_id="e1", session_id="S2"), first]
+    )
 
     assert [receipt.status for receipt in receipts] == ["accepted", "accepted", "conflict", "duplicate"]
 
 
-async def test_tenants_share_no_names(log: Log) -> None:
-    one = await log.append("acme", [event()])
-    other = await log.append("acme2", [event()])
+async def test_tenants_share_no_identities(log: Log) -> None:
+    of_acme = await log.append("acme", [event()])
+    of_acme2 = await log.append("acme2", [event()])
 
-    assert [one[0].status, other[0].status] == ["accepted", "accepted"]
+    assert [of_acme[0].status, of_acme2[0].status] == ["accepted", "accepted"]
 
 
-async def test_an_append_of_nothing_has_no_receipts(log: Log, server: Server) -> None:
+async def test_an_append_of_no_events_has_no_receipts(log: Log, server: Server) -> None:
     assert await log.append("acme", []) == []
     assert server.client.keys("*") == []
 
@@ -135,17 +137,17 @@ async def test_a_bad_tenant_is_refused_before_anything_is_sent(log: Log, server:
     assert server.client.keys("*") == []
 
 
-async def test_a_claim_lasts_for_the_window(server: Server) -> None:
+async def test_a_dedup_key_lasts_for_the_dedup_window(server: Server) -> None:
     async with Log(Connection(server.url), dedup_window_seconds=90.0) as log:
         await log.append("acme", [event()])
 
-    [claim] = seen_keys(server)
-    assert 85_000 < server.client.pttl(claim) <= 90_000
+    [dedup_key] = dedup_keys_of(server)
+    assert 85_000 < server.client.pttl(dedup_key) <= 90_000
 
 
-# -- the same name, split elsewhere --------------------------------------------------------------------------------------
+# -- one hash, several identities ----------------------------------------------------------------------------------------
 
-SPLITS = [
+SAME_HASH = [
     event(session_id="S1", event_type="2x"),
     event(session_id="S12", event_type="x"),
     event(session_id="S", event_type="12x"),
@@ -155,38 +157,41 @@ run_number = itertools.count()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(SPLITS), st.booleans()), min_size=2, max_size=8))
-async def test_one_hash_with_several_splits_is_several_events_in_any_order_with_claims_lost_between(
+@given(st.lists(st.tuples(st.sampled_from(SAME_HASH), st.booleans()), min_size=2, max_size=8))
+async def test_identities_with_one_hash_are_separate_events_in_any_order_even_when_dedup_keys_are_lost(
     server: Server, log: Log, store: SqliteStore, worker: Worker, sent: list[tuple[Event, bool]]
 ) -> None:
-    tenant = f"split-{next(run_number)}"
-    first: dict[bytes, int] = {}
-    appended = 0
-    for one, lose_claims in sent:
-        [receipt] = await log.append(tenant, [one])
+    tenant = f"hash-{next(run_number)}"
+    first_positions: dict[bytes, int] = {}
+    accepted = 0
+    for sent_event, lose_keys in sent:
+        [receipt] = await log.append(tenant, [sent_event])
         if receipt.status == "accepted":
-            appended += 1
-            first.setdefault(one.body, appended)
-        assert receipt.status == "accepted" or position_of(receipt) >= first[one.body]
-        if lose_claims:
-            server.client.delete(*seen_keys(server))
+            accepted += 1
+            first_positions.setdefault(sent_event.body, accepted)
+        assert receipt.status == "accepted" or position_of(receipt) >= first_positions[sent_event.body]
+        if lose_keys:
+            server.client.delete(*dedup_keys_of(server))
 
     await worker.run_to_end()
 
     with store.reading() as connection:
         rows = connection.execute("SELECT position, session_id, event_type, event_id FROM events WHERE tenant_id = ?", (tenant,))
-        assert sorted(rows) == sorted((first[one.body], one.session_id, one.event_type, one.event_id) for one in _once(sent))
-    assert store.tables().checkpoint(tenant).position == appended
+        assert sorted(rows) == sorted(
+            (first_positions[sent_event.body], sent_event.session_id, sent_event.event_type, sent_event.event_id)
+            for sent_event in _distinct(sent)
+        )
+    assert store.tables().checkpoint(tenant).position == accepted
 
 
-def _once(sent: list[tuple[Event, bool]]) -> list[Event]:
-    return list({one.body: one for one, _ in sent}.values())
+def _distinct(sent: list[tuple[Event, bool]]) -> list[Event]:
+    return list({sent_event.body: sent_event for sent_event, _ in sent}.values())
 
 
-async def test_each_split_of_one_hash_keeps_its_own_first_position(log: Log) -> None:
-    await log.append("acme", SPLITS[:3])
+async def test_each_identity_with_one_hash_keeps_its_own_first_position(log: Log) -> None:
+    await log.append("acme", SAME_HASH[:3])
 
-    receipts = await log.append("acme", [SPLITS[2], SPLITS[0], SPLITS[1], event(session_id="S12", event_type="x", n=1)])
+    receipts = await log.append("acme", [SAME_HASH[2], SAME_HASH[0], SAME_HASH[1], event(session_id="S12", event_type="x", n=1)])
 
     assert [(receipt.status, receipt.position) for receipt in receipts] == [
         ("duplicate", 3),
@@ -200,12 +205,12 @@ async def test_each_split_of_one_hash_keeps_its_own_first_position(log: Log) -> 
 # -- errors of the server ------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_that_could_not_be_written_is_not_remembered(server: Server, log: Log) -> None:
+async def test_an_event_that_was_not_written_has_no_dedup_key(server: Server, log: Log) -> None:
     server.client.set(keys_of("acme").log, "in the way")
 
     with pytest.raises(LogRefused):
         await log.append("acme", [event()])
-    dedup_keys = seen_keys(server)
+    dedup_keys = dedup_keys_of(server)
     server.client.delete(keys_of("acme").log)
     [receipt] = await log.append("acme", [event()])
 
@@ -213,16 +218,16 @@ async def test_an_event_that_could_not_be_written_is_not_remembered(server: Serv
     assert (receipt.status, receipt.position) == ("accepted", 1)
 
 
-async def test_an_event_that_fails_inside_the_script_is_not_remembered(server: Server, log: Log) -> None:
+async def test_an_event_that_fails_inside_the_script_has_no_dedup_key(server: Server, log: Log) -> None:
     server.client.xadd(keys_of("acme").log, {"by": "hand"}, id=f"{2**64 - 1}-{2**64 - 1}")  # no id can follow this one
 
     with pytest.raises(LogRefused):
         await log.append("acme", [event()])
 
-    assert seen_keys(server) == []
+    assert dedup_keys_of(server) == []
 
 
-async def test_of_ten_tenants_in_one_group_commit_only_the_broken_one_fails(server: Server, log: Log) -> None:
+async def test_of_ten_tenants_in_one_pipeline_only_the_broken_tenant_fails(server: Server, log: Log) -> None:
     server.client.set(keys_of("tenant-4").log, "in the way")
 
     answers = await asyncio.gather(*(log.append(f"tenant-{i}", events(3)) for i in range(10)), return_exceptions=True)
@@ -233,7 +238,7 @@ async def test_of_ten_tenants_in_one_group_commit_only_the_broken_one_fails(serv
 
 
 @pytest.mark.parametrize("lose", ["restart", "flush"])
-async def test_a_server_that_forgot_the_script_takes_each_event_once(own_server: Server, own_log: Log, lose: str) -> None:
+async def test_a_server_that_lost_the_script_writes_each_event_once(own_server: Server, own_log: Log, lose: str) -> None:
     await own_log.append("acme", [event(n=0, session_id="S0")])
     if lose == "restart":
         own_server.restart()
@@ -246,48 +251,50 @@ async def test_a_server_that_forgot_the_script_takes_each_event_once(own_server:
     assert [await own_log.last_position(tenant) for tenant in ("acme", "globex", "initech")] == [2, 1, 1]
 
 
-async def test_only_the_calls_that_did_not_run_are_run_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_script_calls_that_did_not_run_are_repeated(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Log(Connection(server.url)) as log:
         await log.append("warm", [event()])
         pipeline, sent = log.connection.pipeline, []
 
-        async def one_unknown(commands: Sequence[Any], **options: Any) -> list[Any]:
+        async def unknown_script_once(commands: Sequence[Any], **options: Any) -> list[Any]:
             sent.append(len(commands))
             if len(sent) == 1:
                 commands = [command if i != 1 else ("EVALSHA", "0" * 40, *command[2:]) for i, command in enumerate(commands)]
             return await pipeline(commands, **options)
 
-        monkeypatch.setattr(log.connection, "pipeline", one_unknown)
+        monkeypatch.setattr(log.connection, "pipeline", unknown_script_once)
         answers = await asyncio.gather(*(log.append(f"tenant-{i}", [event()]) for i in range(3)))
 
     assert sent == [3, 1]
     assert [answer[0].status for answer in answers] == ["accepted"] * 3
 
 
-async def test_a_full_log_takes_nothing_half_and_takes_more_when_it_has_room(own_server: Server, own_log: Log) -> None:
+async def test_a_full_server_writes_no_part_of_an_append_and_accepts_again_when_it_has_room(
+    own_server: Server, own_log: Log
+) -> None:
     await own_log.append("acme", events(50))
     before = sorted(own_server.client.keys())
     own_server.client.config_set("maxmemory", 1_000_000)
     assert own_server.client.info("memory")["used_memory"] > 1_000_000, "the server should be over its limit"
 
-    await answered(own_log.append("acme", [event(n=-1, session_id="new"), *events(50)]), LogFull)
-    await answered(own_log.append("globex", events(5)), LogFull)
+    await assert_raises(own_log.append("acme", [event(n=-1, session_id="new"), *events(50)]), LogFull)
+    await assert_raises(own_log.append("globex", events(5)), LogFull)
     duplicates = await own_log.append("acme", events(50))
-    left = sorted(own_server.client.keys())
+    while_full = sorted(own_server.client.keys())
     own_server.client.config_set("maxmemory", 0)
     after = await own_log.append("acme", [event(n=-1, session_id="new")])
 
-    assert left == sorted([*before, keys_of("acme").usage.encode()])
+    assert while_full == sorted([*before, keys_of("acme").usage.encode()])
     assert {receipt.status for receipt in duplicates} == {"duplicate"}
     assert (after[0].status, after[0].position) == ("accepted", 51)
 
 
-async def test_a_claim_that_expired_early_costs_a_log_entry_and_no_row(
+async def test_a_dedup_key_that_expired_early_costs_a_record_but_adds_no_row(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append("acme", [event(), *events(3)])
     await worker.run_to_end()
-    server.client.delete(*seen_keys(server))
+    server.client.delete(*dedup_keys_of(server))
 
     [receipt] = await log.append("acme", [event()])
     await worker.run_to_end()
@@ -300,52 +307,52 @@ async def test_a_claim_that_expired_early_costs_a_log_entry_and_no_row(
     assert store.tables().checkpoint("acme").late_duplicates == 1
 
 
-# -- replies that are lost -----------------------------------------------------------------------------------------------
+# -- lost replies -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lost_reply_costs_a_resend_and_never_an_event(proxy: Proxy, far_log: Log) -> None:
+async def test_a_lost_reply_costs_a_resend_and_never_an_event(proxy: Proxy, proxied_log: Log) -> None:
     proxy.swallow_reply()
 
     with stopwatch() as watch:
         with pytest.raises(LogUnavailable):
-            await far_log.append("acme", [event()])
+            await proxied_log.append("acme", [event()])
         waited, wall_seconds = watch.seconds, watch.wall_seconds
-    written = len(await bodies_of(far_log, "acme"))
-    [receipt] = await far_log.append("acme", [event()])
+    written = len(await bodies_of(proxied_log, "acme"))
+    [receipt] = await proxied_log.append("acme", [event()])
 
     assert wall_seconds > BUDGET_SECONDS * 0.9
     assert waited < BUDGET_SECONDS + 0.3
     assert written == 1
     assert (receipt.status, receipt.position) == ("duplicate", 1)
-    assert len(await bodies_of(far_log, "acme")) == 1
+    assert len(await bodies_of(proxied_log, "acme")) == 1
 
 
-async def test_a_connection_that_is_cut_after_the_append_was_sent_is_not_tried_again(proxy: Proxy, far_log: Log) -> None:
+async def test_an_append_is_not_repeated_after_its_connection_was_cut(proxy: Proxy, proxied_log: Log) -> None:
     proxy.black_hole = True
-    appending = asyncio.create_task(far_log.append("acme", events(3)))
+    appending = asyncio.create_task(proxied_log.append("acme", events(3)))
     await until(lambda: proxy.swallowed)
     proxy.black_hole = False
     await proxy.cut()
 
     with pytest.raises(LogUnavailable):
         await appending
-    receipts = await far_log.append("acme", events(3))
+    receipts = await proxied_log.append("acme", events(3))
 
     assert [(receipt.status, receipt.position) for receipt in receipts] == [("duplicate", p) for p in (1, 2, 3)]
 
 
-async def test_a_server_that_is_away_is_said_within_the_budget(own_server: Server) -> None:
+async def test_an_append_to_a_server_that_is_down_fails_within_the_time_budget(own_server: Server) -> None:
     async with Log(Connection(own_server.url, budget_seconds=BUDGET_SECONDS)) as log:
         await log.append("acme", [event()])
         own_server.kill()
 
         with stopwatch() as watch:
-            await answered(log.append("acme", [event(session_id="S2")]), LogUnavailable)
+            await assert_raises(log.append("acme", [event(session_id="S2")]), LogUnavailable)
 
             assert watch.seconds < BUDGET_SECONDS + 0.3
 
 
-async def test_a_server_that_comes_back_within_the_budget_is_not_missed(own_server: Server, own_log: Log) -> None:
+async def test_an_append_succeeds_when_the_server_returns_within_the_time_budget(own_server: Server, own_log: Log) -> None:
     await own_log.append("acme", [event()])
     own_server.kill()
 
@@ -356,34 +363,36 @@ async def test_a_server_that_comes_back_within_the_budget_is_not_missed(own_serv
     assert (await appending)[0].position == 2
 
 
-# -- many callers --------------------------------------------------------------------------------------------------------
+# -- concurrent callers --------------------------------------------------------------------------------------------------
 
 
-async def test_two_hundred_appends_at_once_leave_dense_logs_and_right_receipts(log: Log) -> None:
+async def test_two_hundred_concurrent_appends_leave_no_gap_and_get_correct_receipts(log: Log) -> None:
     dice = random.Random(7)
     sent = [(f"tenant-{dice.randrange(7)}", [event(session_id=f"S{dice.randrange(300)}") for _ in range(3)]) for _ in range(200)]
 
-    answers = await asyncio.gather(*(log.append(tenant, some) for tenant, some in sent))
+    answers = await asyncio.gather(*(log.append(tenant, batch) for tenant, batch in sent))
 
-    held = {tenant: await bodies_of(log, tenant) for tenant in {tenant for tenant, _ in sent}}
-    for (tenant, some), receipts in zip(sent, answers, strict=True):
-        for one, receipt in zip(some, receipts, strict=True):
-            assert held[tenant][position_of(receipt) - 1] == one.body
-            assert receipt.event_hash == event_identity(tenant, one)[0]
+    stored = {tenant: await bodies_of(log, tenant) for tenant in {tenant for tenant, _ in sent}}
+    for (tenant, batch), receipts in zip(sent, answers, strict=True):
+        for sent_event, receipt in zip(batch, receipts, strict=True):
+            assert stored[tenant][position_of(receipt) - 1] == sent_event.body
+            assert receipt.event_hash == event_identity(tenant, sent_event)[0]
     accepted = [
         (tenant, position_of(r)) for (tenant, _), rs in zip(sent, answers, strict=True) for r in rs if r.status == "accepted"
     ]
-    assert sorted(accepted) == sorted((tenant, i) for tenant, bodies in held.items() for i in range(1, len(bodies) + 1))
-    assert all(len(set(bodies)) == len(bodies) for bodies in held.values())
+    assert sorted(accepted) == sorted((tenant, i) for tenant, bodies in stored.items() for i in range(1, len(bodies) + 1))
+    assert all(len(set(bodies)) == len(bodies) for bodies in stored.values())
 
 
-async def test_appends_that_wait_go_out_together_one_call_a_tenant(server: Server, proxy: Proxy, far_log: Log) -> None:
+async def test_waiting_appends_are_sent_together_with_one_script_call_per_tenant(
+    server: Server, proxy: Proxy, proxied_log: Log
+) -> None:
     proxy.delay_seconds = 0.05
     server.client.config_resetstat()
-    first = asyncio.create_task(far_log.append("acme", [event(session_id="first")]))
+    first = asyncio.create_task(proxied_log.append("acme", [event(session_id="first")]))
     await until(lambda: script_calls(server))
 
-    waiting = [far_log.append("acme" if i % 2 else "globex", [event(session_id=f"S{i}")]) for i in range(100)]
+    waiting = [proxied_log.append("acme" if i % 2 else "globex", [event(session_id=f"S{i}")]) for i in range(100)]
     answers = await asyncio.gather(first, *waiting)
 
     assert script_calls(server) == 3
@@ -391,7 +400,7 @@ async def test_appends_that_wait_go_out_together_one_call_a_tenant(server: Serve
     assert sorted(position_of(receipts[0]) for receipts in answers[0::2]) == list(range(1, 52))
 
 
-async def test_one_append_of_sixty_megabytes_goes_out_in_many_calls(server: Server, log: Log) -> None:
+async def test_an_append_of_sixty_megabytes_is_sent_in_many_script_calls(server: Server, log: Log) -> None:
     filler = "x" * (64 * 1024 - 120)
     sent = [event(session_id=f"S{i}", filler=filler) for i in range(1_000)]
     server.client.config_resetstat()
@@ -399,14 +408,14 @@ async def test_one_append_of_sixty_megabytes_goes_out_in_many_calls(server: Serv
     receipts = await log.append("acme", sent)
 
     assert [receipt.position for receipt in receipts] == list(range(1, 1_001))
-    assert [receipt.event_hash for receipt in receipts] == [event_identity("acme", one)[0] for one in sent]
+    assert [receipt.event_hash for receipt in receipts] == [event_identity("acme", sent_event)[0] for sent_event in sent]
     assert script_calls(server) >= 250
     for position in (1, 5, 250, 999, 1_000):
         record = await log.find("acme", position)
         assert record is not None and record.body == sent[position - 1].body
 
 
-async def test_many_small_events_of_one_append_go_out_in_bounded_calls(server: Server, log: Log) -> None:
+async def test_many_small_events_of_one_append_are_sent_in_bounded_script_calls(server: Server, log: Log) -> None:
     await log.append("warm", [event()])
     server.client.config_resetstat()
 
@@ -416,18 +425,18 @@ async def test_many_small_events_of_one_append_go_out_in_bounded_calls(server: S
     assert script_calls(server) >= 3
 
 
-async def test_more_than_this_process_holds_is_refused_and_the_rest_goes_on(
-    proxy: Proxy, far_log: Log, monkeypatch: pytest.MonkeyPatch
+async def test_appends_beyond_the_waiting_limit_are_refused_and_the_others_continue(
+    proxy: Proxy, proxied_log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams.append, "WAITING_LIMIT_BYTES", 2_000)
     proxy.delay_seconds = 0.1
-    first = asyncio.create_task(far_log.append("acme", [event(session_id="first")]))
+    first = asyncio.create_task(proxied_log.append("acme", [event(session_id="first")]))
     await asyncio.sleep(0)
-    waiting = [asyncio.create_task(far_log.append("acme", [event(session_id=f"S{i}")])) for i in range(20)]
+    waiting = [asyncio.create_task(proxied_log.append("acme", [event(session_id=f"S{i}")])) for i in range(20)]
 
     answers = await asyncio.gather(first, *waiting, return_exceptions=True)
     proxy.delay_seconds = 0.0
-    after = await far_log.append("acme", [event(session_id="after")])
+    after = await proxied_log.append("acme", [event(session_id="after")])
 
     busy = [answer for answer in answers if isinstance(answer, LogBusy)]
     accepted = [answer for answer in answers if isinstance(answer, list)]
@@ -437,24 +446,24 @@ async def test_more_than_this_process_holds_is_refused_and_the_rest_goes_on(
     assert after[0].position == len(accepted) + 1
 
 
-async def test_an_append_that_is_refused_as_too_much_leaves_nothing_behind(
+async def test_an_append_beyond_the_waiting_limit_leaves_no_trace(
     server: Server, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams.append, "WAITING_LIMIT_BYTES", 200_000)
 
-    await answered(log.append("acme", events(1_000)), LogBusy)
+    await assert_raises(log.append("acme", events(1_000)), LogBusy)
     [receipt] = await log.append("acme", [event(session_id="after")])
 
     assert receipt.position == 1
     assert await log.last_position("acme") == 1
 
 
-async def test_a_caller_that_goes_away_disturbs_no_other(server: Server, proxy: Proxy, far_log: Log) -> None:
+async def test_a_cancelled_append_does_not_disturb_other_appends(server: Server, proxy: Proxy, proxied_log: Log) -> None:
     proxy.delay_seconds = 0.02
     sent = [event(session_id=f"S{i}", n=i) for i in range(60)]
     tasks = []
-    for i, one in enumerate(sent):
-        tasks.append(asyncio.create_task(far_log.append(f"tenant-{i % 3}", [one])))
+    for i, sent_event in enumerate(sent):
+        tasks.append(asyncio.create_task(proxied_log.append(f"tenant-{i % 3}", [sent_event])))
         if i % 3 == 0:
             await asyncio.sleep(0.005)
             tasks[i].cancel()
@@ -466,11 +475,11 @@ async def test_a_caller_that_goes_away_disturbs_no_other(server: Server, proxy: 
         if isinstance(answer, asyncio.CancelledError):
             continue
         assert isinstance(answer, list), answer
-        record = await far_log.find(f"tenant-{i % 3}", position_of(answer[0]))
+        record = await proxied_log.find(f"tenant-{i % 3}", position_of(answer[0]))
         assert record is not None and digest_of(record.body) == digest_of(sent[i].body)
 
 
-async def test_twenty_callers_that_go_away_leave_no_reply_to_another(proxy: Proxy) -> None:
+async def test_cancelled_callers_leave_no_reply_for_other_callers(proxy: Proxy) -> None:
     async with Connection(proxy.url, budget_seconds=2.0) as connection:
         await connection.call("PING")
         proxy.delay_seconds = 0.01
@@ -480,29 +489,29 @@ async def test_twenty_callers_that_go_away_leave_no_reply_to_another(proxy: Prox
             assert replies == [f"{word}-{i}".encode() for i in range(3)]
 
         wrong = 0
-        for turn in range(20):
-            leaving = asyncio.create_task(echo(f"leaving-{turn}"))
-            staying = asyncio.create_task(echo(f"staying-{turn}"))
-            await asyncio.sleep(0.003 * (turn % 8))
+        for number in range(20):
+            leaving = asyncio.create_task(echo(f"leaving-{number}"))
+            staying = asyncio.create_task(echo(f"staying-{number}"))
+            await asyncio.sleep(0.003 * (number % 8))
             leaving.cancel()
-            answers = await asyncio.gather(leaving, staying, echo(f"next-{turn}"), return_exceptions=True)
+            answers = await asyncio.gather(leaving, staying, echo(f"next-{number}"), return_exceptions=True)
             wrong += sum(isinstance(answer, AssertionError) for answer in answers)
 
         assert wrong == 0
         assert await connection.call("ECHO", "last") == b"last"
 
 
-async def test_a_call_that_ran_out_of_time_leaves_no_reply_to_the_next(proxy: Proxy) -> None:
+async def test_a_call_that_timed_out_leaves_no_reply_for_the_next_call(proxy: Proxy) -> None:
     async with Connection(proxy.url, budget_seconds=0.1) as connection:
         await connection.call("PING")
         proxy.delay_seconds = 0.15
-        await answered(connection.call("ECHO", "late"), LogUnavailable)
+        await assert_raises(connection.call("ECHO", "late"), LogUnavailable)
         proxy.delay_seconds = 0.0
 
         assert [await connection.call("ECHO", f"next-{i}") for i in range(5)] == [f"next-{i}".encode() for i in range(5)]
 
 
-async def test_a_log_that_is_left_has_sent_what_waited(server: Server) -> None:
+async def test_a_log_sends_waiting_appends_before_it_closes(server: Server) -> None:
     async with Log(Connection(server.url)) as log:
         appending = [asyncio.create_task(log.append("acme", [event(session_id=f"S{i}")])) for i in range(5)]
         await asyncio.sleep(0)
