@@ -73,5 +73,5 @@ async def drop(log: Log, store: Store, selection: Selection) -> tuple[int, int]:
     for positions in store.quarantine.positions(selection):
         last = await control.append(log.connection, selection.tenant, control.Drop(positions))
         dropped += len(positions)
-        failpoint("between_note_and_apply")
+        failpoint("between_control_record_and_apply")
     return dropped, last

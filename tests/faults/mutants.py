@@ -85,13 +85,13 @@ MUTANTS = [
     ),
     Mutant(
         "a control record is carried out and not counted itself",
-        "drop-dies-at-between_note_and_apply",
+        "drop-dies-at-between_control_record_and_apply",
         "dropped",
         (("projector/store/sqlite/tombstones.py", "        counts.dropped += 1\n", ""),),
     ),
     Mutant(
         "a rebuild ignores control records",
-        "drop-dies-at-between_note_and_apply,rebuild",
+        "drop-dies-at-between_control_record_and_apply,rebuild",
         "dropped|in quarantine",
         (("projector/rebuild/rebuild.py", "        store.write(name, chunk)\n        failpoint", "        chunk = msgspec.structs.replace(chunk, batches=[msgspec.structs.replace(batch, control_records=[]) for batch in chunk.batches])\n        store.write(name, chunk)\n        failpoint"),),
     ),

@@ -1,4 +1,7 @@
-"""What is in quarantine is listed, shown, tried again and dropped; a drop is done once, whoever dies in the middle."""
+"""Records in quarantine are listed, shown, retried and dropped.
+
+A drop happens once, whichever process dies during it.
+"""
 
 import asyncio
 import subprocess
@@ -29,14 +32,14 @@ from tests.support.tables import dump, quarantined
 pytestmark = pytest.mark.anyio
 
 
-def asked(server: Server, store: SqliteStore, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """python -m projector quarantine, to its end."""
-    done: Any = command(server, store, "quarantine", *words, **environment)
-    return done  # type: ignore[no-any-return]
+def quarantine(server: Server, store: SqliteStore, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a quarantine command to its end."""
+    process: Any = command(server, store, "quarantine", *words, **environment)
+    return process  # type: ignore[no-any-return]
 
 
-async def agrees(log: Log, store: SqliteStore) -> None:
-    """Live tables, those that verify makes and rebuilt ones are the same."""
+async def assert_all_tables_agree(log: Log, store: SqliteStore) -> None:
+    """Assert that live, verified and rebuilt tables are the same."""
     before = dump(store)
     assert [difference async for difference in verify(log, store)] == []
     await rebuild(log, store)
@@ -46,21 +49,21 @@ async def agrees(log: Log, store: SqliteStore) -> None:
 # -- list and show -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_list_names_what_is_in_quarantine_and_no_more_than_asked_for(
+async def test_the_list_names_records_in_quarantine_up_to_a_limit(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     for tenant in ("acme", "beta"):
         await spoiled(server, log, tenant)
     await worker.run_to_end()
 
-    both, one = asked(server, store, "list"), asked(server, store, "list", "beta", "--limit", "3")
-    conflicts = asked(server, store, "list", "--reason", "conflict")
+    everything, first_three = quarantine(server, store, "list"), quarantine(server, store, "list", "beta", "--limit", "3")
+    conflicts = quarantine(server, store, "list", "--reason", "conflict")
 
-    fields = [line.split("\t") for line in both.stdout.splitlines()]
-    assert [(tenant, int(at), reason, int(size)) for tenant, at, _, reason, size, _ in fields] == [
-        (tenant, at, reason, size)
+    fields = [line.split("\t") for line in everything.stdout.splitlines()]
+    assert [(tenant, int(position), reason, int(size)) for tenant, position, _, reason, size, _ in fields] == [
+        (tenant, position, reason, size)
         for tenant in ("acme", "beta")
-        for at, reason, size in (
+        for position, reason, size in (
             (6, "invalid", 10),
             (7, "invalid", 10),
             (8, "invalid", 10),
@@ -69,12 +72,12 @@ async def test_the_list_names_what_is_in_quarantine_and_no_more_than_asked_for(
     ]
     assert fields[0][2] == "1970-01-01T00:00:00.000007Z"
     assert "is not a stored event" in fields[0][5]
-    assert [line.split("\t")[:2] for line in one.stdout.splitlines()] == [["beta", "6"], ["beta", "7"], ["beta", "8"]]
-    assert one.stderr == "and 1 more: --limit 4\n"
+    assert [line.split("\t")[:2] for line in first_three.stdout.splitlines()] == [["beta", "6"], ["beta", "7"], ["beta", "8"]]
+    assert first_three.stderr == "and 1 more: --limit 4\n"
     assert [line.split("\t")[:2] for line in conflicts.stdout.splitlines()] == [["acme", "9"], ["beta", "9"]]
 
 
-async def test_all_pages_are_listed_in_order(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_the_list_reads_all_pages_in_order(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await spoiled(server, log, bad=450)
     await worker.run_to_end()
 
@@ -99,77 +102,86 @@ async def test_a_record_is_shown_as_text_or_in_hexadecimal(
     server.client.xadd(keys_of("acme").log, {"event": body, "received_at_us": 1, "version": 1}, id="2-0")
     await worker.run_to_end()
 
-    found = asked(server, store, "show", "acme", "2")
+    output = quarantine(server, store, "show", "acme", "2")
 
-    assert found.returncode == 0
-    assert found.stdout.endswith(f"\n\n{shown}\n")
-    assert "reason:   invalid" in found.stdout and f"bytes:    {len(body)}" in found.stdout
-    assert "\x1b" not in found.stdout
-    nothing = asked(server, store, "show", "acme", "1")
-    assert (nothing.returncode, nothing.stderr) == (1, "position 1 of acme is not in quarantine.\n")
+    assert output.returncode == 0
+    assert output.stdout.endswith(f"\n\n{shown}\n")
+    assert "reason:   invalid" in output.stdout and f"bytes:    {len(body)}" in output.stdout
+    assert "\x1b" not in output.stdout
+    not_in_quarantine = quarantine(server, store, "show", "acme", "1")
+    assert (not_in_quarantine.returncode, not_in_quarantine.stderr) == (1, "position 1 of acme is not in quarantine.\n")
 
 
-def test_what_steers_a_terminal_is_written_as_an_escape() -> None:
+def test_control_characters_are_printed_as_escapes() -> None:
     assert printable("a\x1b[31mb\tc\u202ed") == "a\\x1b[31mb\\tc\\u202ed"
 
 
 # -- drop --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("runs", [False, True], ids=["no projector", "a projector"])
-async def test_a_drop_is_carried_out_with_a_projector_or_without(
-    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path, runs: bool
+@pytest.mark.parametrize("projector_runs", [False, True], ids=["no projector", "a running projector"])
+async def test_a_drop_is_carried_out_with_a_running_projector_or_without(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path, projector_runs: bool
 ) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
     settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}"}
-    if runs:
+    if projector_runs:
         with process_of(("-m", "projector", "run"), tmp_path, "projector.log", **settings):
             await until(lambda: " applies " in (tmp_path / "projector.log").read_text())
-            done = await asyncio.to_thread(asked, server, store, "drop", "acme", "--position", "7", "--position", "9", "--yes")
+            dropped = await asyncio.to_thread(
+                quarantine, server, store, "drop", "acme", "--position", "7", "--position", "9", "--yes"
+            )
     else:
-        done = asked(server, store, "drop", "acme", "--position", "7", "--position", "9", "--yes")
+        dropped = quarantine(server, store, "drop", "acme", "--position", "7", "--position", "9", "--yes")
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "2 dropped; the log says so at position 10."
-    assert "  acme 9: conflict, the event of that name is at position 5" in done.stdout
+    assert dropped.returncode == 0, dropped.stderr
+    assert dropped.stdout.splitlines()[-1] == "2 dropped; the log says so at position 10."
+    assert "  acme 9: conflict, the event of that name is at position 5" in dropped.stdout
     assert quarantined(store) == [6, 8]
     [acme] = await status(log, store)
     assert (acme.dropped, acme.lag_records, acme.rows) == (3, 0, 5)
-    await agrees(log, store)
+    await assert_all_tables_agree(log, store)
 
 
-async def test_a_drop_by_reason_and_one_of_everything(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_records_are_dropped_by_reason_or_all_together(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
     for tenant in ("acme", "beta"):
         await spoiled(server, log, tenant, bad=510)
     await worker.run_to_end()
 
-    invalid = asked(server, store, "drop", "acme", "--reason", "invalid", "--yes")
-    rest = asked(server, store, "drop", "acme", "--yes")
+    invalid = quarantine(server, store, "drop", "acme", "--reason", "invalid", "--yes")
+    everything = quarantine(server, store, "drop", "acme", "--yes")
 
-    assert "510 dropped" in invalid.stdout and "1 dropped" in rest.stdout
+    assert "510 dropped" in invalid.stdout and "1 dropped" in everything.stdout
     assert {row[0] for row in dump(store)["quarantine"]} == {"beta"}
     [acme, beta] = await status(log, store)
     assert (acme.quarantined, acme.dropped, beta.quarantined, beta.dropped) == (0, 511 + 4, 511, 0)
     assert max(len(page[-1].body) for page in [page async for page in log.read("acme", 516)]) < 4_000
-    await agrees(log, store)
+    await assert_all_tables_agree(log, store)
 
 
-async def test_to_drop_twice_is_to_drop_once(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_second_drop_of_a_record_changes_nothing(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
 
-    first = asked(server, store, "drop", "acme", "--position", "7", "--yes")
-    second = asked(server, store, "drop", "acme", "--position", "7", "--yes")
-    row = asked(server, store, "drop", "acme", "--position", "1", "--yes")
+    first = quarantine(server, store, "drop", "acme", "--position", "7", "--yes")
+    second = quarantine(server, store, "drop", "acme", "--position", "7", "--yes")
+    valid_row = quarantine(server, store, "drop", "acme", "--position", "1", "--yes")
 
     assert "1 dropped" in first.stdout
-    assert [(done.returncode, "nothing to drop" in done.stdout) for done in (second, row)] == [(0, True), (0, True)]
+    assert [(command.returncode, "nothing to drop" in command.stdout) for command in (second, valid_row)] == [
+        (0, True),
+        (0, True),
+    ]
     assert await log.last_position("acme") == 10
     assert quarantined(store) == [6, 8, 9]
 
 
-async def test_two_who_drop_the_same_at_once_count_it_once(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_record_that_is_dropped_twice_at_once_counts_once(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
 
@@ -180,51 +192,51 @@ async def test_two_who_drop_the_same_at_once_count_it_once(server: Server, log: 
 
     assert quarantined(store) == [6, 8, 9]
     assert dump(store)["checkpoints"][0][4] == 1 + 2
-    await agrees(log, store)
+    await assert_all_tables_agree(log, store)
 
 
-async def test_a_drop_that_is_killed_before_it_is_carried_out_is_not_said_twice(
+async def test_a_drop_that_was_killed_before_it_was_applied_is_finished_without_a_second_control_record(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
 
-    died = asked(server, store, "drop", "acme", "--yes", FAILPOINT="between_note_and_apply")
-    assert (died.returncode, quarantined(store), await log.last_position("acme")) == (137, [6, 7, 8, 9], 10)
-    again = asked(server, store, "drop", "acme", "--yes")
+    killed = quarantine(server, store, "drop", "acme", "--yes", FAILPOINT="between_control_record_and_apply")
+    assert (killed.returncode, quarantined(store), await log.last_position("acme")) == (137, [6, 7, 8, 9], 10)
+    again = quarantine(server, store, "drop", "acme", "--yes")
 
     assert (again.returncode, "nothing to drop" in again.stdout) == (0, True)
     assert quarantined(store) == []
     assert await log.last_position("acme") == 10
-    await agrees(log, store)
+    await assert_all_tables_agree(log, store)
 
 
-async def test_a_drop_that_is_killed_between_two_notes_goes_on_with_the_rest(
+async def test_a_drop_that_was_killed_between_two_control_records_is_finished_by_the_next(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await spoiled(server, log, bad=PAGE_ROWS + 10)
     await worker.run_to_end()
 
-    assert asked(server, store, "drop", "acme", "--yes", FAILPOINT="between_note_and_apply").returncode == 137
-    again = asked(server, store, "drop", "acme", "--yes")
+    assert quarantine(server, store, "drop", "acme", "--yes", FAILPOINT="between_control_record_and_apply").returncode == 137
+    again = quarantine(server, store, "drop", "acme", "--yes")
 
     assert "11 dropped" in again.stdout and quarantined(store) == []
     [acme] = await status(log, store)
     assert (acme.dropped, acme.quarantined) == (PAGE_ROWS + 11 + 2, 0)
-    await agrees(log, store)
+    await assert_all_tables_agree(log, store)
 
 
-async def test_nothing_is_dropped_without_a_yes(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_nothing_is_dropped_without_confirmation(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
 
-    done = asked(server, store, "drop", "acme")
+    unconfirmed = quarantine(server, store, "drop", "acme")
 
-    assert done.returncode == 1 and "Drop 4 records of acme?" in done.stdout
+    assert unconfirmed.returncode == 1 and "Drop 4 records of acme?" in unconfirmed.stdout
     assert (quarantined(store), await log.last_position("acme")) == ([6, 7, 8, 9], 9)
 
 
-async def test_what_comes_into_quarantine_after_it_was_shown_stays(
+async def test_a_record_that_enters_quarantine_after_the_question_is_kept(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await spoiled(server, log)
@@ -238,23 +250,23 @@ async def test_what_comes_into_quarantine_after_it_was_shown_stays(
     assert quarantined(store) == [10]
 
 
-async def test_a_drop_waits_for_a_log_that_is_none_with_a_sentence(
+async def test_a_drop_on_a_lost_log_or_a_bad_tenant_fails_with_a_sentence(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
     server.client.flushall()
 
-    behind = asked(server, store, "drop", "acme", "--yes")
-    unknown = asked(server, store, "drop", "nobody", "--yes")
+    lost_log = quarantine(server, store, "drop", "acme", "--yes")
+    unknown_tenant = quarantine(server, store, "drop", "unknown", "--yes")
 
-    assert behind.returncode == 1 and "the log of acme ends at position 0" in behind.stderr
-    assert (unknown.returncode, "nothing to drop" in unknown.stdout) == (0, True)
+    assert lost_log.returncode == 1 and "the log of acme ends at position 0" in lost_log.stderr
+    assert (unknown_tenant.returncode, "nothing to drop" in unknown_tenant.stdout) == (0, True)
     assert quarantined(store) == [6, 7, 8, 9]
-    assert "A tenant's name" in asked(server, store, "drop", "no/body", "--yes").stderr
+    assert "A tenant's name" in quarantine(server, store, "drop", "no/body", "--yes").stderr
 
 
-async def test_tables_that_are_behind_are_brought_level_first(server: Server, log: Log, store: SqliteStore) -> None:
+async def test_tables_that_lag_catch_up_first(server: Server, log: Log, store: SqliteStore) -> None:
     await spoiled(server, log)
 
     assert await catch_up(log, store, "acme", seconds=60)
@@ -269,9 +281,7 @@ async def test_tables_that_are_behind_are_brought_level_first(server: Server, lo
 # -- retry -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_record_that_was_lost_and_is_back_becomes_a_row(
-    server: Server, log: Log, store: SqliteStore, worker: Worker
-) -> None:
+async def test_a_lost_record_that_is_back_becomes_a_row(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await spoiled(server, log)
     key = keys_of("acme").log
     entries_of_log = server.client.xrange(key)
@@ -284,32 +294,32 @@ async def test_a_record_that_was_lost_and_is_back_becomes_a_row(
     for entry_id, fields in entries_of_log:
         server.client.xadd(key, fields, id=entry_id)
 
-    asking = asked(server, store, "retry")
-    done = asked(server, store, "retry", "acme", "--yes")
+    unconfirmed = quarantine(server, store, "retry")
+    retried = quarantine(server, store, "retry", "acme", "--yes")
 
-    assert asking.returncode == 1 and "5 in quarantine: 3 invalid, 2 would become rows now" in asking.stdout
-    assert "  acme 2: row, page_view of session S1 at 2026-01-01T00:00:01Z" in asking.stdout
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "acme: 2 rows, 0 late duplicates or control records, 0 in quarantine"
-    assert quarantined(store) == [6, 7, 8, 9]  # the later event of that name is the conflict now
-    await agrees(log, store)
+    assert unconfirmed.returncode == 1 and "5 in quarantine: 3 invalid, 2 would become rows now" in unconfirmed.stdout
+    assert "  acme 2: row, page_view of session S1 at 2026-01-01T00:00:01Z" in unconfirmed.stdout
+    assert retried.returncode == 0, retried.stderr
+    assert retried.stdout.splitlines()[-1] == "acme: 2 rows, 0 late duplicates or control records, 0 in quarantine"
+    assert quarantined(store) == [6, 7, 8, 9]  # the later event with that identity is the conflict now
+    await assert_all_tables_agree(log, store)
 
 
-async def test_nothing_is_rebuilt_when_nothing_would_become_a_row(
+async def test_a_retry_that_would_add_no_row_does_not_rebuild(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
 
-    done = asked(server, store, "retry")
+    retried = quarantine(server, store, "retry")
 
-    assert done.returncode == 0
-    assert "4 in quarantine: 3 invalid, 1 conflicts" in done.stdout and "nothing was changed" in done.stdout
+    assert retried.returncode == 0
+    assert "4 in quarantine: 3 invalid, 1 conflicts" in retried.stdout and "nothing was changed" in retried.stdout
     assert not store.has_set(PREVIOUS) and quarantined(store) == [6, 7, 8, 9]
 
 
-async def test_the_forecast_says_what_the_rebuild_then_does(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
-    """What a constraint of this table refused, and a record of a version that was not known."""
+async def test_the_forecast_of_a_retry_comes_true(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    """One record that a constraint refused, one of an unknown version."""
     await log.append("acme", [event(session_id="bad", event_id="e1"), event(session_id="good", event_id="e2")])
     with store.transaction():
         store.execute(
@@ -320,17 +330,17 @@ async def test_the_forecast_says_what_the_rebuild_then_does(server: Server, log:
     with store.transaction():
         store.execute("DROP TRIGGER refuse")
 
-    found = {one.position: one.outcome async for one in forecasts(log, store, Selection())}
-    only = asked(server, store, "retry", "acme", "--position", "3", "--yes")
-    done = asked(server, store, "retry", "--yes")
+    outcomes = {forecast.position: forecast.outcome async for forecast in forecasts(log, store, Selection())}
+    still_invalid = quarantine(server, store, "retry", "acme", "--position", "3", "--yes")
+    retried = quarantine(server, store, "retry", "--yes")
 
-    assert found == {1: "row", 3: "invalid"}
-    assert "nothing was changed" in only.stdout
-    assert done.stdout.splitlines()[-1] == "acme: 1 rows, 0 late duplicates or control records, 0 in quarantine"
+    assert outcomes == {1: "row", 3: "invalid"}
+    assert "nothing was changed" in still_invalid.stdout
+    assert retried.stdout.splitlines()[-1] == "acme: 1 rows, 0 late duplicates or control records, 0 in quarantine"
     assert quarantined(store) == [3]
 
 
-async def test_a_retry_of_tables_of_another_version_names_the_rebuild(
+async def test_a_retry_on_tables_of_an_older_version_names_the_rebuild(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append("acme", events(1))
@@ -341,6 +351,6 @@ async def test_a_retry_of_tables_of_another_version_names_the_rebuild(
         store.execute("UPDATE table_sets SET projection_version = 1")
         store.execute("UPDATE quarantine SET position = 1, reason = 'invalid', body = ?", (event().body,))
 
-    done = asked(server, store, "retry", "--yes")
+    refused = quarantine(server, store, "retry", "--yes")
 
-    assert done.returncode == 1 and "run `penstock projector rebuild`" in done.stderr
+    assert refused.returncode == 1 and "run `penstock projector rebuild`" in refused.stderr
