@@ -1,4 +1,4 @@
-"""What is cold leaves the server's memory for the archive, whole and in order, and nobody who reads can tell where it is."""
+"""Cold records move to the archive, and every read still finds them."""
 
 import asyncio
 import io
@@ -49,8 +49,8 @@ async def log(server: Server, url: str) -> object:
         yield log
 
 
-async def filled(log: Log, worker: Worker, count: int) -> list[Record]:
-    """That many records, applied; what they are."""
+async def fill(log: Log, worker: Worker, count: int) -> list[Record]:
+    """Append and apply `count` events; return their records."""
     await log.append(TENANT, events(count))
     await worker.run_to_end()
     return await records_of(log)
@@ -71,14 +71,14 @@ bodies = st.one_of(
         st.none() | st.just("e1"),
         st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False),
     ),
-    st.just(b'{"session_id":"S","event_type":"t","timestamp":"x","properties":{}}'),  # not in the order of ours
+    st.just(b'{"session_id":"S","event_type":"t","timestamp":"x","properties":{}}'),  # members in an unusual order
 )
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(bodies, st.integers(0, 2), st.integers(0, 2**52)), min_size=1, max_size=20), st.integers(0, 20))
-def test_a_segment_gives_every_record_back_to_the_byte(made: list[tuple[bytes, int, int]], after: int) -> None:
-    records = [Record(position, received, version, body) for position, (body, version, received) in enumerate(made, 1)]
+def test_a_segment_returns_every_record_unchanged(contents: list[tuple[bytes, int, int]], after: int) -> None:
+    records = [Record(position, received, version, body) for position, (body, version, received) in enumerate(contents, 1)]
 
     packed = pack(records)
 
@@ -86,7 +86,7 @@ def test_a_segment_gives_every_record_back_to_the_byte(made: list[tuple[bytes, i
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
-def test_small_segments_merge_so_that_few_are_left_and_each_record_is_seldom_written_anew(counts: list[int]) -> None:
+def test_merges_leave_few_segments_and_rewrite_each_record_seldom(counts: list[int]) -> None:
     segments: list[Segment] = []
     written = last = 0
     for count in counts:
@@ -103,13 +103,15 @@ def test_small_segments_merge_so_that_few_are_left_and_each_record_is_seldom_wri
 # -- moving ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log: Log, worker: Worker, url: str) -> None:
-    before = await filled(log, worker, 1_200)
+async def test_cold_records_move_to_the_archive_and_every_read_finds_them(
+    server: Server, log: Log, worker: Worker, url: str
+) -> None:
+    before = await fill(log, worker, 1_200)
 
-    done = await archiver(log).run_once()
+    archived = await archiver(log).run_once()
 
-    assert (done.records, done.trimmed, done.stuck) == (1_199, 1_199, {})
-    assert server.client.xlen(keys_of(TENANT).log) == 1  # by the newest a log is known
+    assert (archived.records, archived.trimmed, archived.stuck) == (1_199, 1_199, {})
+    assert server.client.xlen(keys_of(TENANT).log) == 1  # the newest record always stays
     assert await records_of(log) == before
     assert await records_of(log, after=700) == before[700:]
     assert [record async for page in log.read(TENANT, 10, through=20) for record in page] == before[10:20]
@@ -119,10 +121,10 @@ async def test_what_is_cold_moves_and_every_reader_finds_it(server: Server, log:
     assert [problem async for problem in problems(log)] == []
 
 
-async def test_places_are_found_with_each_segment_read_once(
+async def test_a_lookup_of_many_positions_reads_each_segment_once(
     log: Log, worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = await filled(log, worker, 1_000)
+    before = await fill(log, worker, 1_000)
     await log.append("globex", events(40))
     await worker.run_to_end()
     await archiver(log).run_once()
@@ -140,17 +142,17 @@ async def test_places_are_found_with_each_segment_read_once(
     monkeypatch.setattr(Files, "get", counted)
     positions = [5, 900, 0, 1_050, 5, 1_100, 5_000, *range(100, 200)]
 
-    found = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("nobody", 1)])
-    segments = [path for path in reads if path.endswith(".parquet")]
+    records = await log.find_each([(TENANT, position) for position in positions] + [("globex", 7), ("unknown", 1)])
+    segment_reads = [path for path in reads if path.endswith(".parquet")]
 
-    there = [*before, *await records_of(log, after=1_000)]
-    assert found[:-2] == [there[position - 1] if 0 < position <= 1_100 else None for position in positions]
-    assert [record and record.position for record in found[-2:]] == [7, None]
-    assert sorted(segments) == sorted(map(str, [*files(url), *files(url, "globex")]))
+    expected = [*before, *await records_of(log, after=1_000)]
+    assert records[:-2] == [expected[position - 1] if 0 < position <= 1_100 else None for position in positions]
+    assert [record and record.position for record in records[-2:]] == [7, None]
+    assert sorted(segment_reads) == sorted(map(str, [*files(url), *files(url, "globex")]))
 
 
-async def test_the_log_goes_on_behind_what_has_left(log: Log, worker: Worker) -> None:
-    before = await filled(log, worker, 50)
+async def test_a_log_continues_after_its_archived_records(log: Log, worker: Worker) -> None:
+    before = await fill(log, worker, 50)
     await archiver(log).run_once()
 
     receipts = await log.append(TENANT, [*events(50), event(session_id="new")])
@@ -163,8 +165,8 @@ async def test_the_log_goes_on_behind_what_has_left(log: Log, worker: Worker) ->
     assert (await records_of(log))[:50] == before and len(await records_of(log)) == 51
 
 
-async def test_what_is_hot_stays(log: Log, worker: Worker) -> None:
-    await filled(log, worker, 100)
+async def test_hot_records_stay_on_the_server(log: Log, worker: Worker) -> None:
+    await fill(log, worker, 100)
 
     young = await archiver(log, hot_seconds=3_600).run_once()
     few = await archiver(log, hot_seconds=3_600, hot_records=30).run_once()
@@ -172,7 +174,9 @@ async def test_what_is_hot_stays(log: Log, worker: Worker) -> None:
     assert (young.records, few.records) == (0, 70)
 
 
-async def test_what_a_group_has_not_acknowledged_stays(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_records_that_a_group_has_not_acknowledged_stay_on_the_server(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
     await worker.sweep()
     await log.append(TENANT, events(100))
     waiting = await archiver(log).run_once()
@@ -187,8 +191,8 @@ async def test_what_a_group_has_not_acknowledged_stays(server: Server, log: Log,
     assert (await archiver(log).run_once()).records == 99
 
 
-async def test_a_few_records_wait_for_more_before_a_file_is_made(log: Log, worker: Worker, url: str) -> None:
-    await filled(log, worker, 100)
+async def test_a_few_records_are_not_archived_until_there_are_more(log: Log, worker: Worker, url: str) -> None:
+    await fill(log, worker, 100)
 
     assert (await archiver(log).run_once(eager=False)).records == 0
     await log.append(TENANT, [event(event_id=f"more {number}") for number in range(1_000)])
@@ -219,21 +223,21 @@ async def test_many_passes_leave_few_files(log: Log, worker: Worker, url: str) -
     ],
     ids=range(5),
 )
-async def test_entries_that_others_wrote_go_along(server: Server, log: Log, worker: Worker, fields: dict[str, str]) -> None:
-    await filled(log, worker, 3)
+async def test_entries_written_by_hand_are_archived_too(server: Server, log: Log, worker: Worker, fields: dict[str, str]) -> None:
+    await fill(log, worker, 3)
     server.client.xadd(keys_of(TENANT).log, fields, id="4-0")
     await log.append(TENANT, [event(session_id="new")])
     await worker.run_to_end()
     before = await records_of(log)
 
-    done = await archiver(log).run_once()
+    archived = await archiver(log).run_once()
 
-    assert done.stuck == {}
+    assert archived.stuck == {}
     assert await records_of(log) == before and len(before) == 5
     assert server.client.xlen(keys_of(TENANT).log) == 1
 
 
-async def test_duckdb_reads_it_as_the_readme_says(log: Log, worker: Worker, url: str) -> None:
+async def test_the_duckdb_query_of_the_docs_reads_the_archive(log: Log, worker: Worker, url: str) -> None:
     await log.append(TENANT, [event(event_type="view", event_id=f"v{number}") for number in range(7)])
     await log.append(TENANT, [event(event_type="click", event_id=f"c{number}", button="buy") for number in range(3)])
     await worker.run_to_end()
@@ -241,32 +245,34 @@ async def test_duckdb_reads_it_as_the_readme_says(log: Log, worker: Worker, url:
     [query] = re.findall(r"```sql\n-- duckdb\n(.*?);\n```", (ROOT / "docs/how-to/archive.md").read_text(), re.DOTALL)
     query = query.replace("data/archive", url.removeprefix("file://"))
 
-    found = duckdb.execute(query).fetchall()
-    button = duckdb.execute(f"SELECT DISTINCT properties->>'button' FROM '{files(url)[0]}' WHERE event_type = 'click'").fetchall()
+    rows = duckdb.execute(query).fetchall()
+    buttons = duckdb.execute(
+        f"SELECT DISTINCT properties->>'button' FROM '{files(url)[0]}' WHERE event_type = 'click'"
+    ).fetchall()
 
-    assert [row[:2] for row in found] == [("view", 7), ("click", 2)]  # the newest record is hot
-    assert button == [("buy",)]
+    assert [row[:2] for row in rows] == [("view", 7), ("click", 2)]  # the newest record is hot
+    assert buttons == [("buy",)]
 
 
-# -- interrupted -----------------------------------------------------------------------------------------------------------
+# -- interruptions ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["after_archive_before_trim", "between_trims", "between_trims:2"])
-async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
+async def test_an_archiver_that_was_killed_leaves_no_gap_and_no_overlap(
     server: Server, log: Log, worker: Worker, url: str, point: str, tmp_path: Path
 ) -> None:
-    before = await filled(log, worker, 12_000)
+    before = await fill(log, worker, 12_000)
 
-    def once(**more: str) -> subprocess.CompletedProcess[str]:
-        given = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url, HOT_SECONDS=0, **more)
-        run = [sys.executable, "-m", "streams", "archive", "--once"]
-        return subprocess.run(run, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=60)
+    def archive_once(**failpoints: str) -> subprocess.CompletedProcess[str]:
+        variables = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url, HOT_SECONDS=0, **failpoints)
+        command = [sys.executable, "-m", "streams", "archive", "--once"]
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60)
 
-    died = await asyncio.to_thread(once, FAILPOINT=point)
-    assert died.returncode == 137, died.stderr
+    killed = await asyncio.to_thread(archive_once, FAILPOINT=point)
+    assert killed.returncode == 137, killed.stderr
     assert await records_of(log) == before
-    server.client.delete(keys_of(TENANT).archive_lease)  # as its lease would end
-    again = await asyncio.to_thread(once)
+    server.client.delete(keys_of(TENANT).archive_lease)  # as if the lease had expired
+    again = await asyncio.to_thread(archive_once)
 
     assert again.returncode == 0, again.stderr
     assert await records_of(log) == before
@@ -274,30 +280,30 @@ async def test_an_archiver_that_was_killed_leaves_no_hole_and_no_overlap(
     assert [problem async for problem in problems(log)] == []
 
 
-async def test_a_file_that_an_archiver_left_is_removed_by_the_next_when_it_is_old(log: Log, worker: Worker, url: str) -> None:
-    await filled(log, worker, 20)
+async def test_an_old_unused_file_in_the_archive_is_removed(log: Log, worker: Worker, url: str) -> None:
+    await fill(log, worker, 20)
     await archiver(log).run_once()
-    named = files(url)
-    old, young = (named[0].with_name(f"{number:020}-{number:020}.parquet") for number in (777, 888))
+    segments = files(url)
+    old, young = (segments[0].with_name(f"{number:020}-{number:020}.parquet") for number in (777, 888))
     for path in (old, young):
         path.write_bytes(b"half of a segment")
     os.utime(old, (0, 0))
-    os.utime(named[0], (0, 0))
+    os.utime(segments[0], (0, 0))
     await log.append(TENANT, [event(session_id="new")])
     await worker.run_to_end()
 
     await archiver(log).run_once()
 
-    assert not old.exists() and young.exists() and named[0] in files(url)
+    assert not old.exists() and young.exists() and segments[0] in files(url)
     assert len(await records_of(log)) == 21
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.before.json"])
-@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "gone"])
-async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
+@pytest.mark.parametrize("content", [b"{", None], ids=["damaged", "missing"])
+async def test_no_file_is_removed_while_a_manifest_cannot_be_read(
     log: Log, worker: Worker, url: str, name: str, content: bytes | None
 ) -> None:
-    records = await filled(log, worker, 30)
+    records = await fill(log, worker, 30)
     archive = Archive(url)
     archive.add(TENANT, records[:20])
     archive.add(TENANT, records[20:21])
@@ -314,7 +320,7 @@ async def test_nothing_is_removed_by_a_manifest_that_cannot_be_read(
 
 
 async def test_a_tenant_has_one_archiver_at_a_time(server: Server, log: Log, worker: Worker) -> None:
-    await filled(log, worker, 20)
+    await fill(log, worker, 20)
     server.client.set(keys_of(TENANT).archive_lease, "another", px=60_000)
 
     assert (await archiver(log).run_once()).records == 0
@@ -322,8 +328,8 @@ async def test_a_tenant_has_one_archiver_at_a_time(server: Server, log: Log, wor
     assert (await archiver(log).run_once()).records == 19
 
 
-async def test_a_manifest_that_moved_is_not_written_over(log: Log, worker: Worker, url: str) -> None:
-    records = await filled(log, worker, 30)
+async def test_a_manifest_that_another_archiver_changed_is_not_overwritten(log: Log, worker: Worker, url: str) -> None:
+    records = await fill(log, worker, 30)
     archive = Archive(url)
     archive.add(TENANT, records[:10])
 
@@ -334,19 +340,19 @@ async def test_a_manifest_that_moved_is_not_written_over(log: Log, worker: Worke
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda records: records[:-1],
         lambda records: [*records[:2_999], Record(3_000, 3_000, 1, b"other")],
         lambda records: [*records, Record(3_001, 3_001, 1, b"more")],
     ],
-    ids=["one is missing", "one is another", "one is too many"],
+    ids=["a record is missing", "a record differs", "a record too many"],
 )
-def test_records_that_are_not_given_back_are_not_archived(
-    url: str, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[list[Record]], list[Record]]
+def test_records_that_a_segment_does_not_return_are_not_archived(
+    url: str, monkeypatch: pytest.MonkeyPatch, damage: Callable[[list[Record]], list[Record]]
 ) -> None:
     records = [Record(position, position, 1, event(n=position).body) for position in range(1, 3_001)]
-    monkeypatch.setattr("streams.archive.store.pack", lambda records: pack(spoil(records)))
+    monkeypatch.setattr("streams.archive.store.pack", lambda records: pack(damage(records)))
 
     with pytest.raises(DamagedArchive):
         Archive(url).add(TENANT, records)
@@ -354,17 +360,17 @@ def test_records_that_are_not_given_back_are_not_archived(
     assert Archive(url).manifest(TENANT).segments == []
 
 
-async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, worker: Worker) -> None:
+async def test_reads_see_the_whole_log_while_segments_merge_and_records_move(log: Log, worker: Worker) -> None:
     stop = asyncio.Event()
 
     async def read() -> list[int]:
-        dedup_keys: list[int] = []
+        counts: list[int] = []
         while not stop.is_set():
             positions = [record.position for record in await records_of(log)]
             assert positions == list(range(1, len(positions) + 1))
-            assert not dedup_keys or len(positions) >= dedup_keys[-1]
-            dedup_keys.append(len(positions))
-        return dedup_keys
+            assert not counts or len(positions) >= counts[-1]
+            counts.append(len(positions))
+        return counts
 
     reading = [asyncio.create_task(read()) for _ in range(2)]
     for number in range(15):
@@ -373,14 +379,14 @@ async def test_readers_go_on_while_segments_merge_and_records_leave(log: Log, wo
         await archiver(log).run_once()
     stop.set()
 
-    assert all(len(dedup_keys) > 2 for dedup_keys in await asyncio.gather(*reading))
+    assert all(len(counts) > 2 for counts in await asyncio.gather(*reading))
 
 
 # -- the tables ------------------------------------------------------------------------------------------------------------
 
 
-async def test_tables_are_rebuilt_and_verified_from_all_of_the_log(log: Log, store: SqliteStore, worker: Worker) -> None:
-    await filled(log, worker, 3_000)
+async def test_tables_are_rebuilt_and_verified_from_archive_and_server(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await fill(log, worker, 3_000)
     await archiver(log).run_once()
     await log.append(TENANT, [event(session_id="new")])
     await worker.run_to_end()
@@ -389,14 +395,14 @@ async def test_tables_are_rebuilt_and_verified_from_all_of_the_log(log: Log, sto
 
     assert [difference async for difference in verify(log, store)] == []
     assert store.tables().checkpoint(TENANT).position == 3_001
-    [one] = await status(log, store)
-    assert (one.rows, one.lag_records, one.stuck) == (3_001, 0, None)
+    [acme] = await status(log, store)
+    assert (acme.rows, acme.lag_records, acme.stuck) == (3_001, 0, None)
 
 
-async def test_a_rebuild_by_processes_reads_the_archive_too(
+async def test_a_parallel_rebuild_reads_the_archive_too(
     log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await filled(log, worker, 3_000)
+    await fill(log, worker, 3_000)
     await archiver(log).run_once()
     monkeypatch.setattr("projector.rebuild.replay.PROCESS_RECORDS", 1)
 
@@ -406,8 +412,8 @@ async def test_a_rebuild_by_processes_reads_the_archive_too(
     assert store.tables().checkpoint(TENANT).position == 3_000
 
 
-async def test_a_new_database_is_filled_from_the_archive_and_the_rest(log: Log, worker: Worker, tmp_path: Path) -> None:
-    await filled(log, worker, 7_000)
+async def test_a_new_database_is_filled_from_archive_and_server(log: Log, worker: Worker, tmp_path: Path) -> None:
+    await fill(log, worker, 7_000)
     await archiver(log).run_once()
 
     with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
@@ -418,13 +424,15 @@ async def test_a_new_database_is_filled_from_the_archive_and_the_rest(log: Log, 
         assert [difference async for difference in verify(log, new)] == []
 
 
-async def test_a_log_is_exported_from_all_of_it(server: Server, log: Log, worker: Worker, url: str, tmp_path: Path) -> None:
-    await filled(log, worker, 600)
+async def test_a_log_is_exported_from_archive_and_server(
+    server: Server, log: Log, worker: Worker, url: str, tmp_path: Path
+) -> None:
+    await fill(log, worker, 600)
 
     def exported() -> list[str]:
-        given = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url)
-        run = [sys.executable, "-m", "streams", "export", TENANT]
-        return subprocess.run(run, env=given, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+        variables = environment(REDIS_URL=server.url, DATA_DIR=tmp_path, ARCHIVE_URL=url)
+        command = [sys.executable, "-m", "streams", "export", TENANT]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
 
     before = await asyncio.to_thread(exported)
     await archiver(log).run_once()
@@ -436,24 +444,28 @@ async def test_a_log_is_exported_from_all_of_it(server: Server, log: Log, worker
 # -- damage ----------------------------------------------------------------------------------------------------------------
 
 
-def flip(path: Path) -> None:
+def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("harm", "words"),
-    [(flip, "is damaged"), (os.unlink, "is missing"), (lambda path: path.write_bytes(path.read_bytes()[:-10]), "is damaged")],
-    ids=["a bit", "the file", "the end"],
+    ("damage", "message"),
+    [
+        (flip_a_bit, "is damaged"),
+        (os.unlink, "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "is damaged"),
+    ],
+    ids=["a flipped bit", "a missing file", "a cut file"],
 )
-async def test_a_damaged_segment_is_found_and_named(
-    log: Log, store: SqliteStore, worker: Worker, url: str, harm: Callable[[Path], None], words: str
+async def test_a_damaged_segment_is_named(
+    log: Log, store: SqliteStore, worker: Worker, url: str, damage: Callable[[Path], None], message: str
 ) -> None:
-    await filled(log, worker, 500)
+    await fill(log, worker, 500)
     await archiver(log).run_once()
     [segment] = files(url)
-    harm(segment)
+    damage(segment)
 
     [problem] = [problem async for problem in problems(log)]
     with pytest.raises(Gap, match="positions 1 to 499"):
@@ -461,54 +473,54 @@ async def test_a_damaged_segment_is_found_and_named(
     with pytest.raises((RebuildRefused, Gap), match="1 to 499"):
         await rebuild(log, store)
 
-    assert segment.name in problem and words in problem and "1 to 499" in problem
+    assert segment.name in problem and message in problem and "1 to 499" in problem
     assert store.tables().checkpoint(TENANT).position == 500
     assert [row["position"] for row in store.tables().rows("events", TENANT)] == list(range(1, 501))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"tenant":"other","segments":[]}'])
 async def test_a_damaged_manifest_is_named(log: Log, worker: Worker, url: str, content: bytes) -> None:
-    await filled(log, worker, 50)
+    await fill(log, worker, 50)
     await archiver(log).run_once()
     files(url)[0].with_name("manifest.json").write_bytes(content)
 
     [problem] = [problem async for problem in problems(log)]
-    done = await archiver(log).run_once()
+    archived = await archiver(log).run_once()
 
     assert "manifest.json" in problem
-    assert "manifest.json" in done.stuck[TENANT]
+    assert "manifest.json" in archived.stuck[TENANT]
 
 
-async def test_a_log_with_another_history_than_its_archive_is_not_trimmed(server: Server, log: Log, worker: Worker) -> None:
-    await filled(log, worker, 50)
+async def test_a_log_that_differs_from_its_archive_is_not_trimmed(server: Server, log: Log, worker: Worker) -> None:
+    await fill(log, worker, 50)
     await archiver(log).run_once()
     server.client.flushall()
     await log.append(TENANT, [event(session_id=f"other {number}") for number in range(80)])
 
-    done = await archiver(log).run_once()
+    archived = await archiver(log).run_once()
 
-    assert done.trimmed == 0 and "other records" in done.stuck[TENANT]
+    assert archived.trimmed == 0 and "other records" in archived.stuck[TENANT]
     assert server.client.xlen(keys_of(TENANT).log) == 80
 
 
-# -- a server that was lost ------------------------------------------------------------------------------------------------
+# -- recovery -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplicates(
+async def test_a_server_recovered_from_the_archive_continues_and_detects_duplicates(
     server: Server, log: Log, worker: Worker, tmp_path: Path
 ) -> None:
-    before = await filled(log, worker, 900)
+    before = await fill(log, worker, 900)
     await archiver(log).run_once()
     server.client.flushall()
 
-    done = await recover(log, TENANT, dedup_window_seconds=3_600)
+    recovered = await recover(log, TENANT, dedup_window_seconds=3_600)
     receipts = await log.append(TENANT, [*events(899), event(session_id="new")])
-    again = await recover(log, TENANT, dedup_window_seconds=3_600)
+    second_recovery = await recover(log, TENANT, dedup_window_seconds=3_600)
 
-    assert (done.last, done.dedup_keys) == (899, 899)  # the newest had not been archived
+    assert (recovered.last, recovered.dedup_keys) == (899, 899)  # the newest had not been archived
     assert [receipt.status for receipt in receipts] == ["duplicate"] * 899 + ["accepted"]
     assert [receipt.position for receipt in receipts] == list(range(1, 901))
-    assert again.last == 900
+    assert second_recovery.last == 900
     assert (await records_of(log))[:899] == before[:899]
     assert [problem async for problem in problems(log)] == []
     with SqliteStore(str(tmp_path / "new.db"), cache_mib=8) as new:
@@ -517,10 +529,8 @@ async def test_a_server_stood_up_from_the_archive_goes_on_and_still_knows_duplic
         assert [difference async for difference in verify(log, new)] == []
 
 
-async def test_only_names_within_the_window_are_claimed_and_for_what_is_left_of_it(
-    server: Server, log: Log, worker: Worker
-) -> None:
-    await filled(log, worker, 20)
+async def test_a_recovery_sets_dedup_keys_for_the_rest_of_the_window_only(server: Server, log: Log, worker: Worker) -> None:
+    await fill(log, worker, 20)
     await archiver(log).run_once()
     server.client.delete(*server.client.keys("*:dedup:*"))
 
@@ -529,11 +539,11 @@ async def test_only_names_within_the_window_are_claimed_and_for_what_is_left_of_
     assert all(3_500 < server.client.ttl(key) <= 3_600 for key in server.client.keys("*:dedup:*"))
 
 
-async def test_a_log_that_began_anew_is_left_alone(server: Server, log: Log, worker: Worker) -> None:
-    await filled(log, worker, 20)
+async def test_a_recovery_does_not_touch_a_log_that_began_again(server: Server, log: Log, worker: Worker) -> None:
+    await fill(log, worker, 20)
     await archiver(log).run_once()
     server.client.flushall()
-    await log.append(TENANT, [event(session_id="anew")])
+    await log.append(TENANT, [event(session_id="again")])
     before = sorted(server.client.keys())
 
     with pytest.raises(HistoryDiffers, match="ends at position 1 on the server, its archive at 19"):
@@ -542,10 +552,10 @@ async def test_a_log_that_began_anew_is_left_alone(server: Server, log: Log, wor
     assert sorted(server.client.keys()) == before
 
 
-# -- erased ----------------------------------------------------------------------------------------------------------------
+# -- deletion --------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_erased_tenant_has_no_archive(log: Log, worker: Worker, url: str) -> None:
+async def test_a_deleted_tenant_has_no_archive(log: Log, worker: Worker, url: str) -> None:
     for tenant in (TENANT, "globex"):
         await log.append(tenant, events(20))
     await worker.run_to_end()
