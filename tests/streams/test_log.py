@@ -1,4 +1,7 @@
-"""A log gives back what was appended, from any position, in bounded pages, and says which records it misses."""
+"""A log returns its records from any position, in bounded pages.
+
+A read names the gaps that it meets.
+"""
 
 import json
 import time
@@ -26,20 +29,20 @@ async def positions_of(log: Log, after: int = 0, **options: Any) -> list[int]:
     return [record.position for page in await pages_of(log, after, **options) for record in page]
 
 
-async def until_the_gap(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Gap]:
+async def read_until_gap(log: Log, after: int = 0, **options: Any) -> tuple[list[int], Gap]:
     """The positions that a read gives before the first gap, and the gap."""
     positions: list[int] = []
-    with pytest.raises(Gap) as found:
+    with pytest.raises(Gap) as raised:
         async for page in log.read("acme", after, **options):
             positions += [record.position for record in page]
-    return positions, found.value
+    return positions, raised.value
 
 
 def remove(server: Server, *positions: int) -> None:
     assert server.client.xdel(keys_of("acme").log, *(f"{position}-0" for position in positions)) == len(positions)
 
 
-def large(count: int) -> list[Event]:
+def large_events(count: int) -> list[Event]:
     return [event(session_id=f"L{i}", filler=LARGE) for i in range(count)]
 
 
@@ -53,17 +56,17 @@ async def test_a_read_gives_every_record_in_order(log: Log) -> None:
     records = [record for page in await pages_of(log) for record in page]
 
     assert [record.position for record in records] == list(range(1, 1_235))
-    assert [record.body for record in records] == [one.body for one in sent]
+    assert [record.body for record in records] == [sent_event.body for sent_event in sent]
 
 
-async def test_a_read_begins_behind_a_position(log: Log) -> None:
+async def test_a_read_begins_after_a_position(log: Log) -> None:
     await log.append("acme", events(10))
 
     assert await positions_of(log, 7) == [8, 9, 10]
     assert await positions_of(log, 10) == []
 
 
-async def test_a_read_ends_with_the_position_that_was_asked_for(log: Log) -> None:
+async def test_a_read_ends_at_the_requested_position(log: Log) -> None:
     await log.append("acme", events(1_100))
 
     assert await positions_of(log, 3, through=5) == [4, 5]
@@ -78,7 +81,7 @@ async def test_an_unknown_log_is_empty(log: Log) -> None:
     assert await log.summaries() == []
 
 
-async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
+async def test_a_read_sees_records_that_are_appended_during_it(log: Log) -> None:
     await log.append("acme", events(PAGE_RECORDS))
     reading = log.read("acme", 0)
     await anext(reading)
@@ -88,10 +91,10 @@ async def test_a_read_sees_what_was_appended_while_it_read(log: Log) -> None:
     assert [record.position for record in await anext(reading)] == [PAGE_RECORDS + 1]
 
 
-async def test_a_read_beyond_the_end_names_what_is_not_there(log: Log) -> None:
+async def test_a_read_beyond_the_end_names_the_missing_positions(log: Log) -> None:
     await log.append("acme", events(3))
 
-    positions, gap = await until_the_gap(log, through=5)
+    positions, gap = await read_until_gap(log, through=5)
 
     assert positions == [1, 2, 3]
     assert (gap.first, gap.last) == (4, 5)
@@ -119,50 +122,50 @@ async def test_an_entry_is_readable_by_a_person(server: Server, log: Log) -> Non
     assert fields[b"received_at_us"].isdigit() and fields[b"version"] == b"1"
 
 
-async def test_find_gives_the_record_at_a_position_and_no_other(server: Server, log: Log) -> None:
+async def test_find_returns_the_record_at_a_position_or_nothing(server: Server, log: Log) -> None:
     sent = events(3)
     await log.append("acme", sent)
     remove(server, 2)
 
-    found = await log.find("acme", 3)
+    record = await log.find("acme", 3)
 
-    assert found is not None and digest_of(found.body) == digest_of(sent[2].body)
+    assert record is not None and digest_of(record.body) == digest_of(sent[2].body)
     assert await log.find("acme", 2) is None
     assert await log.find("acme", 4) is None
 
 
-async def test_find_each_gives_the_records_of_many_logs_in_the_order_asked(
+async def test_find_each_returns_records_of_many_logs_in_the_requested_order(
     server: Server, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "PAGE_RECORDS", 2)  # so there are several round trips
+    monkeypatch.setattr(log_module, "PAGE_RECORDS", 2)  # several round trips
     tenants = [f"t{i}" for i in range(5)]
     for tenant in tenants:
         await log.append(tenant, [event(session_id=f"S{n}", of=tenant, n=n) for n in range(3)])
     server.client.xdel(keys_of("t3").log, "2-0")
 
-    found = await log.find_each([(tenant, 2) for tenant in reversed([*tenants, "nobody"])])
+    records = await log.find_each([(tenant, 2) for tenant in reversed([*tenants, "unknown"])])
 
-    said = [record and (record.position, json.loads(record.body)["properties"]) for record in found]
-    assert said == [None] + [None if i == 3 else (2, {"of": f"t{i}", "n": 1}) for i in (4, 3, 2, 1, 0)]
+    contents = [record and (record.position, json.loads(record.body)["properties"]) for record in records]
+    assert contents == [None] + [None if i == 3 else (2, {"of": f"t{i}", "n": 1}) for i in (4, 3, 2, 1, 0)]
 
 
-async def test_find_says_what_is_wrong_with_a_log(server: Server, log: Log) -> None:
+async def test_find_raises_the_error_of_the_server(server: Server, log: Log) -> None:
     server.client.set(keys_of("acme").log, "no stream")
 
     with pytest.raises(LogUnavailable, match="WRONGTYPE"):
         await log.find("acme", 1)
 
 
-async def test_named_gives_the_positions_of_a_hash_within_the_window(server: Server, log: Log) -> None:
-    [one, other] = await log.append("acme", [event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")])
+async def test_positions_of_a_hash_are_known_within_the_dedup_window(server: Server, log: Log) -> None:
+    [first, second] = await log.append("acme", [event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")])
 
-    assert one.event_hash == other.event_hash
-    assert await log.positions_of("acme", one.event_hash) == [1, 2]
+    assert first.event_hash == second.event_hash
+    assert await log.positions_of("acme", first.event_hash) == [1, 2]
     server.client.delete(*server.client.keys("*:dedup:*"))
-    assert await log.positions_of("acme", one.event_hash) == []
+    assert await log.positions_of("acme", first.event_hash) == []
 
 
-async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
+async def test_the_last_position_is_the_position_of_the_newest_record(log: Log) -> None:
     await log.append("acme", events(7))
     await log.append("globex", events(2))
 
@@ -173,7 +176,7 @@ async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    ("removed", "before", "gap"),
+    ("removed", "before", "missing"),
     [
         ([4], [1, 2, 3], (4, 4)),
         ([1], [], (1, 1)),
@@ -183,34 +186,34 @@ async def test_the_last_position_is_that_of_the_newest_record(log: Log) -> None:
     ],
 )
 async def test_a_gap_is_named_after_the_records_before_it(
-    server: Server, log: Log, removed: list[int], before: list[int], gap: tuple[int, int]
+    server: Server, log: Log, removed: list[int], before: list[int], missing: tuple[int, int]
 ) -> None:
     await log.append("acme", events(10))
     remove(server, *removed)
 
-    positions, found = await until_the_gap(log)
+    positions, gap = await read_until_gap(log)
 
     assert positions == before
-    assert (found.tenant, found.first, found.last) == ("acme", *gap)
-    assert f"{gap[0]} to {gap[1]}" in str(found)
+    assert (gap.tenant, gap.first, gap.last) == ("acme", *missing)
+    assert f"{missing[0]} to {missing[1]}" in str(gap)
 
 
 async def test_a_trimmed_head_is_a_gap(server: Server, log: Log) -> None:
     await log.append("acme", events(10))
     server.client.xtrim(keys_of("acme").log, minid="7-0", approximate=False)
 
-    positions, gap = await until_the_gap(log)
+    positions, gap = await read_until_gap(log)
 
     assert positions == []
     assert (gap.first, gap.last) == (1, 6)
     assert await positions_of(log, 6) == [7, 8, 9, 10]
 
 
-async def test_a_gap_at_the_end_is_named_when_the_end_was_asked_for(server: Server, log: Log) -> None:
+async def test_a_gap_at_the_end_is_named_when_the_end_was_requested(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     remove(server, 4, 5)
 
-    positions, gap = await until_the_gap(log, through=5)
+    positions, gap = await read_until_gap(log, through=5)
 
     assert positions == [1, 2, 3]
     assert (gap.first, gap.last) == (4, 5)
@@ -220,20 +223,20 @@ async def test_a_gap_between_two_pages_is_named(server: Server, log: Log) -> Non
     await log.append("acme", events(PAGE_RECORDS + 10))
     remove(server, PAGE_RECORDS + 1)
 
-    positions, gap = await until_the_gap(log)
+    positions, gap = await read_until_gap(log)
 
     assert positions == list(range(1, PAGE_RECORDS + 1))
     assert (gap.first, gap.last) == (PAGE_RECORDS + 1, PAGE_RECORDS + 1)
 
 
-async def test_a_read_that_begins_after_a_gap_meets_none(server: Server, log: Log) -> None:
+async def test_a_read_that_begins_after_a_gap_does_not_raise(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     remove(server, 1, 2)
 
     assert await positions_of(log, 2) == [3, 4, 5]
 
 
-async def test_the_position_of_a_removed_record_is_never_given_again(server: Server, log: Log) -> None:
+async def test_the_position_of_a_removed_record_is_never_used_again(server: Server, log: Log) -> None:
     await log.append("acme", events(3))
     remove(server, 1, 2, 3)
 
@@ -242,7 +245,7 @@ async def test_the_position_of_a_removed_record_is_never_given_again(server: Ser
     assert receipt.position == 4
 
 
-async def test_the_survey_says_what_each_log_holds(server: Server, log: Log) -> None:
+async def test_summaries_say_what_each_log_holds(server: Server, log: Log) -> None:
     await log.append("acme", events(5))
     await log.append("globex", events(2))
     await log.append("initech", events(4))
@@ -251,12 +254,12 @@ async def test_the_survey_says_what_each_log_holds(server: Server, log: Log) -> 
 
     summaries = await log.summaries()
 
-    assert [(one.tenant, one.last, one.held) for one in summaries] == [
+    assert [(summary.tenant, summary.last, summary.held) for summary in summaries] == [
         ("acme", 5, 4),
         ("globex", 2, 2),
         ("initech", 4, 2),
     ]
-    assert [one.has_gap for one in summaries] == [True, False, True]
+    assert [summary.has_gap for summary in summaries] == [True, False, True]
 
 
 async def test_the_summary_of_a_log_that_lost_its_newest_record_has_a_gap(server: Server, log: Log) -> None:
@@ -269,11 +272,11 @@ async def test_the_summary_of_a_log_that_lost_its_newest_record_has_a_gap(server
     assert await log.gaps(summary) == [(5, 5)]
 
 
-async def test_a_survey_of_some_partitions_has_only_their_tenants(log: Log) -> None:
+async def test_summaries_of_some_partitions_have_only_their_tenants(log: Log) -> None:
     await log.append("acme", events(1))
     await log.append("globex", events(1))
 
-    assert [one.tenant for one in await log.summaries([keys_of("globex").partition])] == ["globex"]
+    assert [summary.tenant for summary in await log.summaries([keys_of("globex").partition])] == ["globex"]
 
 
 async def test_all_gaps_of_a_log_are_named_up_to_a_limit(server: Server, log: Log) -> None:
@@ -286,7 +289,7 @@ async def test_all_gaps_of_a_log_are_named_up_to_a_limit(server: Server, log: Lo
     assert await log.gaps(summary, limit=2) == [(1, 2), (10, 10)]
 
 
-# -- entries that somebody wrote by hand ---------------------------------------------------------------------------------
+# -- entries written by hand ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -302,21 +305,21 @@ async def test_all_gaps_of_a_log_are_named_up_to_a_limit(server: Server, log: Lo
     ],
     ids=str,
 )
-async def test_an_entry_by_hand_is_a_record_of_no_version_with_all_its_bytes(
+async def test_an_entry_written_by_hand_is_a_record_of_version_0_with_all_its_bytes(
     server: Server, log: Log, fields: dict[str, Any]
 ) -> None:
     server.client.xadd(keys_of("acme").log, fields, id="1-0")
     await log.append("acme", [event()])
 
-    [[foreign, ours]] = await pages_of(log)
+    [[foreign, own]] = await pages_of(log)
 
     assert (foreign.position, foreign.version) == (1, 0)
-    assert (ours.position, ours.version) == (2, 1)
+    assert (own.position, own.version) == (2, 1)
     for part in fields.values():
         assert (part if isinstance(part, bytes) else part.encode()) in foreign.body
 
 
-async def test_an_entry_of_a_later_format_keeps_its_version(server: Server, log: Log) -> None:
+async def test_an_entry_of_a_later_version_keeps_its_version(server: Server, log: Log) -> None:
     server.client.xadd(keys_of("acme").log, {"event": "{}", "received_at_us": "5", "version": "2"}, id="1-0")
 
     [[record]] = await pages_of(log)
@@ -324,7 +327,7 @@ async def test_an_entry_of_a_later_format_keeps_its_version(server: Server, log:
     assert record == Record(1, 5, 2, b"{}")
 
 
-async def test_an_entry_between_two_positions_is_passed_over(server: Server, log: Log) -> None:
+async def test_an_entry_between_two_positions_is_skipped(server: Server, log: Log) -> None:
     await log.append("acme", events(3))
     server.client.xadd(keys_of("acme").log, {"foo": "bar"}, id="3-1")
     await log.append("acme", [event(session_id="next")])
@@ -344,7 +347,7 @@ async def test_pages_are_bounded_in_records(log: Log) -> None:
 
 
 async def test_pages_of_large_records_are_bounded_in_bytes(log: Log) -> None:
-    await log.append("acme", events(10) + large(700))
+    await log.append("acme", events(10) + large_events(700))
 
     pages = await pages_of(log)
 
@@ -352,16 +355,18 @@ async def test_pages_of_large_records_are_bounded_in_bytes(log: Log) -> None:
     assert max(sum(len(record.body) for record in page) for page in pages) <= PAGE_BYTES
 
 
-async def test_small_records_before_large_ones_do_not_make_a_page_larger(log: Log) -> None:
-    await log.append("acme", events(PAGE_RECORDS) + large(300))
+async def test_small_records_before_large_records_do_not_make_a_page_larger(log: Log) -> None:
+    await log.append("acme", events(PAGE_RECORDS) + large_events(300))
 
     sizes = [sum(len(record.body) for record in page) for page in await pages_of(log)]
 
     assert max(sizes) <= PAGE_BYTES
 
 
-async def test_a_reply_is_asked_for_by_the_size_of_the_records_before(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    await log.append("acme", large(900))
+async def test_the_size_of_earlier_records_limits_the_count_of_the_next_request(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append("acme", large_events(900))
     page, counts = log._page, []
 
     async def counted(tenant: str, after: int, count: int) -> list[Record]:
