@@ -1,4 +1,4 @@
-"""Verify finds what differs, all of it or from a place on, of all tenants or some, and says how far it is."""
+"""Verify compares all tables or a part, and shows its progress."""
 
 import subprocess
 import sys
@@ -29,11 +29,14 @@ async def differences(log: Log, store: SqliteStore, tenants: tuple[str, ...] = (
     return [difference async for difference in verify(log, store, tenants=tenants, since=since)]
 
 
-async def damaged(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
-    """Two tenants of 30 records, received a minute apart from noon on; a row is wrong at 5 and at 25, each in a session."""
+async def fill_and_damage(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    """Two tenants with 31 records; rows 5 and 25 and a session are wrong.
+
+    The first 30 records were received a minute apart, from noon on.
+    """
     for tenant in ("acme", "beta"):
-        for i, one in enumerate(events(30)):
-            fields = {"event": one.body, "received_at_us": NOON_US + i * 60_000_000, "version": 1}
+        for i, sent in enumerate(events(30)):
+            fields = {"event": sent.body, "received_at_us": NOON_US + i * 60_000_000, "version": 1}
             server.client.xadd(keys_of(tenant).log, fields, id=f"{i + 1}-0")
         await log.append(tenant, [event(session_id="last")])
     await worker.run_to_end()
@@ -42,16 +45,17 @@ async def damaged(server: Server, log: Log, store: SqliteStore, worker: Worker) 
         store.execute("UPDATE event_sessions SET event_count = 77 WHERE session_id = 'last'")
 
 
-async def test_only_the_tenants_that_were_named_are_compared(
-    server: Server, log: Log, store: SqliteStore, worker: Worker
-) -> None:
-    await damaged(server, log, store, worker)
+async def test_only_the_named_tenants_are_compared(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    await fill_and_damage(server, log, store, worker)
 
-    assert {one.split(":")[0] for one in await differences(log, store, ("acme",))} == {"events of acme", "event_sessions of acme"}
+    assert {difference.split(":")[0] for difference in await differences(log, store, ("acme",))} == {
+        "events of acme",
+        "event_sessions of acme",
+    }
     assert len(await differences(log, store, ("acme", "beta"))) == len(await differences(log, store)) == 6
-    with pytest.raises(TenantUnknown, match="nobody"):
-        await differences(log, store, ("acme", "nobody"))
-    assert "neither the log nor the tables know" in command(server, store, "verify", "--tenant", "nobody").stderr
+    with pytest.raises(TenantUnknown, match="unknown"):
+        await differences(log, store, ("acme", "unknown"))
+    assert "neither the log nor the tables know" in command(server, store, "verify", "--tenant", "unknown").stderr
 
 
 @pytest.mark.parametrize(
@@ -68,66 +72,66 @@ async def test_only_the_tenants_that_were_named_are_compared(
         (Since(received_at_us=2**62), []),
     ],
 )
-async def test_a_comparison_may_begin_at_a_place(
+async def test_a_comparison_may_begin_at_a_position_or_a_time(
     server: Server, log: Log, store: SqliteStore, worker: Worker, since: Since, positions: list[int]
 ) -> None:
-    await damaged(server, log, store, worker)
+    await fill_and_damage(server, log, store, worker)
 
-    found = await differences(log, store, ("acme",), since)
+    found_differences = await differences(log, store, ("acme",), since)
 
-    assert [int(one.split()[4]) for one in found if one.startswith("events")] == positions
+    assert [int(difference.split()[4]) for difference in found_differences if difference.startswith("events")] == positions
     session_is_touched = since.position <= 31 and since.received_at_us != 2**62
-    assert [one for one in found if "sessions" in one] == [
+    assert [difference for difference in found_differences if "sessions" in difference] == [
         "event_sessions of acme: first_position 31 differs: event_count is 77, the log says 1"
     ] * session_is_touched
 
 
-async def test_a_session_is_compared_when_either_side_has_an_event_of_it_there(
+async def test_a_session_is_compared_when_log_or_tables_have_an_event_of_it_in_the_range(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await filled(log, worker)
     with store.transaction():
         store.execute("DELETE FROM events WHERE tenant_id = 'acme' AND position >= 40 AND session_id = 'S1'")
 
-    found = await differences(log, store, ("acme",), Since(40))
+    found_differences = await differences(log, store, ("acme",), Since(40))
 
-    assert [one for one in found if "sessions" in one] == []  # it is there, in both, and equal
-    assert [one.split(": ")[1] for one in found if one.startswith("events")] == [
-        f"position {at} is in the log, not in the tables" for at in (41, 44, 47, 50, 51)
+    assert [difference for difference in found_differences if "sessions" in difference] == []  # the session is in both, and equal
+    assert [difference.split(": ")[1] for difference in found_differences if difference.startswith("events")] == [
+        f"position {position} is in the log, not in the tables" for position in (41, 44, 47, 50, 51)
     ]
 
 
-async def test_the_commands_options_are_those(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
-    await damaged(server, log, store, worker)
+async def test_the_command_takes_tenant_and_since(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+    await fill_and_damage(server, log, store, worker)
 
     by_time = command(server, store, "verify", "--tenant", "beta", "--since", "2026-11-20T14:15+02:00")
     by_position = command(server, store, "verify", "--tenant", "beta", "--since", "26")
-    wrong = [command(server, store, "verify", "--since", since) for since in ("yesterday", "2026-11-20T12:00", "-1")]
+    refused = [command(server, store, "verify", "--since", since) for since in ("yesterday", "2026-11-20T12:00", "-1")]
 
     assert by_time.returncode == 1 and "position 25 differs" in by_time.stdout and "position 5 " not in by_time.stdout
     assert by_position.stdout.splitlines() == [
         "event_sessions of beta: first_position 31 differs: event_count is 77, the log says 1", "1 differences"
     ]  # fmt: skip
-    assert [one.returncode for one in wrong] == [2, 2, 2]
-    assert "is no time with an offset, such as 2026-11-20T12:00Z" in wrong[0].stderr
+    assert [process.returncode for process in refused] == [2, 2, 2]
+    assert "is no time with an offset, such as 2026-11-20T12:00Z" in refused[0].stderr
 
 
-async def test_how_far_it_is_is_said_and_ends_at_all(
+async def test_progress_is_shown_and_ends_at_the_total(
     log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "CHUNK_RECORDS", 20)
     monkeypatch.setattr(batches, "BATCH_RECORDS", 10)
     await filled(log, worker)
-    said: dict[str, list[tuple[int, int]]] = {"replaying": [], "comparing": []}
+    shown: dict[str, list[tuple[int, int]]] = {"replaying": [], "comparing": []}
 
-    def note(stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: said[stage].append((done, total))
+    def show(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: shown[stage].append((done, total))
 
-    async for _ in verify(log, store, replaying=note("replaying"), comparing=note("comparing")):
+    async for _ in verify(log, store, replaying=show("replaying"), comparing=show("comparing")):
         pass
 
-    assert {name: steps[-1] for name, steps in said.items()} == {"replaying": (110, 110), "comparing": (110, 110)}
-    assert all(steps == sorted(steps) for steps in said.values()) and len(said["comparing"]) == 2
+    assert {name: steps[-1] for name, steps in shown.items()} == {"replaying": (110, 110), "comparing": (110, 110)}
+    assert all(steps == sorted(steps) for steps in shown.values()) and len(shown["comparing"]) == 2
     printed = subprocess.run(
         [sys.executable, "-m", "projector", "verify"], cwd=Path(store.path).parent, capture_output=True, text=True,
         env=environment(REDIS_URL=log.connection.url, DATABASE_URL=f"sqlite:///{store.path}"), timeout=60,
