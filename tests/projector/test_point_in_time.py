@@ -1,4 +1,4 @@
-"""The tables as they were at a time or a position are the fold of what the logs were then, in a database of its own."""
+"""Tables of a past time or position are written to a new database."""
 
 import re
 import subprocess
@@ -32,10 +32,10 @@ NOON_US = moment_us("2026-11-20T12:00Z")
 MINUTE_US = 60_000_000
 
 
-def received(server: Server, tenant: str, minutes: list[int]) -> None:
-    """A log of events that were received so many minutes after noon."""
-    for i, (minute, one) in enumerate(zip(minutes, events(len(minutes)), strict=True)):
-        fields = {"event": one.body, "received_at_us": NOON_US + minute * MINUTE_US, "version": 1}
+def fill(server: Server, tenant: str, minutes: list[int]) -> None:
+    """Fill a log with events received at `minutes` after noon."""
+    for i, (minute, sent) in enumerate(zip(minutes, events(len(minutes)), strict=True)):
+        fields = {"event": sent.body, "received_at_us": NOON_US + minute * MINUTE_US, "version": 1}
         server.client.xadd(keys_of(tenant).log, fields, id=f"{i + 1}-0")
     server.client.sadd(keys_of(tenant).tenants, tenant)
 
@@ -45,13 +45,13 @@ async def records_of(log: Log, tenant: str) -> list[Record]:
 
 
 def tables_in(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of a database that was made."""
-    with SqliteStore(str(path)) as made:
-        return dump(made)
+    """Every row of a database."""
+    with SqliteStore(str(path)) as store:
+        return dump(store)
 
 
 async def folded(log: Log, tmp_path: Path, **positions: int) -> dict[str, list[tuple[Any, ...]]]:
-    """What the first records of some tenants make."""
+    """The tables of the first records of some tenants."""
     (tmp_path / "folded.db").unlink(missing_ok=True)
     with SqliteStore(str(tmp_path / "folded.db")) as store:
         for tenant, through in positions.items():
@@ -60,28 +60,28 @@ async def folded(log: Log, tmp_path: Path, **positions: int) -> dict[str, list[t
         return dump(store)
 
 
-@pytest.mark.parametrize("processes", [False, True], ids=["here", "by processes"])
+@pytest.mark.parametrize("processes", [False, True], ids=["in process", "parallel"])
 @pytest.mark.parametrize(
     ("minute", "acme", "beta"), [(0, 0, 0), (1, 1, 0), (3, 3, 0), (5, 5, 1), (6, 5, 2), (7, 5, 3), (8, 8, 4), (99, 8, 4)]
 )
-async def test_a_tenants_log_ends_before_the_first_record_of_that_time_or_later(
+async def test_the_log_of_a_tenant_is_cut_before_the_first_record_of_that_time_or_later(
     server: Server, log: Log, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minute: int, acme: int,
     beta: int, processes: bool,
 ) -> None:  # fmt: skip
-    """The sixth record of acme was received late, by the clock of another machine, the seventh and eighth before it."""
+    """The sixth record of acme has a later time than the seventh and eighth."""
     monkeypatch.setattr(replay, "PROCESS_RECORDS", 1 if processes else 50_000)
-    received(server, "acme", [0, 1, 2, 3, 4, 7, 5, 6])
-    received(server, "beta", [4, 5, 6, 7])
+    fill(server, "acme", [0, 1, 2, 3, 4, 7, 5, 6])
+    fill(server, "beta", [4, 5, 6, 7])
     out = tmp_path / "out.db"
 
-    done = await write(log, store, str(out), Cut(before_us=NOON_US + minute * MINUTE_US))
+    written = await write(log, store, str(out), Cut(before_us=NOON_US + minute * MINUTE_US))
 
     expected = {tenant: through for tenant, through in (("acme", acme), ("beta", beta)) if through}
     assert tables_in(out) == await folded(log, tmp_path, **expected)
-    assert (done.tenants, done.records) == (len(expected), acme + beta)
+    assert (written.tenants, written.records) == (len(expected), acme + beta)
 
 
-async def test_what_live_tables_were_at_a_position_is_made_again_notes_included(
+async def test_tables_at_a_position_equal_the_live_tables_of_that_time_with_their_control_records(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
     await spoiled(server, log)
@@ -103,33 +103,33 @@ async def test_what_live_tables_were_at_a_position_is_made_again_notes_included(
         await write(log, store, str(tmp_path / "12.db"), Cut(position=12), tenants=["acme"])
 
 
-async def test_the_file_has_the_same_tables_and_indexes_and_is_whole_by_itself(
+async def test_the_file_has_the_tables_and_indexes_of_live_tables_and_needs_no_other_file(
     server: Server, log: Log, store: SqliteStore, tmp_path: Path
 ) -> None:
-    received(server, "acme", [0, 1, 2])
+    fill(server, "acme", [0, 1, 2])
     out = tmp_path / "made" / "out.db"
     out.parent.mkdir()
     await write(log, store, str(out), Cut(before_us=NOON_US + 2 * MINUTE_US))
 
     assert [file.name for file in out.parent.iterdir()] == ["out.db"]
-    look = (
+    code = (
         "import sqlite3, sys; db = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro&immutable=1', uri=True); "
         "print(db.execute('SELECT position, received_at FROM events ORDER BY 1').fetchall(), "
         "db.execute('PRAGMA integrity_check').fetchall())"
     )
-    dedup_keys = subprocess.run([sys.executable, "-c", look, str(out)], capture_output=True, text=True, check=True).stdout
-    assert dedup_keys == "[(1, '2026-11-20T12:00:00.000000Z'), (2, '2026-11-20T12:01:00.000000Z')] [('ok',)]\n"
+    printed = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True).stdout
+    assert printed == "[(1, '2026-11-20T12:00:00.000000Z'), (2, '2026-11-20T12:01:00.000000Z')] [('ok',)]\n"
     schemas = []
     for path in (store.path, str(out)):
         connection = pysqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        found = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+        schema = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
         connection.close()
-        schemas.append(sorted((kind, re.sub(r"_g\d+", "", name), re.sub(r'_g\d+|"', "", sql)) for kind, name, sql in found))
+        schemas.append(sorted((kind, re.sub(r"_g\d+", "", name), re.sub(r'_g\d+|"', "", sql)) for kind, name, sql in schema))
     assert schemas[0] == schemas[1]
 
 
-async def test_a_file_that_is_there_is_not_touched(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
-    received(server, "acme", [0, 1, 2])
+async def test_an_existing_file_is_not_touched(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
+    fill(server, "acme", [0, 1, 2])
     out, dangling = tmp_path / "out.db", tmp_path / "dangling.db"
     out.write_text("mine")
     dangling.symlink_to(tmp_path / "nowhere")
@@ -138,31 +138,31 @@ async def test_a_file_that_is_there_is_not_touched(server: Server, log: Log, sto
         with pytest.raises(OutputExists):
             await write(log, store, str(path), Cut())
 
-    said = command(server, store, "at", "2026-11-20T12:02Z", "--out", str(out))
-    assert said.returncode == 1 and "exists already; nothing is overwritten" in said.stderr
+    refused = command(server, store, "at", "2026-11-20T12:02Z", "--out", str(out))
+    assert refused.returncode == 1 and "exists already; nothing is overwritten" in refused.stderr
     assert out.read_text() == "mine" and not (tmp_path / "nowhere").exists()
 
 
-async def test_one_that_comes_meanwhile_keeps_its_file(
+async def test_a_file_created_meanwhile_is_not_touched(
     server: Server, log: Log, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received(server, "acme", [0, 1, 2])
+    fill(server, "acme", [0, 1, 2])
     out = tmp_path / "out.db"
 
     def appear(done: int, total: int) -> None:
-        out.write_text("theirs")
+        out.write_text("other")
 
     with pytest.raises(OutputExists):
         await write(log, store, str(out), Cut(), progress=appear)
 
-    assert out.read_text() == "theirs"
+    assert out.read_text() == "other"
     assert list(tmp_path.glob("out.db.*")) == []
 
 
-async def test_a_log_that_misses_records_is_refused_up_to_the_cut_alone(
+async def test_a_gap_before_the_cut_is_refused_and_a_gap_after_it_is_not(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
-    received(server, "acme", [0, 1, 2, 3, 4])
+    fill(server, "acme", [0, 1, 2, 3, 4])
     server.client.xdel(keys_of("acme").log, "3-0")
 
     await write(log, store, str(tmp_path / "before.db"), Cut(position=2), tenants=["acme"])
@@ -176,7 +176,7 @@ async def test_a_log_that_misses_records_is_refused_up_to_the_cut_alone(
     assert [(row[1], row[4]) for row in tables["quarantine"]] == [(3, "lost")]
 
 
-async def test_a_log_that_is_not_the_one_of_the_tables_is_refused(
+async def test_a_log_that_diverged_from_the_tables_is_refused(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
     await log.append("acme", events(5))
@@ -190,9 +190,9 @@ async def test_a_log_that_is_not_the_one_of_the_tables_is_refused(
     assert not (tmp_path / "out.db").exists()
 
 
-async def test_who_was_erased_is_not_in_it(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
+async def test_a_deleted_tenant_is_not_in_the_file(server: Server, log: Log, store: SqliteStore, tmp_path: Path) -> None:
     for tenant in ("acme", "beta"):
-        received(server, tenant, [0, 1])
+        fill(server, tenant, [0, 1])
     store.delete_tenant("acme")
 
     await write(log, store, str(tmp_path / "out.db"), Cut())
@@ -202,23 +202,23 @@ async def test_who_was_erased_is_not_in_it(server: Server, log: Log, store: Sqli
         await write(log, store, str(tmp_path / "none.db"), Cut(), tenants=["acme"])
 
 
-async def test_the_command_makes_it_and_says_how_far_it_is(
+async def test_the_command_writes_the_file_and_shows_progress(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
-    received(server, "acme", [0, 1, 2])
-    received(server, "beta", [0, 1, 2])
+    fill(server, "acme", [0, 1, 2])
+    fill(server, "beta", [0, 1, 2])
     await worker.run_to_end()
     live = dump(store)
 
-    done = command(server, store, "at", "2026-11-20T13:01+01:00", "--out", str(tmp_path / "a.db"))
-    one = command(server, store, "at", "--position", "2", "--tenant", "beta", "--out", str(tmp_path / "b.db"))
-    wrong = [
-        command(server, store, "at", *words, "--out", str(tmp_path / "c.db"))
-        for words in ((), ("2026-11-20",), ("2026-11-20T12:00Z", "--position", "1", "--tenant", "acme"), ("--position", "1"))
+    all_tenants = command(server, store, "at", "2026-11-20T13:01+01:00", "--out", str(tmp_path / "a.db"))
+    beta = command(server, store, "at", "--position", "2", "--tenant", "beta", "--out", str(tmp_path / "b.db"))
+    refused = [
+        command(server, store, "at", *arguments, "--out", str(tmp_path / "c.db"))
+        for arguments in ((), ("2026-11-20",), ("2026-11-20T12:00Z", "--position", "1", "--tenant", "acme"), ("--position", "1"))
     ]
 
-    assert done.stdout.startswith("made: 2 tenants, 2 records in ") and "replaying: 2 of 2 records" in done.stderr
+    assert all_tenants.stdout.startswith("made: 2 tenants, 2 records in ") and "replaying: 2 of 2 records" in all_tenants.stderr
     assert [row[:2] for row in tables_in(tmp_path / "a.db")["events"]] == [("acme", 1), ("beta", 1)]
-    assert one.returncode == 0 and [row[:2] for row in tables_in(tmp_path / "b.db")["events"]] == [("beta", 1), ("beta", 2)]
-    assert [one.returncode for one in wrong] == [2, 2, 2, 2] and not (tmp_path / "c.db").exists()
+    assert beta.returncode == 0 and [row[:2] for row in tables_in(tmp_path / "b.db")["events"]] == [("beta", 1), ("beta", 2)]
+    assert [process.returncode for process in refused] == [2, 2, 2, 2] and not (tmp_path / "c.db").exists()
     assert dump(store) == live
