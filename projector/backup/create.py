@@ -70,7 +70,7 @@ async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[s
     size_bytes, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
     backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size_bytes, digest, tenants, deleted)
-    failpoint("before_backup_is_one")
+    failpoint("before_backup_is_complete")
     folder.finish(backup)
     for tenant in _deleted_among(folder.tenants(), deleted):
         await asyncio.to_thread(folder.archive().remove, tenant)

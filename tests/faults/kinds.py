@@ -41,7 +41,7 @@ VACUUM_POINTS = ("between_copy_and_back",)
 DROP_POINTS = ("between_control_record_and_apply",)  # reached only when something is in quarantine just then
 ARCHIVE_POINTS = ("after_archive_before_trim", "between_trims")
 BACKUP_POINTS = (  # tests/projector/test_backup.py ends the commands there: they need an empty server
-    "after_tables_before_log", "between_logs", "before_backup_is_one",
+    "after_tables_before_log", "between_logs", "before_backup_is_complete",
     "before_tables_are_adopted", "after_tables_before_logs", "between_archive_and_server", "between_restored_logs",
 )  # fmt: skip
 

@@ -33,7 +33,7 @@ from tests.support.servers import Server
 pytestmark = pytest.mark.anyio
 one_server = pytest.mark.parametrize("shared_server", ["valkey"], indirect=True)
 
-BACKUP_POINTS = ("after_tables_before_log", "between_logs", "before_backup_is_one")
+BACKUP_POINTS = ("after_tables_before_log", "between_logs", "before_backup_is_complete")
 RESTORE_POINTS = (
     "before_tables_are_adopted",
     "after_tables_before_logs",
