@@ -1,4 +1,7 @@
-"""The archive in a bucket, over the real S3 protocol: what fails on its way leaves the archive as it was, and is done again."""
+"""The archive works in a bucket over the real S3 protocol.
+
+A failed upload leaves the archive as it was and is retried.
+"""
 
 import asyncio
 import socket
@@ -47,7 +50,7 @@ def s3() -> Iterator[int]:
 
 @pytest.fixture
 def client(s3: int, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A client of boto3, with an empty bucket."""
+    """A client of boto3 with an empty bucket."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -55,8 +58,8 @@ def client(s3: int, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{s3}", region_name="us-east-1")
     client.create_bucket(Bucket=BUCKET)
-    for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
-        client.delete_object(Bucket=BUCKET, Key=one["Key"])
+    for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
     return client
 
 
@@ -64,8 +67,11 @@ def url_of(port: int) -> str:
     return f"s3://{BUCKET}/logs?scheme=http&region=us-east-1&endpoint_override={quote(f'127.0.0.1:{port}')}"
 
 
-class Admission:
-    """A TCP proxy before S3. A PUT of a path with `harmed` is cut: before its body is through, or before its answer."""
+class FaultyProxy:
+    """A TCP proxy before S3 that cuts a PUT of a path with `harmed`.
+
+    `how` is "upload" to cut within the body, "answer" to lose the answer.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -108,7 +114,7 @@ class Admission:
                         far.close()
                         near.close()
                         return
-                    self.harmed = None  # one answer is lost; what is sent again is answered
+                    self.harmed = None  # one answer is lost; the retry is answered
                     cut.set()
                 far.sendall(data)
         except OSError:
@@ -119,7 +125,7 @@ class Admission:
         self._socket.close()
 
 
-async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
+async def test_a_log_is_archived_in_a_bucket_as_in_a_directory(
     server: Server, s3: int, client: Any, store: SqliteStore, tmp_path: Path
 ) -> None:
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
@@ -128,18 +134,18 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
             await log.append(tenant, events(300))
         await worker.run_to_end()
         before = await records_of(log)
-        done = await archiver(log).run_once()
+        archived = await archiver(log).run_once()
         await log.append("acme", [event(session_id="new")])
         await worker.run_to_end()
         await archiver(log).run_once()
 
-        assert (done.records, done.stuck) == (598, {})
+        assert (archived.records, archived.stuck) == (598, {})
         assert (await records_of(log))[:300] == before
         assert server.client.xlen(keys_of("acme").log) == 1
         await rebuild(log, store)
         assert [difference async for difference in verify(log, store)] == []
         assert [problem async for problem in problems(log)] == []
-        keys = [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+        keys = [entry["Key"] for entry in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert "logs/tenant=acme/manifest.json" in keys
         assert await delete_log(log.connection, "acme", log.archive_url)
         assert Archive(log.archive_url).tenants() == ["globex"]
@@ -148,25 +154,25 @@ async def test_a_log_lives_in_a_bucket_as_it_does_in_a_directory(
 @pytest.mark.parametrize(
     ("how", "harmed"), [("upload", b".parquet"), ("upload", b"/manifest.json"), ("answer", b"/manifest.json")]
 )
-async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
+async def test_a_failed_upload_or_a_lost_answer_is_retried(
     server: Server, s3: int, client: Any, store: SqliteStore, harmed: bytes, how: str
 ) -> None:
-    admission = Admission(s3)
+    faulty_proxy = FaultyProxy(s3)
     try:
-        async with Log(Connection(server.url), archive_url=url_of(admission.port)) as log:
+        async with Log(Connection(server.url), archive_url=url_of(faulty_proxy.port)) as log:
             worker = Worker(log, store, lease_owner="test:1", lease_seconds=0.5)
             await log.append("acme", events(200))
             await worker.run_to_end()
             before = await records_of(log)
-            admission.harmed, admission.how = harmed, how
+            faulty_proxy.harmed, faulty_proxy.how = harmed, how
             if how == "upload":
                 with pytest.raises((ArchiveUnavailable, OSError)):
                     await asyncio.wait_for(archiver(log).run_once(), 60)
                 assert server.client.xlen(keys_of("acme").log) == 200
-                admission.harmed = None
+                faulty_proxy.harmed = None
             else:
                 assert (await archiver(log).run_once()).stuck == {}
-            assert admission.harms > 0
+            assert faulty_proxy.harms > 0
 
             await archiver(log).run_once()
 
@@ -174,10 +180,10 @@ async def test_an_upload_that_fails_or_whose_answer_is_lost_is_done_again(
             assert server.client.xlen(keys_of("acme").log) == 1
             assert [problem async for problem in problems(log)] == []
     finally:
-        admission.close()
+        faulty_proxy.close()
 
 
-async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
+async def test_a_half_written_object_is_detected_before_records_leave_the_server(
     server: Server, s3: int, client: Any, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = Files.put
@@ -187,15 +193,15 @@ async def test_a_half_written_object_is_seen_before_anything_leaves_the_server(
         await log.append("acme", events(200))
         await worker.run_to_end()
 
-        done = await archiver(log).run_once()
+        archived = await archiver(log).run_once()
 
-        assert "is damaged" in done.stuck["acme"]
+        assert "is damaged" in archived.stuck["acme"]
         assert server.client.xlen(keys_of("acme").log) == 200
         assert Archive(log.archive_url).manifest("acme").through == 0
         monkeypatch.undo()
 
 
-async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: SqliteStore) -> None:
+async def test_a_bucket_that_cannot_be_reached_raises_an_archive_error(server: Server, store: SqliteStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     archive = Archive(url_of(port))
@@ -204,9 +210,9 @@ async def test_a_bucket_that_is_away_is_waited_for(server: Server, store: Sqlite
         await asyncio.to_thread(archive.manifest, "acme")
 
 
-async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
+async def test_a_data_subject_is_erased_from_a_bucket(server: Server, store: SqliteStore, client: Any, s3: int) -> None:
     async with Log(Connection(server.url), archive_url=url_of(s3)) as log:
-        await log.append("acme", [*events(30), event(session_id="ann", control_record="c4n4ry"), event(session_id="last")])
+        await log.append("acme", [*events(30), event(session_id="ann", note="c4n4ry"), event(session_id="last")])
         await Worker(log, store, lease_owner="test:1", lease_seconds=0.5).run_to_end()
         await archiver(log).run_once()
         [before] = Archive(url_of(s3)).manifest("acme").segments
@@ -215,11 +221,11 @@ async def test_somebody_is_forgotten_in_a_bucket(server: Server, store: SqliteSt
         async with erasure.lease():
             await erasure.find_records(lambda done, total: None)
             await erasure.append_control_records()
-            cleaned = await erasure.rewrite(lambda done, total: None)
+            rewritten = await erasure.rewrite(lambda done, total: None)
 
         manifest = Archive(url_of(s3)).manifest("acme")
-        named = [one["Key"].rpartition("/")[2] for one in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
-        assert (cleaned.segments, [one.erasures for one in manifest.segments], len(manifest.erasures)) == (1, [1], 1)
-        assert manifest.segments[0].name in named and before.name not in named
+        names = [entry["Key"].rpartition("/")[2] for entry in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+        assert (rewritten.segments, [segment.erasures for segment in manifest.segments], len(manifest.erasures)) == (1, [1], 1)
+        assert manifest.segments[0].name in names and before.name not in names
         assert not [record for record in await records_of(log, "acme") if b"c4n4ry" in record.body]
         assert [problem async for problem in problems(log)] == []

@@ -1,4 +1,7 @@
-"""A note is in the log once and wakes whoever carries it out; the tables do what it says wherever they are made from the log."""
+"""Control records are appended once and applied to all tables.
+
+Live, rebuilt, rolled-back and older tables agree about them.
+"""
 
 import contextlib
 import json
@@ -32,7 +35,7 @@ async def differences(log: Log, store: SqliteStore) -> list[str]:
     return [difference async for difference in verify(log, store)]
 
 
-async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(server: Server, log: Log) -> None:
+async def test_a_control_record_gets_the_next_position_as_events_do(server: Server, log: Log) -> None:
     await log.append("acme", events(2))
 
     assert await control.append(log.connection, "acme", control.Drop([1, 2])) == 3
@@ -46,26 +49,26 @@ async def test_a_note_gets_the_next_position_and_stands_there_as_events_do(serve
     assert list(fields) == [b"event", b"received_at_us", b"version"]
 
 
-async def test_the_same_note_at_once_again_is_written_once(log: Log) -> None:
+async def test_a_control_record_that_is_repeated_at_once_is_written_once(log: Log) -> None:
     await log.append("acme", events(2))
 
-    found = [await control.append(log.connection, "acme", control.Drop([at])) for at in (1, 1, 2, 1)]
+    positions = [await control.append(log.connection, "acme", control.Drop([position])) for position in (1, 1, 2, 1)]
 
-    assert found == [3, 3, 4, 5]
+    assert positions == [3, 3, 4, 5]
     assert await log.last_position("acme") == 5
 
 
-async def test_a_note_makes_its_tenant_ready_for_every_group_and_wakes_it(
+async def test_a_control_record_makes_its_tenant_ready_in_every_group_and_wakes_projectors(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
-    with SqliteStore(str(tmp_path / "other.db")) as other:
-        second = Worker(log, other, lease_owner="test:2", lease_seconds=0.5)
-        for one in (worker, second):
-            await one.run_to_end()
+    with SqliteStore(str(tmp_path / "other.db")) as other_store:
+        second = Worker(log, other_store, lease_owner="test:2", lease_seconds=0.5)
+        for projector in (worker, second):
+            await projector.run_to_end()
         await log.append("acme", events(2))
-        for one in (worker, second):
-            await one.run_to_end()
-        ready = [ready_key(keys_of("acme").partition, f"projector:{one.tables_id}") for one in (store, other)]
+        for projector in (worker, second):
+            await projector.run_to_end()
+        ready = [ready_key(keys_of("acme").partition, f"projector:{tables.tables_id}") for tables in (store, other_store)]
         assert [server.client.zcard(key) for key in ready] == [0, 0]
         listening = server.client.pubsub(ignore_subscribe_messages=True)
         listening.subscribe("penstock:ready")
@@ -74,13 +77,13 @@ async def test_a_note_makes_its_tenant_ready_for_every_group_and_wakes_it(
         await control.append(log.connection, "acme", control.Drop([1]))
 
         assert [server.client.zrange(key, 0, -1) for key in ready] == [[b"acme"], [b"acme"]]
-        heard = listening.get_message(timeout=5)
+        message = listening.get_message(timeout=5)
         listening.close()
-        assert heard and heard["data"] == str(keys_of("acme").partition).encode()
-        assert [await one.run_to_end() for one in (worker, second)] == [1, 1]
+        assert message and message["data"] == str(keys_of("acme").partition).encode()
+        assert [await projector.run_to_end() for projector in (worker, second)] == [1, 1]
 
 
-async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(server: Server, log: Log) -> None:
+async def test_a_control_record_is_refused_for_a_tenant_without_a_log_or_a_deleted_tenant(server: Server, log: Log) -> None:
     with pytest.raises(control.LogMissing, match="acme has no log"):
         await control.append(log.connection, "acme", control.Drop([1]))
     await log.append("acme", events(2))
@@ -92,7 +95,7 @@ async def test_a_note_is_refused_for_a_tenant_that_has_no_log_or_was_erased(serv
     assert not await log.holds("acme")
 
 
-async def test_a_full_or_broken_server_refuses_a_note_whole(own_server: Server) -> None:
+async def test_a_full_or_broken_server_writes_no_part_of_a_control_record(own_server: Server) -> None:
     async with Log(Connection(own_server.url)) as log:
         await log.append("acme", events(2))
         own_server.client.config_set("maxmemory", 1)
@@ -110,7 +113,7 @@ async def test_a_full_or_broken_server_refuses_a_note_whole(own_server: Server) 
             await control.append(log.connection, "acme", control.Drop([1]))
 
 
-async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
+async def test_live_rebuilt_rolled_back_and_verified_tables_agree_after_a_drop(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await spoiled(server, log)
@@ -125,7 +128,7 @@ async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
     assert quarantined(store) == [6, 8]
     assert after["checkpoints"][0][3:] == (0, 3, 0)
     assert await differences(log, store) == []
-    await rollback(log, store)  # to tables that had not heard of it
+    await rollback(log, store)  # to tables from before the drop
     assert dump(store) == after
     await rebuild(log, store)
     assert dump(store) == after
@@ -133,11 +136,11 @@ async def test_live_rebuilt_rolled_back_and_verified_tables_agree_about_a_drop(
     assert dump(store) == after
     [acme] = await status(log, store)
     assert (acme.records, acme.rows, acme.quarantined, acme.dropped, acme.erased, acme.lag_records) == (10, 5, 2, 3, 0, 0)
-    await log.append("acme", [event(session_id="behind the note")])
+    await log.append("acme", [event(session_id="after the drop")])
     assert await worker.run_to_end() == 1
 
 
-async def test_tables_rebuilt_by_processes_have_carried_notes_out(
+async def test_a_parallel_rebuild_applies_control_records(
     server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay, "PROCESS_RECORDS", 1)
@@ -154,7 +157,7 @@ async def test_tables_rebuilt_by_processes_have_carried_notes_out(
     assert await differences(log, store) == []
 
 
-async def test_yesterdays_database_hears_of_a_drop_again(server: Server, log: Log, tmp_path: Path) -> None:
+async def test_an_older_database_applies_a_drop_again(server: Server, log: Log, tmp_path: Path) -> None:
     path, yesterday = tmp_path / "tables.db", tmp_path / "yesterday.db"
     with SqliteStore(str(path)) as store:
         await spoiled(server, log)
@@ -177,7 +180,7 @@ async def test_yesterdays_database_hears_of_a_drop_again(server: Server, log: Lo
             assert await differences(log, store) == []
 
 
-async def test_a_ledger_that_does_not_add_up_is_named(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_verify_names_counts_that_do_not_add_up(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await spoiled(server, log)
     await worker.run_to_end()
     with store.transaction():
@@ -189,7 +192,7 @@ async def test_a_ledger_that_does_not_add_up_is_named(server: Server, log: Log, 
     ]
 
 
-# -- what became of them -----------------------------------------------------------------------------------------------
+# -- receipts ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -198,19 +201,19 @@ async def app(server: Server, tmp_path: Path) -> AsyncIterator[App]:
         yield app
 
 
-async def test_a_receipt_says_that_a_record_was_dropped_and_none_is_of_a_note(server: Server, app: App) -> None:
+async def test_a_receipt_says_that_a_record_was_dropped_and_a_control_record_has_none(server: Server, app: App) -> None:
     await spoiled(server, app.log)
     server.client.delete(*server.client.keys("*:dedup:acme:*"))
     await app.log.append("acme", [event(event_id="a", n=1)])
     await app.project()
     await control.append(app.log.connection, "acme", control.Drop([6, 9]))
-    queued = await app.get("/api/receipts/11")
+    before = await app.get("/api/receipts/11")
     await app.project()
 
-    found = {at: await app.get(f"/api/receipts/{at}") for at in (5, 6, 7, 9, 10, 11)}
+    answers = {position: await app.get(f"/api/receipts/{position}") for position in (5, 6, 7, 9, 10, 11)}
 
-    assert queued.status_code == found.pop(11).status_code == 404
-    assert {at: answer.json()["status"] for at, answer in found.items()} == {
+    assert before.status_code == answers.pop(11).status_code == 404
+    assert {position: answer.json()["status"] for position, answer in answers.items()} == {
         5: "projected", 6: "dropped", 7: "quarantined", 9: "dropped", 10: "late_duplicate"
     }  # fmt: skip
-    assert found[10].json()["first_position"] == 5
+    assert answers[10].json()["first_position"] == 5

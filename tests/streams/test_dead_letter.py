@@ -1,4 +1,7 @@
-"""What came in a good batch and is no event is a record of its own kind: in quarantine with its bytes, once, also after a rebuild."""
+"""A message that is no event becomes a dead letter, once.
+
+It is in quarantine with its bytes, also after a rebuild.
+"""
 
 import io
 
@@ -15,39 +18,39 @@ from tests.support.events import body
 LIMIT = 1_000
 
 
-def bad(raw: bytes = b'{"type": "track"}', **more: object) -> Event:
-    given = {"format": "segment", "reason": "invalid", "detail": "event: is missing", "limit_bytes": LIMIT} | more
-    return dead_letter.make(raw, **given)  # type: ignore[arg-type]
+def dead_letter_of(raw: bytes = b'{"type": "track"}', **changes: object) -> Event:
+    members = {"format": "segment", "reason": "invalid", "detail": "event: is missing", "limit_bytes": LIMIT} | changes
+    return dead_letter.make(raw, **members)  # type: ignore[arg-type]
 
 
-async def test_it_lands_in_quarantine_and_its_neighbours_in_the_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
-    await log.append("acme", [parse_event(body()), bad(), parse_event(body(session_id="S2"))])
+async def test_a_dead_letter_is_in_quarantine_and_its_neighbours_are_events(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await log.append("acme", [parse_event(body()), dead_letter_of(), parse_event(body(session_id="S2"))])
 
     await worker.run_to_end()
 
     tables = store.tables()
-    [held] = tables.rows("quarantine", "acme")
-    assert (held["position"], held["reason"], held["detail"]) == (2, "invalid", "event: is missing")
-    assert held["body"] == b'{"type": "track"}'
+    [row] = tables.rows("quarantine", "acme")
+    assert (row["position"], row["reason"], row["detail"]) == (2, "invalid", "event: is missing")
+    assert row["body"] == b'{"type": "track"}'
     assert [row["position"] for row in tables.rows("events", "acme")] == [1, 3]
 
 
-async def test_the_same_bytes_again_are_a_duplicate_of_it(log: Log) -> None:
-    [first] = await log.append("acme", [bad()])
-    again, other = await log.append("acme", [bad(detail="said in other words"), bad(b"other")])
+async def test_the_same_bytes_are_a_duplicate_of_a_dead_letter(log: Log) -> None:
+    [first] = await log.append("acme", [dead_letter_of()])
+    again, other = await log.append("acme", [dead_letter_of(detail="in other words"), dead_letter_of(b"other")])
 
     assert (first.status, again.status, again.position, other.status) == ("accepted", "duplicate", 1, "accepted")
 
 
-async def test_what_differs_in_each_resend_does_not_name_it(log: Log) -> None:
-    await log.append("acme", [bad(b'{"stm": 1}', named_by=b"{}")])
-    [again] = await log.append("acme", [bad(b'{"stm": 2}', named_by=b"{}")])
+async def test_bytes_that_differ_in_each_resend_are_not_in_its_identity(log: Log) -> None:
+    await log.append("acme", [dead_letter_of(b'{"stm": 1}', named_by=b"{}")])
+    [again] = await log.append("acme", [dead_letter_of(b'{"stm": 2}', named_by=b"{}")])
 
     assert again.status == "duplicate"
 
 
-async def test_a_rebuild_finds_it_again(log: Log, store: SqliteStore, worker: Worker) -> None:
-    await log.append("acme", [bad(b"\xff\x00")])
+async def test_a_rebuild_keeps_a_dead_letter_in_quarantine(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await log.append("acme", [dead_letter_of(b"\xff\x00")])
     await worker.run_to_end()
     before = list(store.tables().rows("quarantine", "acme"))
 
@@ -57,16 +60,16 @@ async def test_a_rebuild_finds_it_again(log: Log, store: SqliteStore, worker: Wo
     assert before[0]["body"] == b"\xff\x00"
 
 
-def test_of_a_large_one_the_beginning_is_kept_and_its_size_said() -> None:
-    event = bad(b"x" * 5_000)
+def test_a_large_dead_letter_keeps_its_beginning_and_its_size() -> None:
+    event = dead_letter_of(b"x" * 5_000)
 
-    found = dead_letter.parse(Record(1, 0, DEAD_LETTER_VERSION, event.body))
+    dead = dead_letter.parse(Record(1, 0, DEAD_LETTER_VERSION, event.body))
 
-    assert (len(found.raw), found.original_bytes) == (LIMIT, 5_000)
+    assert (len(dead.raw), dead.original_bytes) == (LIMIT, 5_000)
 
 
-def test_its_claim_is_made_again_from_its_record() -> None:
-    event = bad()
+def test_the_dedup_key_of_a_dead_letter_follows_from_its_record() -> None:
+    event = dead_letter_of()
     record = Record(1, 1_000_000, DEAD_LETTER_VERSION, event.body)
 
     [key], [position, _, hash_parts, _] = dedup_keys_of("acme", [record], 60_000_000, 1_000_000)
@@ -75,26 +78,26 @@ def test_its_claim_is_made_again_from_its_record() -> None:
     assert key.startswith("{") and "acme" in key
 
 
-def test_what_is_no_such_record_is_refused() -> None:
+def test_a_record_that_is_no_dead_letter_is_refused() -> None:
     with pytest.raises(Rejected):
         dead_letter.parse(Record(1, 0, DEAD_LETTER_VERSION, b'{"name": "x"}'))
 
 
-# -- a corrected clock -------------------------------------------------------------------------------------------------
+# -- clock correction --------------------------------------------------------------------------------------------------
 
 
-def corrected(clock_us: int, **more: object) -> Event:
-    given = {
+def corrected(clock_us: int, **changes: object) -> Event:
+    members = {
         "session_id": "",
         "event_type": "click",
         "timestamp": "2026-01-01T10:00:00Z",
         "event_id": "m1",
         "properties": {"n": 1},
     }
-    return make_event(**(given | more), clock_us=clock_us)  # type: ignore[arg-type]
+    return make_event(**(members | changes), clock_us=clock_us)  # type: ignore[arg-type]
 
 
-async def test_a_resend_is_a_duplicate_whatever_its_clock_is_corrected_by(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_resend_is_a_duplicate_with_any_clock_correction(log: Log, store: SqliteStore, worker: Worker) -> None:
     first, again, other = await log.append(
         "acme", [corrected(5_000_000), corrected(-7_000_000), corrected(0, properties={"n": 2})]
     )
@@ -105,18 +108,18 @@ async def test_a_resend_is_a_duplicate_whatever_its_clock_is_corrected_by(log: L
     assert (row["timestamp"], row["timestamp_utc"]) == ("2026-01-01T10:00:00Z", "2026-01-01T10:00:05.000000Z")
 
 
-def test_an_archive_gives_a_corrected_event_back_to_the_byte() -> None:
-    records = [Record(1, 5, 1, corrected(5).body), Record(2, 6, 1, corrected(0).body), Record(3, 7, 3, bad().body)]
+def test_an_archive_returns_a_corrected_event_unchanged() -> None:
+    records = [Record(1, 5, 1, corrected(5).body), Record(2, 6, 1, corrected(0).body), Record(3, 7, 3, dead_letter_of().body)]
 
     assert [record for page in unpack(io.BytesIO(pack(records)), 0) for record in page] == records
 
 
-def test_an_event_that_its_timestamp_names_keeps_its_clock() -> None:
+def test_an_event_without_an_id_gets_no_clock_correction() -> None:
     assert corrected(5, event_id=None).clock_us == 0
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "members",
     [
         {"timestamp": "9999-12-31T23:59:59Z"},
         {"event_type": ""},
@@ -128,6 +131,6 @@ def test_an_event_that_its_timestamp_names_keeps_its_clock() -> None:
     ],
     ids=str,
 )
-def test_what_no_table_can_hold_is_refused(wrong: dict[str, object]) -> None:
+def test_members_that_no_table_can_hold_are_refused(members: dict[str, object]) -> None:
     with pytest.raises(Rejected):
-        corrected(2_000_000, **wrong)
+        corrected(2_000_000, **members)
