@@ -1,4 +1,4 @@
-"""A worker's batches, its waiting and its idle cost are bounded, whatever the tenants send."""
+"""Batches, waits and idle cost of a worker are bounded."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ from tests.support.workers import read, running, same_partition, take, until_app
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore) -> None:
+async def test_a_batch_is_read_up_to_its_size_limit(log: Log, store: SqliteStore) -> None:
     tenants = [f"tenant-{i}" for i in range(150)]
     for tenant in tenants:
         await log.append(tenant, [event(session_id=f"S{i}", filler="x" * 16_000) for i in range(10)])
@@ -37,7 +37,7 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
         return deliveries
 
     worker._consumer.read = measured  # type: ignore[method-assign]
-    await worker.run_to_end()  # the group is new to these logs: this one is filled from them
+    await worker.run_to_end()  # reads the logs from the start, because the group is new
     for tenant in tenants:
         await log.append(tenant, [event(session_id=f"T{i}", filler="x" * 16_000) for i in range(10)])
     sizes.clear()
@@ -47,24 +47,22 @@ async def test_a_turn_reads_about_as_much_as_it_may(log: Log, store: SqliteStore
     assert max(sizes) <= 4 * batch_bytes
 
 
-async def test_taking_a_tenant_tells_how_large_its_newest_record_is(
-    server: Server, log: Log, store: SqliteStore, dead: Consumer
-) -> None:
+async def test_a_lease_says_how_large_the_newest_record_is(server: Server, log: Log, store: SqliteStore, dead: Consumer) -> None:
     await dead.requeue([])
     await log.append("small", [event(filler="x" * 60_000), event(session_id="S2")])
     await log.append("large", [event(session_id="S2"), event(filler="x" * 60_000)])
-    await log.append("gone", [event()])
-    server.client.xdel(keys_of("gone").log, "1-0")
+    await log.append("lost", [event()])
+    server.client.xdel(keys_of("lost").log, "1-0")
 
-    taken = await dead.lease(range(PARTITIONS), records=100)
-    sizes = {one.tenant: one.newest_bytes for some in taken.values() for one in some}
+    leases = await dead.lease(range(PARTITIONS), records=100)
+    sizes = {lease.tenant: lease.newest_bytes for of_partition in leases.values() for lease in of_partition}
 
     assert 200 < sizes["small"] < 1_000
     assert 60_000 < sizes["large"] < 61_000
-    assert 0 < sizes["gone"] <= 200
+    assert 0 < sizes["lost"] <= 200
 
 
-async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(
+async def test_missing_records_are_read_in_batches_of_bounded_bytes(
     log: Log, store: SqliteStore, dead: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = worker_of(log, store, batch_bytes=1024 * 1024)
@@ -85,9 +83,7 @@ async def test_a_gap_is_filled_in_batches_that_are_bounded_in_bytes(
 
 
 @pytest.mark.usefixtures("often")
-async def test_a_busy_projector_does_not_stop_to_truncate_the_wal(
-    log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_busy_projector_does_not_truncate_the_wal(log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0)
     worker = worker_of(log, store, batch_records=50)
     await log.append("acme", numbered(0, 2_000))
@@ -100,7 +96,7 @@ async def test_a_busy_projector_does_not_stop_to_truncate_the_wal(
     assert set(truncated) == {0, 2_000}
 
 
-async def test_a_flood_of_one_tenant_does_not_hold_back_another(log: Log, store: SqliteStore) -> None:
+async def test_many_events_of_one_tenant_do_not_delay_its_neighbours(log: Log, store: SqliteStore) -> None:
     worker = worker_of(log, store, batch_records=100, lease_seconds=30.0)
     await worker.sweep()
     await log.append("acme", numbered(0, 3_000))
@@ -116,7 +112,7 @@ async def test_a_flood_of_one_tenant_does_not_hold_back_another(log: Log, store:
     assert 0 < checkpoint_of(store) < 3_000
 
 
-async def test_the_first_row_of_a_new_tenant_is_there_at_once(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_the_first_row_of_a_new_tenant_appears_at_once(log: Log, store: SqliteStore, worker: Worker) -> None:
     waited = []
     async with running(worker):
         await log.append("warm", events(1))
@@ -127,10 +123,10 @@ async def test_the_first_row_of_a_new_tenant_is_there_at_once(log: Log, store: S
                 await until(lambda tenant=f"new-{i}": checkpoint_of(store, tenant) == 1)  # type: ignore[misc]
                 waited.append(watch.seconds)
 
-    assert min(waited) < 0.1  # the machine may be busy while the others come
+    assert min(waited) < 0.1  # the machine may be busy during the others
 
 
-async def test_thousands_of_idle_tenants_cost_next_to_nothing(
+async def test_thousands_of_idle_tenants_cost_almost_no_commands(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await asyncio.gather(*(log.append(f"tenant-{i}", [event()]) for i in range(2_000)))
@@ -140,7 +136,7 @@ async def test_thousands_of_idle_tenants_cost_next_to_nothing(
         totals = []
         for _ in range(4):
             totals.append(server.client.info("stats")["total_commands_processed"])
-            await asyncio.sleep(1.0)  # what is counted is what happens in this time
+            await asyncio.sleep(1.0)  # commands are counted during this time
 
     seconds = [after - before for before, after in itertools.pairwise(totals)]
     assert min(seconds) < 1_000, "the first second may hold what is left of the start"
