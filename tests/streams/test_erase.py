@@ -501,7 +501,7 @@ async def test_the_command_asks_first_and_says_what_it_did(server: Server, log: 
     assert without_yes.returncode == 1 and "1 records of acme" in without_yes.stdout and "position 6" in without_yes.stdout
     assert unknown_tenant.returncode == 1 and "other has no log" in unknown_tenant.stderr
     assert with_yes.returncode == 0 and "position 8" in with_yes.stdout and "1 records on the server" in with_yes.stdout
-    assert again.returncode == 0 and "Nothing new" in again.stdout
+    assert again.returncode == 0 and "No further record" in again.stdout
     assert [record.version for page in [page async for page in log.read("acme", 0)] for record in page] == [1] * 5 + [2, 1, 2]
     for bad_arguments in (("--yes",), ("--session", "a", "--where", "b=c"), ("--where", "b"), ("--where", "=c")):
         assert command(server, tmp_path, *erase_command, *bad_arguments).returncode == 2
