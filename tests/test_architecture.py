@@ -61,18 +61,6 @@ def test_no_package_imports_from_tests_or_benches(package: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_only_commands_know_click(package: str) -> None:
-    wrong = [
-        str(path.relative_to(ROOT))
-        for path in modules(package)
-        for module, _ in imported(path)
-        if package_of(module) == "click" and path.parent.name != "commands"
-    ]
-
-    assert wrong == []
-
-
 def module_name(path: Path) -> str:
     """The name by which a file is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
