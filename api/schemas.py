@@ -1,6 +1,6 @@
 """Schemas: requests and answers as clients see them.
 
-The OpenAPI document is made of them; a docstring here is a description there.
+The OpenAPI document is made of them, and their docstrings are its descriptions.
 """
 
 from datetime import datetime

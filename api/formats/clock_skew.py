@@ -32,7 +32,7 @@ def rfc3339_of_number(number: float) -> str:
 
 
 def clock_skew_us(sent_at: object, received_at_us: int) -> int:
-    """How many microseconds a client's clock is slow.
+    """By how many microseconds a client's clock is slow.
 
     `sent_at` is when the client says that it sent the request; without a usable one the result is 0. The time that the request
     travelled is included, as Segment defines it: https://segment.com/docs/connections/spec/common/#timestamps.

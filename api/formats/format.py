@@ -39,7 +39,7 @@ class OpenedRequest(msgspec.Struct, frozen=True):
     """The messages in a request, as JSON texts, and their common data.
 
     - `key`: the key in the request.
-    - `clock_us`: how many microseconds the client's clock is slow.
+    - `clock_us`: by how many microseconds the client's clock is slow.
     - `context`: further data of the format, for its events or its answer.
     - `open_tenant`: the tenant that the request names without a key. It counts only while AUTH is open.
     """

@@ -34,7 +34,7 @@ def user_and_device(members: dict[str, Any]) -> dict[str, str]:
 
 
 def with_distinct_id(ids: dict[str, str], members: dict[str, Any], name: str) -> dict[str, str]:
-    """The ids, and the distinct id if it fits to them.
+    """The ids, and the distinct id if it agrees with them.
 
     A distinct id that contradicts the other ids stays in the members.
     """

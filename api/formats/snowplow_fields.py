@@ -14,7 +14,7 @@ CLIENT_SESSION = "iglu:com.snowplowanalytics.snowplow/client_session/"
 
 
 def take_time(message: dict[str, Any], received_at_us: int) -> tuple[str, int]:
-    """When an event happened, and how many microseconds the clock is slow.
+    """When an event happened, and by how many microseconds the clock is slow.
 
     A true timestamp, `ttm`, comes from no device, so it needs no correction.
     """
