@@ -72,7 +72,7 @@ async def test_a_batch_becomes_events(app: App) -> None:
 
 @pytest.mark.parametrize("path", ["/batch", "/batch/", "/e", "/e/", "/capture", "/capture/", "/i/v0/e", "/i/v0/e/"])
 async def test_each_path_takes_each_shape(app: App, path: str) -> None:
-    schemas: list[Any] = [
+    shapes: list[Any] = [
         {"api_key": "acme", "batch": [event(uuid="i1")]},
         [of_browser() | {"uuid": "i2"}],
         of_browser() | {"uuid": "i3"},
@@ -80,7 +80,7 @@ async def test_each_path_takes_each_shape(app: App, path: str) -> None:
         {"token": "acme", "batch": [event(uuid="i5")]},
     ]
 
-    for shape in schemas:
+    for shape in shapes:
         assert (await sent(app, shape, path)).content == b'{"status":1}'
 
     assert [row["event_id"] for row in await rows(app)] == ["i1", "i2", "i3", "i4", "i5"]
@@ -88,7 +88,7 @@ async def test_each_path_takes_each_shape(app: App, path: str) -> None:
 
 
 def wrapped() -> dict[str, bytes]:
-    """An event in a wrapping of PostHog's SDKs."""
+    """An event in each wrapping that is accepted."""
     plain = json.dumps([of_browser(title="n>?~~~é")]).encode()
     encoded = base64.b64encode(plain)
     assert b"+" in encoded
@@ -97,6 +97,7 @@ def wrapped() -> dict[str, bytes]:
         "gzip": gzip.compress(plain),
         "form": b"data=" + quote(encoded).encode(),
         "form, nothing escaped": b"data=" + encoded,
+        "form, base64 for URLs, unpadded": b"data=" + base64.urlsafe_b64encode(plain).rstrip(b"="),
         "form, with more": b"compression=base64&data=" + quote(encoded).encode(),
         "form of JSON": b"data=" + quote(plain).encode(),
     }
