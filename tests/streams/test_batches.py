@@ -1,6 +1,7 @@
 """Batches hold all items in order, and none passes its limits."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def test_all_items_come_in_order_within_the_limits(sizes: list[int], max_items: 
 def test_a_batch_ends_only_where_the_next_item_does_not_fit(sizes: list[int], max_items: int, max_bytes: int) -> None:
     made = list(batches(sizes, max_items=max_items, max_bytes=max_bytes, size_of=lambda size: size))
 
-    for batch, following in zip(made, made[1:], strict=False):
+    for batch, following in pairwise(made):
         assert len(batch) == max_items or sum(batch) + following[0] > max_bytes
 
 

@@ -1,4 +1,7 @@
-"""`python -m streams serve` keeps exactly one server on a data directory, starts it again, and leaves nothing behind."""
+"""`penstock streams serve` keeps exactly one server on a data directory.
+
+It starts the server again when it dies, and leaves nothing behind.
+"""
 
 import contextlib
 import os
@@ -108,12 +111,12 @@ def lives(process_id: int) -> bool:
 
 def servers_of(folder: Path) -> list[int]:
     """Every process that has the lock of the data directory open and is a server."""
-    found = []
+    matches = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if "server" in (process / "comm").read_text() and Path(os.readlink(process / "cwd")) == folder / "data":
-                found.append(int(process.name))
-    return found
+                matches.append(int(process.name))
+    return matches
 
 
 # -- one server ----------------------------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ def test_serve_starts_a_server_that_keeps_what_was_accepted(serve: Callable[...,
 
 
 @pytest.mark.parametrize(("durability", "expected"), [("everysec", ("yes", "everysec")), ("none", ("no", "no"))])
-def test_durability_says_when_an_event_is_on_disk(durability: str, expected: tuple[str, str]) -> None:
+def test_the_durability_decides_when_an_event_is_on_disk(durability: str, expected: tuple[str, str]) -> None:
     arguments = server_arguments("server", Settings(durability=durability))  # type: ignore[arg-type]
 
     assert arguments[arguments.index("--appendonly") + 1] == expected[0]
@@ -228,7 +231,7 @@ def test_serve_waits_for_a_server_that_is_ending(serve: Callable[..., Serving], 
     wait(lambda: again.server_id() not in (0, server))
 
 
-def test_with_a_server_of_ones_own_none_is_started(serve: Callable[..., Serving], folder: Path) -> None:
+def test_with_redis_url_no_server_is_started(serve: Callable[..., Serving], folder: Path) -> None:
     serving = serve(REDIS_URL="redis://localhost:1")
     wait(lambda: "no embedded server" in serving.printed.read_text())
 
@@ -243,7 +246,7 @@ def test_a_relative_directory_works(serve: Callable[..., Serving], folder: Path)
     assert (folder / "data" / "server.sock").is_socket()
 
 
-def test_a_data_directory_that_is_a_file_is_said_in_a_sentence(serve: Callable[..., Serving], folder: Path) -> None:
+def test_a_data_directory_that_is_a_file_is_reported_in_a_sentence(serve: Callable[..., Serving], folder: Path) -> None:
     (folder / "data").write_text("in the way")
 
     serving = serve()
@@ -291,9 +294,9 @@ def test_a_damaged_file_is_named_with_the_command_that_repairs_it(serve: Callabl
     assert file.stat().st_size == size + 64, "nothing is repaired unasked"
     sentence = refused.printed.read_text().splitlines()[-1]
     assert str(file) in sentence and "Traceback" not in refused.printed.read_text()
-    found = re.search(r"`(.*)`", sentence)
-    assert found is not None
-    repaired = subprocess.run(["sh", "-c", found[1]], input="y\n", capture_output=True, text=True, timeout=SECONDS)
+    matches = re.search(r"`(.*)`", sentence)
+    assert matches is not None
+    repaired = subprocess.run(["sh", "-c", matches[1]], input="y\n", capture_output=True, text=True, timeout=SECONDS)
     assert repaired.returncode == 0, repaired
     again = serve(DATA_DIR=str(data))
     wait(lambda: "Ready" in again.printed.read_text())

@@ -1,4 +1,7 @@
-"""Any bytes become an event that every table can hold, or are refused with a reason; no two events share a name."""
+"""Any bytes become an event that every table can hold, or are refused.
+
+A refusal has a reason. No two events share an identity.
+"""
 
 import hashlib
 import json
@@ -62,7 +65,7 @@ def test_what_is_stored_is_our_serialisation_with_sorted_keys() -> None:
 
 @pytest.mark.parametrize("field", ["session_id", "event_type", "timestamp"])
 @pytest.mark.parametrize("value", [None, 1, "", [], {}, True, "x" * 257], ids=repr)
-def test_a_wrong_member_is_refused_by_name(field: str, value: Any) -> None:
+def test_a_wrong_member_is_refused_and_named(field: str, value: Any) -> None:
     with pytest.raises(Rejected) as refused:
         parse_event(body(**{field: value}))
 
@@ -71,7 +74,7 @@ def test_a_wrong_member_is_refused_by_name(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("field", ["session_id", "event_type", "timestamp"])
-def test_a_missing_member_is_refused_by_name(field: str) -> None:
+def test_a_missing_member_is_refused_and_named(field: str) -> None:
     members = json.loads(body())
     del members[field]
 
@@ -90,14 +93,14 @@ def test_a_name_that_is_too_long_is_refused_with_the_limit_and_the_value() -> No
 
 
 @pytest.mark.parametrize("value", [5, "", [], "x" * 257], ids=repr)
-def test_a_wrong_event_id_is_refused_by_name(value: Any) -> None:
+def test_a_wrong_event_id_is_refused_and_named(value: Any) -> None:
     with pytest.raises(Rejected) as refused:
         event(event_id=value)
 
     assert refused.value.field == "event_id"
 
 
-def test_an_event_id_that_is_null_is_as_none_at_all() -> None:
+def test_an_event_id_of_null_is_a_missing_event_id() -> None:
     assert event(event_id=None) == event()
 
 
@@ -129,7 +132,7 @@ def test_another_encoding_is_refused() -> None:
     ],
     ids=range(10),
 )
-def test_a_stored_body_that_the_door_did_not_write_is_refused(stored: bytes) -> None:
+def test_a_stored_body_that_penstock_did_not_write_is_refused(stored: bytes) -> None:
     with pytest.raises(Rejected) as refused:
         parse_body(stored)
 
@@ -222,11 +225,11 @@ def test_the_hash_of_an_event_with_an_id_is_that_of_the_tenant_and_the_id() -> N
     assert event_identity("acme", event(event_id="e-1")) == (hashlib.md5(b"acmee-1").hexdigest(), "id")
 
 
-def test_one_concatenation_with_two_splits_is_two_names() -> None:
-    one, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
+def test_one_concatenation_with_two_hash_parts_is_two_identities() -> None:
+    first, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
 
-    assert event_identity("acme", one)[0] == event_identity("acme", other)[0]
-    assert event_identity("acme", one)[1] != event_identity("acme", other)[1]
+    assert event_identity("acme", first)[0] == event_identity("acme", other)[0]
+    assert event_identity("acme", first)[1] != event_identity("acme", other)[1]
 
 
 def test_the_same_event_has_the_same_digest_however_it_was_written() -> None:
@@ -256,11 +259,11 @@ def what_it_is(tenant: str, one: Event) -> tuple[str | None, ...]:
 @example([("a", event(session_id="1", event_type="2")), ("a", event(event_id="122026-01-01T10:00:00Z"))])
 def test_different_events_never_share_an_identity(sent: list[tuple[str, Event]]) -> None:
     events_of: dict[tuple[str, str, str], set[tuple[str | None, ...]]] = {}
-    for tenant, one in sent:
-        events_of.setdefault((tenant, *event_identity(tenant, one)), set()).add(what_it_is(tenant, one))
+    for tenant, first in sent:
+        events_of.setdefault((tenant, *event_identity(tenant, first)), set()).add(what_it_is(tenant, first))
 
     assert all(len(events) == 1 for events in events_of.values())
-    assert len(events_of) == len({what_it_is(tenant, one) for tenant, one in sent})
+    assert len(events_of) == len({what_it_is(tenant, first) for tenant, first in sent})
 
 
 # -- what a table cannot hold --------------------------------------------------------------------------------------------
@@ -283,7 +286,7 @@ def test_a_name_that_a_table_cannot_hold_is_refused(field: str, value: bytes) ->
         parse_event(b"{" + b",".join(b'"%s":%s' % (key.encode(), text) for key, text in members.items()) + b"}")
 
 
-def test_a_member_that_stands_twice_is_refused_by_name() -> None:
+def test_a_member_that_stands_twice_is_refused_and_named() -> None:
     with pytest.raises(Rejected) as refused:
         parse_event(NAMED + b',"session_id":"S2"}')
 
