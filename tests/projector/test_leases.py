@@ -33,7 +33,7 @@ from tests.support.workers import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_what_a_dead_projector_was_given_is_applied_when_its_lease_ends(
+async def test_records_delivered_to_a_dead_projector_are_applied_when_its_lease_ends(
     server: Server, log: Log, store: SqliteStore, worker: Worker, dead: Consumer
 ) -> None:
     await worker.sweep()
@@ -51,7 +51,7 @@ async def test_what_a_dead_projector_was_given_is_applied_when_its_lease_ends(
     assert pending_of(server, store) == 0
 
 
-async def test_a_tenant_that_was_taken_and_never_read_is_taken_over(
+async def test_a_leased_tenant_that_was_never_read_is_taken_over(
     log: Log, store: SqliteStore, worker: Worker, dead: Consumer
 ) -> None:
     await worker.sweep()
@@ -63,7 +63,7 @@ async def test_a_tenant_that_was_taken_and_never_read_is_taken_over(
     assert positions_of(store) == [1, 2, 3, 4, 5]
 
 
-async def test_a_running_projector_takes_over_within_the_lease(
+async def test_a_running_projector_takes_over_when_the_lease_ends(
     log: Log, store: SqliteStore, worker: Worker, dead: Consumer
 ) -> None:
     await worker.sweep()
@@ -94,7 +94,7 @@ async def test_five_thousand_records_of_a_dead_projector_are_taken_over(
     assert quarantine_of(store) == []
 
 
-async def test_what_was_committed_and_not_acknowledged_is_acknowledged_and_not_applied_again(
+async def test_records_that_were_committed_but_not_acknowledged_are_not_applied_again(
     server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await worker.sweep()
@@ -117,7 +117,9 @@ async def test_what_was_committed_and_not_acknowledged_is_acknowledged_and_not_a
     assert rows_of(store, "SELECT late_duplicates FROM checkpoints") == [(0,)]
 
 
-async def test_lost_leases_disturb_nothing(server: Server, log: Log, store: SqliteStore, worker: Worker, dead: Consumer) -> None:
+async def test_lost_leases_change_nothing_in_the_tables(
+    server: Server, log: Log, store: SqliteStore, worker: Worker, dead: Consumer
+) -> None:
     await worker.sweep()
     await log.append("acme", events(5))
     await take(dead)
@@ -130,26 +132,26 @@ async def test_lost_leases_disturb_nothing(server: Server, log: Log, store: Sqli
     assert count_in_sessions(store) == 5
 
 
-async def test_one_that_holds_an_old_batch_writes_nothing_when_it_wakes(
+async def test_a_projector_that_wakes_with_an_old_batch_writes_nothing(
     server: Server, log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with SqliteStore(store.path, cache_mib=8) as same:
-        late, other = worker_of(log, store, "late"), worker_of(log, same, "other")
-        await late.sweep()
+    with SqliteStore(store.path, cache_mib=8) as same_store:
+        late_worker, other_worker = worker_of(log, store, "late"), worker_of(log, same_store, "other")
+        await late_worker.sweep()
         await log.append("acme", events(5))
         next_batch = deliveries.next_batch
 
         async def paused(*arguments: Any) -> Any:
             patched.setattr(worker_module, "next_batch", next_batch)
             batch = await next_batch(*arguments)
-            await until_applied(other, same, 5)
+            await until_applied(other_worker, same_store, 5)
             await log.append("acme", [event(session_id="meanwhile")])
             return batch
 
         with monkeypatch.context() as patched:
             patched.setattr(worker_module, "next_batch", paused)
-            assert await late.run_once() == 0
-        await other.run_to_end()
+            assert await late_worker.run_once() == 0
+        await other_worker.run_to_end()
 
     assert positions_of(store) == [1, 2, 3, 4, 5, 6]
     assert count_in_sessions(store) == 6
@@ -158,7 +160,7 @@ async def test_one_that_holds_an_old_batch_writes_nothing_when_it_wakes(
     await equal_to_the_log(log, store)
 
 
-async def test_one_that_reads_late_is_given_records_that_are_not_lost(
+async def test_records_delivered_to_a_late_reader_are_not_lost(
     server: Server, log: Log, store: SqliteStore, worker: Worker, dead: Consumer
 ) -> None:
     await worker.sweep()
@@ -166,8 +168,8 @@ async def test_one_that_reads_late_is_given_records_that_are_not_lost(
     await take(dead)
     await until_applied(worker, store, 5)
     await log.append("acme", numbered(0, 2))
-    late = await read(dead, 0, 100)
-    assert [record.position for record in late.records] == [6, 7]
+    delivery = await read(dead, 0, 100)
+    assert [record.position for record in delivery.records] == [6, 7]
 
     await worker.run_to_end()
     await dead.release([Release("acme", 0)])
@@ -176,37 +178,35 @@ async def test_one_that_reads_late_is_given_records_that_are_not_lost(
     assert pending_of(server, store) == 0
 
 
-async def test_one_that_gives_back_late_does_not_end_the_lease_of_another(
+async def test_a_late_release_does_not_end_the_lease_of_another_projector(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await worker.sweep()
     await log.append("acme", events(5))
-    late, lease_owner = consumer_of(log, store, "late", 0.05), consumer_of(log, store, "holder", 30.0)
-    await take(late)
-    taken: list[str] = []
+    late_consumer, lease_owner = consumer_of(log, store, "late", 0.05), consumer_of(log, store, "owner", 30.0)
+    await take(late_consumer)
+    leased: list[str] = []
     async with asyncio.timeout(60):
-        while not taken:
-            taken = await take(lease_owner)
+        while not leased:
+            leased = await take(lease_owner)
 
-    await late.acknowledge([("acme", [b"1-0"])])
-    await late.release([Release("acme", 5)])
+    await late_consumer.acknowledge([("acme", [b"1-0"])])
+    await late_consumer.release([Release("acme", 5)])
 
-    assert server.client.hget(leases_key(keys_of("acme").partition, group_of(store)), "acme") == b"holder"
+    assert server.client.hget(leases_key(keys_of("acme").partition, group_of(store)), "acme") == b"owner"
     assert await take(consumer_of(log, store, "third")) == []
 
 
-async def test_a_read_that_ran_out_of_time_loses_nothing(
-    server: Server, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_read_that_timed_out_loses_no_record(server: Server, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Proxy(server.socket) as proxy, Log(Connection(proxy.url, budget_seconds=0.2)) as log:
         worker = worker_of(log, store)
         await worker.sweep()
         await log.append("acme", events(5))
         read = worker._consumer.read
 
-        async def into_a_black_hole(wanted: Sequence[ReadRequest]) -> dict[str, Delivery]:
+        async def into_a_black_hole(requests: Sequence[ReadRequest]) -> dict[str, Delivery]:
             proxy.black_hole = True
-            return await read(wanted)
+            return await read(requests)
 
         with monkeypatch.context() as patched:
             patched.setattr(worker._consumer, "read", into_a_black_hole)
