@@ -1,4 +1,7 @@
-"""Consumer groups only deliver: destroyed, old, new or shared ones change nothing in the tables."""
+"""Consumer groups only deliver records.
+
+A destroyed, old, new or shared group changes nothing in the tables.
+"""
 
 import asyncio
 from pathlib import Path
@@ -18,13 +21,13 @@ from tests.support.workers import consumer_of, equal_to_the_log, pending_of, rea
 pytestmark = pytest.mark.anyio
 
 
-async def test_restarts_leave_no_consumers_behind(server: Server, log: Log, store: SqliteStore) -> None:
+async def test_restarts_leave_no_unused_consumers(server: Server, log: Log, store: SqliteStore) -> None:
     for i in range(50):
         await log.append("acme", numbered(i * 3, 3))
         worker = worker_of(log, store, f"host:{i}")
         if i % 5:
             await worker.run_to_end()
-        else:  # this one dies with what it was given
+        else:  # this projector dies with its delivery
             dead = consumer_of(log, store, f"dead:{i}", lease_seconds=0.001)
             await worker.sweep()
             assert await take(dead) == ["acme"]
@@ -38,7 +41,7 @@ async def test_restarts_leave_no_consumers_behind(server: Server, log: Log, stor
     assert server.client.hlen(leases_key(keys_of("acme").partition, group_of(store))) == 0
 
 
-async def test_an_old_log_is_read_from_its_start_by_a_new_database(
+async def test_a_new_database_reads_an_old_log_from_its_start(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append("acme", numbered(0, 3_000))
@@ -52,7 +55,7 @@ async def test_an_old_log_is_read_from_its_start_by_a_new_database(
     assert pending_of(server, store) == 0
 
 
-async def test_a_group_that_was_destroyed_is_made_again_and_leaves_nothing_pending(
+async def test_a_destroyed_group_is_created_again_and_leaves_nothing_pending(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append("acme", numbered(0, 500))
@@ -74,7 +77,7 @@ def destroy_group(server: Server, store: SqliteStore) -> None:
     server.client.xgroup_destroy(keys_of("acme").log, group_of(store))
 
 
-async def test_a_group_destroyed_under_load_costs_no_record(own_server: Server, own_log: Log, store: SqliteStore) -> None:
+async def test_a_group_that_is_destroyed_under_load_loses_no_record(own_server: Server, own_log: Log, store: SqliteStore) -> None:
     worker = worker_of(own_log, store)
     async with running(worker):
         for i in range(30):
@@ -88,7 +91,7 @@ async def test_a_group_destroyed_under_load_costs_no_record(own_server: Server, 
     await equal_to_the_log(own_log, store)
 
 
-async def test_two_databases_on_one_log_do_not_disturb_each_other(
+async def test_two_databases_read_one_log_independently(
     server: Server, log: Log, store: SqliteStore, worker: Worker, tmp_path: Path
 ) -> None:
     with SqliteStore(str(tmp_path / "other.db"), cache_mib=8) as other_store:
@@ -107,11 +110,11 @@ async def test_two_databases_on_one_log_do_not_disturb_each_other(
 
 async def test_two_workers_of_one_group_apply_each_record_once(log: Log, store: SqliteStore, tmp_path: Path) -> None:
     tenants = [f"tenant-{i}" for i in range(40)]
-    with SqliteStore(store.path, cache_mib=8) as same:
-        one, other = worker_of(log, store, "one", batch_records=200), worker_of(log, same, "other", batch_records=200)
-        async with running(one), running(other):
-            for turn in range(4):
-                await asyncio.gather(*(log.append(tenant, numbered(turn * 20, 20)) for tenant in tenants))
+    with SqliteStore(store.path, cache_mib=8) as same_store:
+        first, second = worker_of(log, store, "first", batch_records=200), worker_of(log, same_store, "second", batch_records=200)
+        async with running(first), running(second):
+            for round_number in range(4):
+                await asyncio.gather(*(log.append(tenant, numbered(round_number * 20, 20)) for tenant in tenants))
             await until(lambda: all(checkpoint_of(store, tenant) == 80 for tenant in tenants))
 
     assert rows_of(store) == [(tenant, position) for tenant in sorted(tenants) for position in range(1, 81)]
@@ -120,7 +123,7 @@ async def test_two_workers_of_one_group_apply_each_record_once(log: Log, store: 
     await equal_to_the_log(log, store)
 
 
-async def test_a_lost_ready_set_is_repaired(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_lost_ready_queue_is_repaired(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await worker.sweep()
     await log.append("acme", events(5))
     assert server.client.delete(ready_key(keys_of("acme").partition, group_of(store))) == 1
