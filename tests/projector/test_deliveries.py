@@ -1,4 +1,4 @@
-"""What a worker is given is applied once, and acknowledged when all of it is in the tables."""
+"""A delivery is applied once and acknowledged when it is in the tables."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ def entry(position: int) -> list[Any]:
     return [f"{position}-0".encode(), [b"event", b"{}", b"received_at_us", b"1", b"version", b"1"]]
 
 
-def test_records_that_another_reader_was_given_in_between_are_not_taken_for_lost() -> None:
-    want = ReadRequest(Lease("acme", since_ms=0, last=9, delivered=0, pending=0, newest_bytes=0), 0, 9, first=False)
+def test_records_delivered_to_another_reader_are_not_taken_for_lost() -> None:
+    request = ReadRequest(Lease("acme", since_ms=0, last=9, delivered=0, pending=0, newest_bytes=0), 0, 9, first=False)
 
-    delivery = _delivery(want, {"first": [[b"log", [entry(1)]]], "others": [[b"log", [entry(5), entry(6)]]]})
+    delivery = _delivery(request, {"first": [[b"log", [entry(1)]]], "others": [[b"log", [entry(5), entry(6)]]]})
 
     assert [record.position for record in delivery.records] == [1]
     assert delivery.pending == [(b"1-0", 6)]
 
 
-async def test_a_delivery_is_acknowledged_when_all_of_it_is_in_the_tables_and_not_before(
+async def test_a_delivery_is_acknowledged_only_when_all_of_it_is_in_the_tables(
     server: Server, log: Log, store: SqliteStore, dead: Consumer
 ) -> None:
     worker = worker_of(log, store, batch_records=500)
@@ -54,7 +54,7 @@ async def test_a_delivery_is_acknowledged_when_all_of_it_is_in_the_tables_and_no
     assert positions_of(store) == list(range(1, 2_001))
 
 
-async def test_a_group_that_is_behind_the_tables_catches_up_and_writes_nothing(
+async def test_a_group_that_lags_the_tables_catches_up_without_writing_rows_again(
     server: Server, log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = worker_of(log, store, batch_records=100)
@@ -70,7 +70,7 @@ async def test_a_group_that_is_behind_the_tables_catches_up_and_writes_nothing(
         return apply(batches)
 
     async def fill(*_: Any) -> Any:
-        raise AssertionError("the group gives what is missing")
+        raise AssertionError("the group delivers the missing records")
 
     monkeypatch.setattr(store, "apply", counted)
     monkeypatch.setattr(deliveries, "fill", fill)
@@ -81,16 +81,16 @@ async def test_a_group_that_is_behind_the_tables_catches_up_and_writes_nothing(
     assert (group["last-delivered-id"], group["pending"]) == (b"355-0", 0)
 
 
-async def test_a_tenant_that_got_nothing_goes_back_to_its_place_in_the_queue(
+async def test_a_tenant_of_which_nothing_was_read_keeps_its_place_in_the_queue(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await worker.sweep()
     await log.append("acme", events(1))
     ready = ready_key(keys_of("acme").partition, group_of(store))
     before = server.client.zscore(ready, "acme")
-    taken = (await worker._consumer.lease([keys_of("acme").partition], records=10))[keys_of("acme").partition][0]
-    assert taken.since_ms == before < server.client.zscore(ready, "acme")
+    lease = (await worker._consumer.lease([keys_of("acme").partition], records=10))[keys_of("acme").partition][0]
+    assert lease.since_ms == before < server.client.zscore(ready, "acme")
 
-    await worker._consumer.release([LeasedTenant(taken, NO_CHECKPOINT).release()])
+    await worker._consumer.release([LeasedTenant(lease, NO_CHECKPOINT).release()])
 
     assert server.client.zscore(ready, "acme") == before
