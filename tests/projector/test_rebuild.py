@@ -1,4 +1,7 @@
-"""The rebuild: the tables come from the log again while everything runs, and nobody sees fewer rows than before."""
+"""A rebuild derives the tables again while everything runs.
+
+Readers never see fewer rows than before.
+"""
 
 import asyncio
 import threading
@@ -27,21 +30,21 @@ async def differences(log: Log, store: SqliteStore) -> list[str]:
     return [difference async for difference in verify(log, store)]
 
 
-async def test_rebuilt_tables_equal_live_ones(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_rebuilt_tables_equal_live_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     before = dump(store)
 
-    done = await rebuild(log, store)
+    rebuilt = await rebuild(log, store)
     await rebuild(log, store)
 
-    assert done.records == 110
+    assert rebuilt.records == 110
     assert dump(store) == before
     assert await differences(log, store) == []
 
 
-@pytest.mark.parametrize(("limit", "first"), [(109, True), (110, False)])
-async def test_of_many_records_indexes_grow_with_the_rows(
-    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch, limit: int, first: bool
+@pytest.mark.parametrize(("limit", "indexed_first"), [(109, True), (110, False)])
+async def test_indexes_grow_with_the_rows_only_when_records_are_many(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch, limit: int, indexed_first: bool
 ) -> None:
     await filled(log, worker)
     before, indexed = dump(store), []
@@ -56,7 +59,7 @@ async def test_of_many_records_indexes_grow_with_the_rows(
     monkeypatch.setattr(store, "write", look_and_write)
     await rebuild(log, store)
 
-    assert indexed[0] is first
+    assert indexed[0] is indexed_first
     assert dump(store) == before
 
 
@@ -77,7 +80,7 @@ async def test_damaged_tables_are_named_and_repaired(log: Log, store: SqliteStor
     assert dump(store) == before
 
 
-async def test_one_tenant_is_rebuilt_alone(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_single_tenant_can_be_rebuilt(log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     before = dump(store)
     with store.transaction():
@@ -90,7 +93,7 @@ async def test_one_tenant_is_rebuilt_alone(log: Log, store: SqliteStore, worker:
     assert dump(store) == before
 
 
-async def test_events_that_come_during_a_rebuild_are_in_the_new_tables(
+async def test_events_applied_during_a_rebuild_are_in_the_new_tables(
     log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(log, worker)
@@ -116,27 +119,27 @@ async def test_events_that_come_during_a_rebuild_are_in_the_new_tables(
     assert await differences(log, store) == []
 
 
-async def test_readers_never_see_fewer_rows_while_everything_runs(
+async def test_readers_never_see_fewer_rows_during_rebuilds_and_appends(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await filled(log, worker, 500)
     with store.transaction():
         store._connection.execute("CREATE VIEW of_a_user AS SELECT count(*) AS n FROM events")
-    dedup_keys: list[tuple[int, int, int]] = []
+    counts: list[tuple[int, int, int]] = []
     stop = threading.Event()
 
-    def look() -> None:
+    def count_rows() -> None:
         reader = SqliteStore(store.path)
         while not stop.is_set():
             with reader.reading() as connection:
-                dedup_keys.append(
+                counts.append(
                     connection.execute(
                         "SELECT (SELECT n FROM of_a_user), (SELECT sum(event_count) FROM event_sessions), "
                         "(SELECT sum(position - late_duplicates) FROM checkpoints) - (SELECT count(*) FROM quarantine)"
                     ).fetchone()
                 )
 
-    async def keep_coming() -> None:
+    async def append_and_apply() -> None:
         with SqliteStore(store.path) as live:
             projector = Worker(log, live, lease_owner="live:1", lease_seconds=1)
             for i in range(150):
@@ -147,25 +150,25 @@ async def test_readers_never_see_fewer_rows_while_everything_runs(
                 await projector.run_to_end()
                 await asyncio.sleep(0.005)
 
-    reader = threading.Thread(target=look)
+    reader = threading.Thread(target=count_rows)
     reader.start()
-    coming = asyncio.create_task(keep_coming())
+    appending = asyncio.create_task(append_and_apply())
     try:
-        for again in ("rebuild", "rebuild", "rollback"):
-            assert (await asyncio.to_thread(command, server, store, again)).returncode == 0
-        await coming
+        for subcommand in ("rebuild", "rebuild", "rollback"):
+            assert (await asyncio.to_thread(command, server, store, subcommand)).returncode == 0
+        await appending
     finally:
         stop.set()
         reader.join()
 
-    assert len(dedup_keys) > 10
-    assert [rows for rows, _, _ in dedup_keys] == sorted(rows for rows, _, _ in dedup_keys)
-    assert all(rows == counted == applied for rows, counted, applied in dedup_keys), "a reader saw tables of two sets"
+    assert len(counts) > 10
+    assert [rows for rows, _, _ in counts] == sorted(rows for rows, _, _ in counts)
+    assert all(rows == counted == applied for rows, counted, applied in counts), "a reader saw tables of two sets"
     assert len(dump(store)["events"]) == 1_002 + 150 * 20
     assert await differences(log, store) == []
 
 
-async def test_a_view_of_a_user_shows_the_rebuilt_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_users_view_shows_the_rebuilt_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     with store.transaction():
         store._connection.execute("CREATE VIEW of_a_user AS SELECT position FROM events WHERE tenant_id = 'acme'")
@@ -177,7 +180,7 @@ async def test_a_view_of_a_user_shows_the_rebuilt_tables(log: Log, store: Sqlite
         assert (7,) in connection.execute("SELECT position FROM of_a_user").fetchall()
 
 
-async def test_rollback_brings_the_previous_tables_back_caught_up(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_rollback_restores_the_previous_tables_and_catches_up(log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     with store.transaction():
         store._connection.execute("CREATE TABLE of_the_first_set AS SELECT * FROM table_sets WHERE suffix = ''")
@@ -191,7 +194,7 @@ async def test_rollback_brings_the_previous_tables_back_caught_up(log: Log, stor
     assert dump(store) == after
     with store.reading() as connection:
         assert connection.execute("SELECT 1 FROM table_sets JOIN of_the_first_set USING (suffix, generation)").fetchone(), (
-            "the live set is the first one again"
+            "the live set is the first set again"
         )
     await rollback(log, store)
     assert dump(store) == after
@@ -203,15 +206,15 @@ async def test_without_previous_tables_there_is_nothing_to_roll_back(log: Log, s
 
 
 @pytest.mark.parametrize("point", ["during_rebuild", "before_commit:3", "before_swap", "inside_swap", "after_swap"])
-async def test_a_rebuild_may_die_at_any_moment_and_be_started_again(
+async def test_a_rebuild_that_was_killed_at_any_step_can_be_repeated(
     server: Server, log: Log, store: SqliteStore, worker: Worker, point: str
 ) -> None:
     await filled(log, worker)
     before = dump(store)
 
-    died = command(server, store, "rebuild", FAILPOINT=point)
+    killed = command(server, store, "rebuild", FAILPOINT=point)
 
-    assert died.returncode == 137
+    assert killed.returncode == 137
     assert dump(store) == before
     assert command(server, store, "verify").returncode == 0
     assert command(server, store, "rebuild").returncode == 0
@@ -221,7 +224,7 @@ async def test_a_rebuild_may_die_at_any_moment_and_be_started_again(
     assert suffixes == {"", "__previous"}
 
 
-async def test_a_log_with_a_hole_is_refused_with_the_positions(
+async def test_a_log_with_a_gap_is_refused_with_the_positions(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await filled(log, worker)
@@ -243,7 +246,7 @@ async def test_a_log_with_a_hole_is_refused_with_the_positions(
     ]
 
 
-async def test_a_log_behind_the_tables_is_refused_with_the_positions(
+async def test_a_log_that_ends_before_the_checkpoint_is_refused_with_the_positions(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await filled(log, worker)
@@ -259,28 +262,28 @@ async def test_a_log_behind_the_tables_is_refused_with_the_positions(
     assert "records 11 to 55 are missing" in (acme.stuck or "")
 
 
-@pytest.mark.parametrize("again", [rebuild, rollback], ids=["rebuild", "rollback"])
-async def test_what_is_applied_while_the_log_is_looked_at_is_no_loss(
-    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch, again: Any
+@pytest.mark.parametrize("act", [rebuild, rollback], ids=["rebuild", "rollback"])
+async def test_records_applied_after_the_logs_were_summarized_are_not_taken_for_lost(
+    log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch, act: Any
 ) -> None:
     await filled(log, worker)
     await rebuild(log, store)
     summary = log.summaries
 
-    async def survey_and_go_on(*partitions: Any) -> list[LogSummary]:
-        found = await summary(*partitions)
+    async def summaries_then_append(*partitions: Any) -> list[LogSummary]:
+        read_summaries = await summary(*partitions)
         monkeypatch.undo()
         await log.append("acme", [event(event_id="b")])
         await worker.run_to_end()
-        return found
+        return read_summaries
 
-    monkeypatch.setattr(log, "summaries", survey_and_go_on)
-    await again(log, store)
+    monkeypatch.setattr(log, "summaries", summaries_then_append)
+    await act(log, store)
 
     assert store.tables().checkpoint("acme").position == 56
 
 
-async def test_a_log_that_was_replaced_is_refused(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_a_log_with_other_records_is_refused(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append("acme", events(5))
     await worker.run_to_end()
     server.client.flushall()
@@ -295,9 +298,7 @@ async def test_a_log_that_was_replaced_is_refused(server: Server, log: Log, stor
     assert "another record at position 5" in (acme.stuck or "")
 
 
-async def test_a_log_whose_key_holds_something_else_is_refused(
-    server: Server, log: Log, store: SqliteStore, worker: Worker
-) -> None:
+async def test_a_log_whose_key_holds_no_stream_is_refused(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     server.client.set(keys_of("acme").log, "no stream")
 
@@ -311,12 +312,14 @@ async def test_a_log_whose_key_holds_something_else_is_refused(
     assert "acme ends at position 0" in acme_differs
 
 
-async def test_two_rebuilds_at_once_are_refused(log: Log, store: SqliteStore) -> None:
+async def test_a_second_rebuild_at_the_same_time_is_refused(log: Log, store: SqliteStore) -> None:
     with store.rebuilding(), pytest.raises(RebuildRunning):
         await rebuild(log, store)
 
 
-async def test_tables_of_another_version_are_replaced_whole_or_not_at_all(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_tables_of_another_projection_version_are_rebuilt_for_all_tenants_only(
+    log: Log, store: SqliteStore, worker: Worker
+) -> None:
     await filled(log, worker)
     before = dump(store)
     with store.transaction():
@@ -330,7 +333,7 @@ async def test_tables_of_another_version_are_replaced_whole_or_not_at_all(log: L
         await rollback(log, store)
 
 
-async def test_status_counts_what_there_is(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_status_counts_records_rows_and_lag(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
     await filled(log, worker)
     await log.append("acme", [event(session_id="queued")])
 
