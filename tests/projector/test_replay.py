@@ -1,4 +1,4 @@
-"""The replay gives the same batches from a process of its own as from this one, and its process never stays behind."""
+"""A replay gives the same batches in this process and in its own processes."""
 
 import asyncio
 import contextlib
@@ -37,26 +37,26 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Where processes put their files."""
+    """The folder for files of processes."""
     return str(tmp_path / "replay")
 
 
-def replaying() -> list[int]:
-    """The replaying processes that this one started."""
-    found = []
+def child_processes() -> list[int]:
+    """The replaying processes that this process started."""
+    processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
                 if parent == str(os.getpid()) and b"projector.rebuild" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
+                    processes.append(int(entry.name))
             except OSError:
                 continue
-    return found
+    return processes
 
 
-async def test_tables_rebuilt_by_processes_equal_live_ones(log: Log, store: SqliteStore, worker: Worker) -> None:
-    await log.append("large", events(BATCH_RECORDS + 2_000))  # its sessions go on from batch to batch
+async def test_tables_of_a_parallel_rebuild_equal_live_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
+    await log.append("large", events(BATCH_RECORDS + 2_000))  # its sessions span batches
     for tenant in ("acme", "beta", "gamma"):
         await log.append(tenant, events(1_500))
     await worker.run_to_end()
@@ -66,48 +66,50 @@ async def test_tables_rebuilt_by_processes_equal_live_ones(log: Log, store: Sqli
 
     assert dump(store) == before
     assert [difference async for difference in verify(log, store)] == []
-    assert replaying() == []
+    assert child_processes() == []
 
 
-async def test_a_hole_is_named_by_the_other_process_too(server: Server, log: Log, store: SqliteStore, folder: str) -> None:
+async def test_a_replaying_process_names_a_gap(server: Server, log: Log, store: SqliteStore, folder: str) -> None:
     await log.append("acme", events(10))
     server.client.xdel(server.client.keys("*:log:acme")[0], "4-0")
 
-    with pytest.raises(Gap) as caught:
+    with pytest.raises(Gap) as raised:
         async for _ in replay.replay(log, [Span("acme", 0, 10)], folder):
             pass
 
-    assert (caught.value.tenant, caught.value.first, caught.value.last) == ("acme", 4, 4)
+    assert (raised.value.tenant, raised.value.first, raised.value.last) == ("acme", 4, 4)
     async for chunk in replay.replay(log, [Span("acme", 0, 10)], folder, accept_loss=True):
         store.write(LIVE, chunk)
     assert [row["position"] for row in store.tables().rows("events", "acme")] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
     assert [row["position"] for row in store.tables().rows("quarantine", "acme")] == [4]
 
 
-async def test_a_replaying_process_that_is_killed_is_said(log: Log, folder: str) -> None:
+async def test_the_death_of_a_replaying_process_is_an_error(log: Log, folder: str) -> None:
     for _ in range(4):
         await log.append("acme", events(1_000))
         await log.connection.call("DEL", *await log.connection.call("KEYS", "*dedup*"))
 
     with pytest.raises(LogUnavailable, match="replaying process"):
         async for _ in replay.replay(log, [Span("acme", 0, 4_000)], folder):
-            for process in replaying():
+            for process in child_processes():
                 os.kill(process, signal.SIGKILL)
             await asyncio.sleep(0)
 
 
-async def test_a_process_that_cannot_put_rows_into_files_says_so(log: Log, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_cannot_write_its_file_raises_an_error(
+    log: Log, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await log.append("acme", events(10))
-    monkeypatch.setattr(os, "makedirs", lambda path: Path(path).parent.mkdir())  # as a disk does that lost it, or is full
+    monkeypatch.setattr(os, "makedirs", lambda path: Path(path).parent.mkdir())  # as on a full or lost disk
 
     with pytest.raises(StoreUnavailable, match="unable to open"):
         async for _ in replay.replay(log, [Span("acme", 0, 10)], folder):
             pass
 
-    assert replaying() == []
+    assert child_processes() == []
 
 
-async def test_a_replay_that_is_given_up_leaves_neither_process_nor_file_behind(log: Log, folder: str) -> None:
+async def test_a_cancelled_replay_leaves_no_process_and_no_file(log: Log, folder: str) -> None:
     await log.append("acme", events(1_000))
     chunks = replay.replay(log, [Span("acme", 0, 1_000)], folder)
 
@@ -115,11 +117,11 @@ async def test_a_replay_that_is_given_up_leaves_neither_process_nor_file_behind(
     assert os.listdir(folder)
     await chunks.aclose()
 
-    assert replaying() == []
+    assert child_processes() == []
     assert not os.path.exists(folder)
 
 
-async def test_what_came_late_or_cannot_be_a_row_is_found_in_a_chunk_as_it_is_live(
+async def test_late_duplicates_and_quarantine_are_rebuilt_as_they_were_live(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     await log.append("acme", events(30))
@@ -144,7 +146,7 @@ async def test_what_came_late_or_cannot_be_a_row_is_found_in_a_chunk_as_it_is_li
 async def test_chunks_are_bounded_in_bytes_and_hold_many_small_tenants(
     log: Log, store: SqliteStore, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "PROCESS_RECORDS", 10_000)  # here, where rows can be looked at
+    monkeypatch.setattr(replay, "PROCESS_RECORDS", 10_000)  # in this process, where rows can be read
     await log.append("large", [event(session_id=f"S{i}", filler="x" * 60_000) for i in range(400)])
     tenants = [f"tenant-{i}" for i in range(300)]
     await asyncio.gather(*(log.append(tenant, events(1)) for tenant in tenants))
@@ -158,7 +160,7 @@ async def test_chunks_are_bounded_in_bytes_and_hold_many_small_tenants(
     assert sum(chunk.records for chunk in chunks) == 700
 
 
-async def test_what_a_killed_rebuild_left_goes_with_the_next(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_the_next_rebuild_removes_files_of_a_killed_rebuild(log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append("acme", events(3))
     await worker.run_to_end()
     Path(store.staging_folder, "0").mkdir(parents=True)
@@ -169,34 +171,34 @@ async def test_what_a_killed_rebuild_left_goes_with_the_next(log: Log, store: Sq
     assert not os.path.exists(store.staging_folder)
 
 
-async def test_processes_end_with_the_rebuild_that_was_killed(
+async def test_replaying_processes_end_when_their_rebuild_is_killed(
     server: Server, log: Log, store: SqliteStore, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # a command that starts processes by itself
-    for begin in range(0, PROCESS_RECORDS + 10_000, 10_000):
-        await log.append("acme", [event(session_id="S", event_id=f"e{i}") for i in range(begin, begin + 10_000)])
+    monkeypatch.undo()  # the command starts processes itself
+    for first in range(0, PROCESS_RECORDS + 10_000, 10_000):
+        await log.append("acme", [event(session_id="S", event_id=f"e{i}") for i in range(first, first + 10_000)])
     environment = os.environ | {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{store.path}", "FAILPOINT": "during_rebuild"}
     command = [sys.executable, "-m", "projector", "rebuild"]
 
     killed = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, timeout=60)
 
     assert killed.returncode == 137
-    await until(lambda: not of_rebuild(store))
-    assert os.listdir(store.staging_folder)  # so there were some
+    await until(lambda: not processes_of(store))
+    assert os.listdir(store.staging_folder)  # so processes had started
 
 
-def of_rebuild(store: SqliteStore) -> list[str]:
-    """The processes, of whatever parent, that work for these tables."""
-    found = []
+def processes_of(store: SqliteStore) -> list[str]:
+    """The replaying processes of these tables, of any parent."""
+    processes = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            ours = entry.name.isdigit() and store.path.encode() in (entry / "environ").read_bytes()
-            if ours and b"projector.rebuild" in (entry / "cmdline").read_bytes():
-                found.append(entry.name)
-    return found
+            has_these_tables = entry.name.isdigit() and store.path.encode() in (entry / "environ").read_bytes()
+            if has_these_tables and b"projector.rebuild" in (entry / "cmdline").read_bytes():
+                processes.append(entry.name)
+    return processes
 
 
-def test_each_process_gets_about_as_much() -> None:
+def test_processes_get_equal_shares() -> None:
     shares = replay._shares([Span("a", 0, 100), Span("b", 50, 90), Span("c", 0, 35), Span("d", 0, 30)])
 
     assert [sorted(span.tenant for span in share) for share in shares] == [["a"], ["b", "c", "d"]]
