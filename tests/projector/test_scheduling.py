@@ -1,4 +1,4 @@
-"""A turn's plan: bounded in records and bytes, whole for the small, a share for a flood."""
+"""A plan reads small backlogs whole and shares the rest of a batch."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,11 +7,11 @@ from projector.live.scheduling import READ_AHEAD, UNKNOWN_RECORDS, BatchLimits, 
 from projector.projection import Checkpoint
 from streams import Lease
 
-SMALL = 200  # what a record takes in memory, in bytes
+SMALL = 200  # the size of a record in memory, in bytes
 
 
 def leased(*, newest_bytes: int = SMALL, **backlogs: int) -> dict[str, LeasedTenant]:
-    """Tenants in the order in which they became due, level groups, and what each has not applied."""
+    """Leased tenants with their backlogs, in the order of waiting."""
     return {
         tenant: LeasedTenant(
             Lease(tenant, since_ms, last=100 + backlog, delivered=100, pending=0, newest_bytes=newest_bytes),
@@ -21,34 +21,34 @@ def leased(*, newest_bytes: int = SMALL, **backlogs: int) -> dict[str, LeasedTen
     }
 
 
-def test_a_flood_does_not_push_out_the_small() -> None:
+def test_a_large_backlog_does_not_displace_small_backlogs() -> None:
     parts = plan(leased(flood=1_000_000, small=3, other=7), {"flood": SMALL}, BatchLimits(100, 2**40))
 
-    assert [(want.lease.tenant, want.count) for want in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
-    assert [[want.lease.tenant for want in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
+    assert [(request.lease.tenant, request.count) for request in parts[0]] == [("small", 3), ("other", 7), ("flood", 90)]
+    assert [[request.lease.tenant for request in part] for part in parts[1:]] == [["flood"]] * (READ_AHEAD - 1)
 
 
-def test_floods_share_what_there_is() -> None:
+def test_large_backlogs_share_the_batch_equally() -> None:
     assert quotas(leased(a=1_000, b=1_000, c=10), 210, 50) == [("c", 10), ("a", 100), ("b", 100)]
 
 
-def test_floods_get_slices_no_thinner_than_that_in_the_order_in_which_they_wait() -> None:
+def test_large_backlogs_get_at_least_a_minimum_share_in_order_of_waiting() -> None:
     waiting = leased(b=1_000, small=3, c=1_000, a=80)
 
     assert quotas(waiting, 203, 100) == [("small", 3), ("b", 100), ("c", 100)]
 
 
-def test_who_got_nothing_keeps_its_place_and_who_got_something_goes_to_the_end() -> None:
+def test_a_tenant_without_a_share_keeps_its_place_and_a_served_tenant_goes_to_the_end() -> None:
     waiting = leased(a=1_000, b=1_000)
     waiting["a"].served = True
 
-    assert [turn.release().since_ms for turn in waiting.values()] == [0, 2]
+    assert [tenant.release().since_ms for tenant in waiting.values()] == [0, 2]
 
 
 def test_a_backlog_that_spans_batches_is_read_in_order_and_compared_once() -> None:
     parts = plan(leased(a=250), {}, BatchLimits(100, 2**40))
 
-    assert [(want.after, want.count, want.first) for part in parts for want in part] == [
+    assert [(request.after, request.count, request.first) for part in parts for request in part] == [
         (100, 100, True),
         (200, 100, False),
         (300, 50, False),
@@ -58,19 +58,19 @@ def test_a_backlog_that_spans_batches_is_read_in_order_and_compared_once() -> No
 def test_a_record_larger_than_a_batch_is_read_alone() -> None:
     parts = plan(leased(a=2, b=1), {"a": 1_000, "b": 1_000}, BatchLimits(100, 500))
 
-    assert [[want.count for want in part] for part in parts] == [[1]] * 3
+    assert [[request.count for request in part] for part in parts] == [[1]] * 3
 
 
-def test_of_a_tenant_nobody_has_seen_little_is_read_whatever_its_newest_record_says() -> None:
-    [[want]] = plan(leased(a=100_000), {}, BatchLimits(5_000, 2**40))
+def test_few_records_are_read_from_a_tenant_of_unknown_record_size() -> None:
+    [[request]] = plan(leased(a=100_000), {}, BatchLimits(5_000, 2**40))
 
-    assert want.count == UNKNOWN_RECORDS
+    assert request.count == UNKNOWN_RECORDS
 
 
-def test_a_newest_record_that_is_larger_than_the_last_ones_seen_is_believed() -> None:
+def test_a_newest_record_larger_than_earlier_records_reduces_the_count() -> None:
     parts = plan(leased(a=300, newest_bytes=1_000), {"a": SMALL}, BatchLimits(5_000, 100_000))
 
-    assert [[want.count for want in part] for part in parts] == [[100]] * 3
+    assert [[request.count for request in part] for part in parts] == [[100]] * 3
 
 
 @given(
@@ -80,14 +80,14 @@ def test_a_newest_record_that_is_larger_than_the_last_ones_seen_is_believed() ->
     records=st.integers(1, 500),
     size_bytes=st.integers(70_000, 2**24),
 )
-def test_no_batch_passes_its_bounds_and_nobody_gets_more_than_waits(
+def test_no_batch_exceeds_its_limits_and_no_tenant_gets_more_than_its_backlog(
     backlogs: dict[str, int], sizes: dict[str, int], newest_bytes: int, records: int, size_bytes: int
 ) -> None:
     parts = plan(leased(**backlogs, newest_bytes=newest_bytes), sizes, BatchLimits(records, size_bytes))
 
     assert len(parts) <= READ_AHEAD
     for part in parts:
-        assert sum(want.count for want in part) <= records
-        assert sum(want.count * max(sizes.get(want.lease.tenant, 0), newest_bytes) for want in part) <= size_bytes
+        assert sum(request.count for request in part) <= records
+        assert sum(request.count * max(sizes.get(request.lease.tenant, 0), newest_bytes) for request in part) <= size_bytes
     for tenant, backlog in backlogs.items():
-        assert sum(want.count for part in parts for want in part if want.lease.tenant == tenant) <= max(backlog, 1)
+        assert sum(request.count for part in parts for request in part if request.lease.tenant == tenant) <= max(backlog, 1)
