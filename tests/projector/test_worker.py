@@ -1,4 +1,4 @@
-"""The worker applies each record once, whatever was lost, paused or restored between two of its steps."""
+"""The worker applies each record once, also after the tables change."""
 
 import contextlib
 from pathlib import Path
@@ -22,7 +22,7 @@ def rows(store: SqliteStore, what: str = "SELECT tenant_id, position FROM events
         return connection.execute(what).fetchall()  # type: ignore[no-any-return]
 
 
-async def test_what_was_appended_is_in_the_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_appended_events_are_in_the_tables(log: Log, store: SqliteStore, worker: Worker) -> None:
     await log.append("acme", events(5))
 
     assert await worker.run_to_end() == 5
@@ -31,7 +31,7 @@ async def test_what_was_appended_is_in_the_tables(log: Log, store: SqliteStore, 
     assert rows(store, "SELECT session_id, event_count FROM event_sessions ORDER BY 1") == [("S0", 2), ("S1", 2), ("S2", 1)]
 
 
-async def test_a_late_duplicate_is_counted_and_changes_nothing(
+async def test_a_late_duplicate_is_counted_and_changes_no_row(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     first = event(session_id="S1")
@@ -47,13 +47,13 @@ async def test_a_late_duplicate_is_counted_and_changes_nothing(
     assert rows(store, "SELECT event_count FROM event_sessions") == [(1,)]
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced by yesterday's", "replaced slowly"])
-async def test_a_projector_goes_on_in_the_database_that_is_there_now(server: Server, log: Log, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["removed", "replaced by an older copy", "replaced slowly"])
+async def test_a_projector_continues_in_a_database_that_was_replaced(server: Server, log: Log, tmp_path: Path, how: str) -> None:
     path, yesterday = tmp_path / "tables.db", tmp_path / "yesterday.db"
     settings = {"REDIS_URL": server.url, "DATABASE_URL": f"sqlite:///{path}"}
     with process_of(("-m", "projector", "run"), tmp_path, "first.log", **settings):
         with process_of(("-m", "projector", "run"), tmp_path, "second.log", **settings):
-            await until(lambda: said_by_all(tmp_path, " applies "))
+            await until(lambda: logged_by_both(tmp_path, " applies "))
             await log.append("acme", events(5))
             await until(lambda: count_in(path) == 5)
             with contextlib.closing(pysqlite3.connect(path)) as connection:
@@ -62,22 +62,22 @@ async def test_a_projector_goes_on_in_the_database_that_is_there_now(server: Ser
             for file in tmp_path.glob("tables.db*"):
                 file.unlink()
             if how == "replaced slowly":
-                path.write_bytes(yesterday.read_bytes()[:9_000])  # as `cp` has it in the middle
-                await until(lambda: said_by_all(tmp_path, "malformed"))
+                path.write_bytes(yesterday.read_bytes()[:9_000])  # as during `cp`
+                await until(lambda: logged_by_both(tmp_path, "malformed"))
             if how != "removed":
                 yesterday.rename(path)
             await log.append("acme", [event(session_id="later", n=i, event_id=str(i)) for i in range(5)])
 
             await until(lambda: count_in(path) == 10)
-            await until(lambda: said_by_all(tmp_path, "another was put in its place"))
+            await until(lambda: logged_by_both(tmp_path, "another was put in its place"))
 
 
-def said_by_all(folder: Path, what: str) -> bool:
-    return all(what in (folder / f"{one}.log").read_text() for one in ("first", "second"))
+def logged_by_both(folder: Path, text: str) -> bool:
+    return all(text in (folder / f"{name}.log").read_text() for name in ("first", "second"))
 
 
 def count_in(path: Path) -> int:
-    """How many events are in the database that is at a path now."""
+    """The number of events in the database at a path."""
     with contextlib.suppress(pysqlite3.OperationalError):
         with contextlib.closing(pysqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
