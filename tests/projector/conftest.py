@@ -1,4 +1,4 @@
-"""What the projector's tests share: a consumer that dies, a worker in a hurry, a server of the test's own."""
+"""Fixtures of the projector's tests."""
 
 from collections.abc import AsyncIterator
 
@@ -12,8 +12,8 @@ from tests.support.workers import consumer_of
 
 
 @pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a worker does every few seconds, it does several times a second."""
+def frequent_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Periodic work of a worker runs twice a second."""
     monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0.5)
     monkeypatch.setattr(worker_module, "STUCK_SECONDS", 0.5)
 
@@ -26,5 +26,5 @@ async def own_log(own_server: Server) -> AsyncIterator[Log]:
 
 @pytest.fixture
 def dead(log: Log, store: SqliteStore) -> Consumer:
-    """A projector's consumer that takes and reads, and is never heard of again."""
+    """A consumer that leases and reads, and then never answers again."""
     return consumer_of(log, store, "dead")

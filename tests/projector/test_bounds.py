@@ -82,7 +82,7 @@ async def test_missing_records_are_read_in_batches_of_bounded_bytes(
     assert max(sizes) <= 1024 * 1024 + PAGE_BYTES
 
 
-@pytest.mark.usefixtures("often")
+@pytest.mark.usefixtures("frequent_sweeps")
 async def test_a_busy_projector_does_not_truncate_the_wal(log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0)
     worker = worker_of(log, store, batch_records=50)

@@ -1,4 +1,4 @@
-"""A record that the log lacks is one alarm, an entry by hand is kept; neither stops the other tenants."""
+"""Missing records and foreign entries stop no other tenant."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.support.workers import equal_to_the_log, pending_of, read, running, s
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_record_that_was_removed_after_it_was_delivered_is_one_alarm(
+async def test_a_record_removed_after_its_delivery_is_one_lost_record(
     server: Server, log: Log, store: SqliteStore, worker: Worker, dead: Consumer
 ) -> None:
     await worker.sweep()
@@ -34,7 +34,7 @@ async def test_a_record_that_was_removed_after_it_was_delivered_is_one_alarm(
 
 
 @pytest.mark.parametrize("removed", [[1], [3], [5], [1, 2, 3, 4, 5], [2, 4]], ids=str)
-async def test_a_record_that_was_removed_before_it_was_delivered_is_set_aside_as_lost(
+async def test_a_record_removed_before_its_delivery_is_in_quarantine_as_lost(
     server: Server, log: Log, store: SqliteStore, worker: Worker, removed: list[int]
 ) -> None:
     await worker.sweep()
@@ -50,7 +50,7 @@ async def test_a_record_that_was_removed_before_it_was_delivered_is_set_aside_as
     assert pending_of(server, store) == 0
 
 
-async def test_a_hole_too_large_to_be_set_aside_stops_the_tenant_and_says_so(
+async def test_a_gap_too_large_for_quarantine_stops_its_tenant_with_a_message(
     server: Server, log: Log, store: SqliteStore, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     await log.append("acme", events(3))
@@ -67,12 +67,12 @@ async def test_a_hole_too_large_to_be_set_aside_stops_the_tenant_and_says_so(
     assert "misses the records at positions 4 to 1899" in caplog.text
 
 
-async def test_an_entry_by_hand_far_ahead_stops_its_tenant_and_no_other(
+async def test_an_entry_at_a_far_position_stops_only_its_tenant(
     server: Server, log: Log, store: SqliteStore, worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
     await worker.sweep()
     await log.append("acme", events(3))
-    server.client.xadd(keys_of("acme").log, {"foo": "bar"}, id="200000-0")  # XADD * would be at 1,700,000,000,000
+    server.client.xadd(keys_of("acme").log, {"foo": "bar"}, id="200000-0")  # XADD * would use position 1,700,000,000,000
     await log.append("acme", [event(session_id="next")])
     await log.append("globex", events(2))
 
@@ -83,7 +83,9 @@ async def test_an_entry_by_hand_far_ahead_stops_its_tenant_and_no_other(
     assert "misses the records at positions 4 to 199999" in caplog.text
 
 
-async def test_an_entry_by_hand_is_set_aside_with_its_bytes(server: Server, log: Log, store: SqliteStore, worker: Worker) -> None:
+async def test_an_entry_written_by_hand_is_in_quarantine_with_its_bytes(
+    server: Server, log: Log, store: SqliteStore, worker: Worker
+) -> None:
     await worker.sweep()
     await log.append("acme", events(2))
     server.client.xadd(keys_of("acme").log, {"foo": "bar"}, id="3-0")
@@ -119,8 +121,8 @@ async def test_an_entry_between_two_positions_changes_nothing(
     await equal_to_the_log(log, store)
 
 
-@pytest.mark.usefixtures("often")
-async def test_a_tenant_whose_log_is_no_stream_stops_no_other(
+@pytest.mark.usefixtures("frequent_sweeps")
+async def test_a_tenant_whose_log_is_no_stream_stops_no_other_tenant(
     server: Server, log: Log, store: SqliteStore, worker: Worker
 ) -> None:
     tenants = ["acme", *same_partition("acme", 2)]

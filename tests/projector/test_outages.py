@@ -1,4 +1,4 @@
-"""A server that is away or full is waited for, and drained when it is back."""
+"""A projector waits for a server that is down or full."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from tests.support.workers import pending_of, running, worker_of
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_log_that_comes_back_goes_on(own_server: Server, own_log: Log, store: SqliteStore) -> None:
+async def test_a_projector_continues_after_a_restart_of_the_server(own_server: Server, own_log: Log, store: SqliteStore) -> None:
     worker = worker_of(own_log, store)
     async with running(worker):
         await own_log.append("acme", numbered(0, 20))
@@ -28,9 +28,9 @@ async def test_a_log_that_comes_back_goes_on(own_server: Server, own_log: Log, s
     assert positions_of(store) == list(range(1, 41))
 
 
-async def test_a_server_that_is_away_for_a_while_is_waited_for(own_server: Server, own_log: Log, store: SqliteStore) -> None:
-    async with Log(Connection(own_server.url, budget_seconds=0.1)) as short:
-        async with running(worker_of(short, store)) as task:
+async def test_a_projector_waits_for_a_server_that_is_down(own_server: Server, own_log: Log, store: SqliteStore) -> None:
+    async with Log(Connection(own_server.url, budget_seconds=0.1)) as impatient_log:
+        async with running(worker_of(impatient_log, store)) as task:
             await own_log.append("acme", numbered(0, 5))
             await until(lambda: checkpoint_of(store) == 5)
             own_server.kill()
@@ -41,7 +41,7 @@ async def test_a_server_that_is_away_for_a_while_is_waited_for(own_server: Serve
             await until(lambda: checkpoint_of(store) == 10)
 
 
-async def test_a_full_server_is_drained(own_server: Server, own_log: Log, store: SqliteStore) -> None:
+async def test_a_projector_applies_the_records_of_a_full_server(own_server: Server, own_log: Log, store: SqliteStore) -> None:
     worker = worker_of(own_log, store)
     await worker.sweep()
     await own_log.append("acme", numbered(0, 500))
@@ -58,10 +58,8 @@ async def test_a_full_server_is_drained(own_server: Server, own_log: Log, store:
         await until(lambda: checkpoint_of(store) == 505)
 
 
-@pytest.mark.usefixtures("often")
-async def test_a_projector_that_meets_a_full_server_first_waits_and_does_not_die(
-    own_server: Server, own_log: Log, store: SqliteStore
-) -> None:
+@pytest.mark.usefixtures("frequent_sweeps")
+async def test_a_projector_that_starts_on_a_full_server_waits(own_server: Server, own_log: Log, store: SqliteStore) -> None:
     await own_log.append("acme", numbered(0, 5))
     own_server.client.config_set("maxmemory", 1_000_000)
 
