@@ -1,4 +1,4 @@
-"""A projector that dies, wakes late or loses its lease costs no record and doubles none."""
+"""A dead, late or paused projector loses no record and doubles none."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A replay gives the same batches in this process and in its own processes."""
+"""A replay in processes gives the batches of a replay in this process."""
 
 import asyncio
 import contextlib
