@@ -109,14 +109,14 @@ class BackupFolder:
         try:
             backup = _decode(path.read_bytes())
         except FileNotFoundError:
-            raise NoBackup(f"{self.path} is no backup, or one that was not finished: it has no {NAME}") from None
+            raise NoBackup(f"{self.path} is no backup, or an unfinished backup: it has no {NAME}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DamagedBackup(f"{path} is damaged: {error}") from None
         if (backup.format, backup.version) != (FORMAT, FORMAT_VERSION):
             actual = f"format {backup.format!r} version {backup.version}"
             raise NoBackup(f"{path} has {actual}; this Penstock reads {FORMAT!r} version {FORMAT_VERSION}")
         if _digest_of(backup) != backup.sha256:
-            raise DamagedBackup(f"{path} is damaged: its digest is another")
+            raise DamagedBackup(f"{path} is damaged: its digest differs")
         return backup
 
     def tables(self, backup: Backup) -> str:
@@ -126,15 +126,15 @@ class BackupFolder:
             if path.exists() and digest_of_file(path) == (backup.tables_bytes, backup.tables_sha256):
                 return str(path)
         path = Path(self.path, TABLES)
-        raise DamagedBackup(f"{path} is damaged: its digest is another" if path.exists() else f"{path} is missing")
+        raise DamagedBackup(f"{path} is damaged: its digest differs" if path.exists() else f"{path} is missing")
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the right to make a backup in the folder, which is made when it does not exist.
+        """Hold the right to make a backup in the folder.
 
-        Raises NoBackup for a folder with other files, BackupRunning.
+        The folder is created when it does not exist. Raises NoBackup for a folder with other files, BackupRunning.
         """
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

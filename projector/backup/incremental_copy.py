@@ -35,8 +35,8 @@ class Comparison:
         Raises RecordsDiffer at the first record that the archive holds otherwise or not at all; DamagedArchive,
         ArchiveUnavailable.
         """
-        while len(self._waiting) < len(page) and (more := await asyncio.to_thread(next, self._pages, None)):
-            self._waiting += more
+        while len(self._waiting) < len(page) and (following := await asyncio.to_thread(next, self._pages, None)):
+            self._waiting += following
         archived = self._waiting[: len(page)]
         if page != archived:
             same = [record == other for record, other in zip(page, archived, strict=False)]

@@ -44,9 +44,9 @@ def list_command(tenant: str | None, reason: str | None, limit: int) -> None:
                 received = entry.received_at if entry.reason != "lost" else "-"
                 words = (entry.tenant_id, str(entry.position), received, entry.reason, str(entry.size_bytes), entry.detail)
                 print("\t".join(printable(word) for word in words))
-            more = store.quarantine.count(selection) - limit
-        if more > 0:
-            print(f"and {more} more: --limit {limit + more}", file=sys.stderr)
+            hidden = store.quarantine.count(selection) - limit
+        if hidden > 0:
+            print(f"and {hidden} more: --limit {limit + hidden}", file=sys.stderr)
 
     run_command(act)
 
@@ -185,8 +185,8 @@ def _words(outcomes: Counter[str]) -> str:
 
 
 def _named(tenants: list[str]) -> str:
-    more = len(tenants) - SHOWN
-    return ", ".join(tenants[:SHOWN]) + (f" and {more} more tenants" if more > 0 else "")
+    hidden = len(tenants) - SHOWN
+    return ", ".join(tenants[:SHOWN]) + (f" and {hidden} more tenants" if hidden > 0 else "")
 
 
 def text_or_hex(row: QuarantineRow) -> str:
