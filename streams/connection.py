@@ -65,7 +65,10 @@ class Connection:
     """
 
     def __init__(self, url: str, *, budget_seconds: float = 2.0, connect_seconds: float | None = None) -> None:
-        """Calls wait `budget_seconds` for their replies. The first connection must be there after `connect_seconds`."""
+        """Calls wait `budget_seconds` for their replies.
+
+        With `connect_seconds`, NoServer is raised when there is no connection after so long.
+        """
         self.url = url
         self.budget_seconds = budget_seconds
         self._connect_seconds = connect_seconds
@@ -147,7 +150,10 @@ class Connection:
             raise LogUnavailable(str(error) or self._connect_error or "the server did not answer in time") from error
 
     async def _connected(self) -> AbstractConnection:
-        """A connection, tried again within the budget: nothing has been sent yet. Raises NoServer."""
+        """A connection, tried again within the budget. Raises NoServer.
+
+        Nothing has been sent yet.
+        """
         deadline = math.inf if self._connect_seconds is None else time.monotonic() + self._connect_seconds
         while True:
             try:
@@ -201,12 +207,18 @@ def error_of(reply: ResponseError, unknown: type[PenstockError] = LogRefused) ->
 
 
 def _is_no_server(error: Exception) -> bool:
-    """Whether nothing accepts connections; a server that refuses a password, say, is there."""
+    """Whether nothing accepts connections.
+
+    A server that refuses a password, say, does accept them.
+    """
     return isinstance(error, OSError) or type(error) in (RedisConnectionError, RedisTimeoutError)
 
 
 def _shown(url: str) -> str:
-    """An address for a person: without a password, a socket's path from the root."""
+    """An address for a person: without its password.
+
+    The path of a socket begins at the root.
+    """
     path = url.removeprefix("unix://")
     return without_passwords(url if path == url or "@" in path else f"unix://{os.path.abspath(path)}")
 

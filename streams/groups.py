@@ -1,7 +1,7 @@
 """Consumer groups: their lag, and the end of a group.
 
-A registered group keeps records from the archive until it has acknowledged them. A group whose database is gone would keep them
-for ever, so it can be destroyed.
+A registered group keeps records from the archive until it has acknowledged them. A group whose database was removed would never
+acknowledge them, so it can be destroyed.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ All keys of a tenant share a hash tag, its partition, so one script may touch th
 
 {p}:log:TENANT            stream   the tenant's log; entry ids are <position>-0
 {p}:dedup:TENANT:HASH     string   position/digest/hash_parts of the events of that hash, for the deduplication window
-{p}:suppressed:TENANT     hash     salted identities of erased events -> position, and the salt; for ever
+{p}:suppressed:TENANT     hash     salted identities of erased events -> position, and the salt; they do not expire
 {p}:usage:TENANT          hash     counts of events that were not accepted, and what is left of the limits
 {p}:archive-lease:TENANT  string   the process that archives the tenant's log or erases from it, as long as its lease lasts
 {p}:rewrite:TENANT        stream   the copy of the log that erasure makes, until it becomes the log

@@ -52,10 +52,10 @@ class Subject(msgspec.Struct, frozen=True):
         if isinstance(value, str):
             return value == self.value
         try:
-            wanted = decode_json(self.value.encode())
+            as_json = decode_json(self.value.encode())
         except Rejected:
             return False
-        return wanted == value and isinstance(wanted, bool) is isinstance(value, bool) and not isinstance(value, dict | list)
+        return as_json == value and isinstance(as_json, bool) is isinstance(value, bool) and not isinstance(value, dict | list)
 
 
 def event_in(record: Record) -> Event | None:

@@ -1,7 +1,7 @@
 """Suppression: an erased event that is sent again is answered `duplicate`.
 
-The server keeps the salted identities of a tenant's erased events. The control records in the log name the same, so whatever
-brings a log to a server brings the identities there, too.
+The server keeps the salted identities of a tenant's erased events. The control records in the log name the same, so an
+import and a recovery bring the identities to the server, too.
 """
 
 from collections.abc import Mapping, Sequence

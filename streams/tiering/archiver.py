@@ -1,8 +1,8 @@
 """The archiver: moves cold records from the server to the archive.
 
 A record is cold when every group has acknowledged it and it is older than HOT_SECONDS or not among the newest HOT_RECORDS. The
-newest record of a log always stays. A record leaves the server only after the archive has given it back, so whatever is
-interrupted, it is on the server or in the archive; a record in both is the same record.
+newest record of a log always stays. A record leaves the server only after the archive has given it back, so after an
+interruption it is on the server or in the archive; a record in both is the same record.
 """
 
 import asyncio
