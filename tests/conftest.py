@@ -13,7 +13,16 @@ from tests.support.sdks import Stack, standing
 from tests.support.servers import BINARIES, Server
 
 SERVER_FIXTURES = {"shared_server", "own_server", "stack"}
-SLOW = {"faults", "sdks", "system", "test_embedded_server", "test_hostile_access", "test_hostile_bodies", "test_hostile_tenants"}
+SLOW = {
+    "faults",
+    "sdks",
+    "system",
+    "test_embedded_server",
+    "test_welcome",
+    "test_hostile_access",
+    "test_hostile_bodies",
+    "test_hostile_tenants",
+}
 LONGEST = ("test_faults.py", "test_mutants.py")  # run first, so that no worker runs them alone at the end
 
 
