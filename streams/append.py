@@ -121,7 +121,7 @@ class Appender:
     ) -> asyncio.Future[list[Receipt]]:
         """Let events wait for a flush; return the future of their receipts.
 
-        They are as many as one script call takes.
+        One script call must be able to take them.
         """
         loop = asyncio.get_running_loop()
         size_bytes = body_bytes + ENTRY_OVERHEAD_BYTES * len(events)
@@ -137,7 +137,7 @@ class Appender:
     def _enqueue(self, tenant: str, appends: list[_Append]) -> None:
         """Let appends go out with the next flush.
 
-        Begins it, unless another flush is on its way.
+        A flush begins, unless another one is on its way.
         """
         self._waiting.setdefault(tenant, []).extend(appends)
         if self._flushing is None:

@@ -1,6 +1,6 @@
 """The consumer: leases tenants, reads their records, releases them.
 
-Leased are tenants that have unapplied records; they are read through the group. A lease spreads the tenants over projectors. It
+It leases tenants that have unapplied records, and reads them through the group. A lease spreads the tenants over projectors. It
 promises nothing: that no record is applied twice or skipped is decided by the checkpoint alone. A tenant has one reader at a
 time, and any projector may acknowledge what another was given, so every group has one consumer, named `projector`, and a
 process that ends leaves none behind.
@@ -102,7 +102,7 @@ class Consumer:
     async def lease(self, partitions: Sequence[int], *, records: int) -> dict[int, list[Lease]]:
         """Lease tenants that are due, oldest first; by partition.
 
-        As many as hold about that many unread records. Raises LogUnavailable.
+        Leases tenants until they hold about that many unread records. Raises LogUnavailable.
         """
         share = max(1, records // max(1, len(partitions)))
         calls = [

@@ -17,7 +17,8 @@ DEDUPLICATED_VERSIONS = (EVENT_VERSION, DEAD_LETTER_VERSION)  # of records that 
 def dedup_keys_of(tenant: str, records: Sequence[Record], window_us: int, now_us: int) -> tuple[list[str], list[Any]]:
     """The dedup keys of records, and the script arguments for them.
 
-    Of the records within the deduplication window. The arguments of each key are: position, digest, hash_parts, remaining_ms.
+    Records older than the deduplication window have none. Each key has four arguments:
+    position, digest, hash_parts, remaining_ms.
     """
     names: list[str] = []
     arguments: list[Any] = []

@@ -184,7 +184,7 @@ class Log:
     async def summaries(self, partitions: Sequence[int] = range(PARTITIONS)) -> list[LogSummary]:
         """A summary of each tenant's log, by name. Raises LogUnavailable.
 
-        Also of a tenant whose events were all refused.
+        A tenant whose events were all refused has one, too.
         """
         calls = [([tenants_key(partition)], [log_prefix(partition), usage_prefix(partition)]) for partition in partitions]
         summaries = []

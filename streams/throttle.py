@@ -71,7 +71,7 @@ class Throttle(Generic[Append]):
     def _release_some(self, tenant: str, delay: _Delay[Append]) -> None:
         """Release some appends, if they are due.
 
-        Twice as many as the limit accepts in the time since the last release.
+        Those are twice as many as the limit accepts in the time since the last release.
         """
         now = asyncio.get_running_loop().time()
         if delay.due > now:

@@ -177,7 +177,7 @@ class SubjectErasure:
     async def rewrite(self, show: Show) -> Rewritten:
         """Remove the bytes of the erased records.
 
-        Rewrites the log, the archive and the append-only file. Also what a run that was killed left there. Raises LeaseLost,
+        Rewrites the log, the archive and the append-only file; also removes what a killed run left there. Raises LeaseLost,
         NoMemoryForRewrite, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable.
         """
         positions = sorted(self.search.to_erase)

@@ -1,6 +1,6 @@
 """Data subjects: which records of a log are about a subject.
 
-And which identities are suppressed with them. Pure: the log is read elsewhere.
+Also which identities are suppressed with them. Pure: the log is read elsewhere.
 """
 
 import hashlib

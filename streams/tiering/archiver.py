@@ -77,7 +77,7 @@ class Archiver:
     async def run_once(self, *, eager: bool = True, stop: asyncio.Event | None = None) -> Archived:
         """Archive the cold records of every tenant.
 
-        Unless `eager`, only where they are worth a segment. Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
+        Without `eager`, only where they are worth a segment. Raises ArchiveUnavailable, LogFull, LogRefused, LogUnavailable.
         """
         archived = Archived()
         for summary in await self._log.summaries():
