@@ -1,4 +1,4 @@
-"""The database file is written anew: nothing that was deleted is left, nothing else is lost, and it takes little memory."""
+"""A vacuum rewrites the database file without deleted bytes."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def write(store: SqliteStore, tenant: str, position: int) -> None:
     store.apply([project(tenant, position, [record(position + 1, n=position, session_id=f"S{position}")], position + 1)])
 
 
-def test_what_was_deleted_is_in_the_file_no_more(store: SqliteStore) -> None:
+def test_deleted_bytes_are_no_longer_in_the_file(store: SqliteStore) -> None:
     write(store, "acme", 0)
     store.execute("CREATE TABLE other (a)")
     store.execute("INSERT INTO other SELECT 'CANARY' || randomblob(20000) FROM events")
@@ -46,55 +46,53 @@ def test_what_was_deleted_is_in_the_file_no_more(store: SqliteStore) -> None:
     assert sorted(os.listdir(Path(store.path).parent)) == ["tables.db", "tables.db-shm", "tables.db-wal"]
 
 
-def test_writers_and_readers_lose_nothing_meanwhile(store: SqliteStore) -> None:
+def test_writers_and_readers_lose_nothing_during_a_vacuum(store: SqliteStore) -> None:
     stop = threading.Event()
     written = [0, 0]
 
     def work(number: int) -> None:
-        with SqliteStore(store.path, cache_mib=8) as other:
+        with SqliteStore(store.path, cache_mib=8) as other_store:
             while not stop.wait(0.001):
-                write(other, f"tenant-{number}", written[number])
+                write(other_store, f"tenant-{number}", written[number])
                 written[number] += 1
-                with other.reading() as connection:
+                with other_store.reading() as connection:
                     counts = [connection.execute("SELECT count(*) FROM events").fetchone() for _ in range(2)]
                     assert counts[0] == counts[1] >= (sum(written) - 2,)
 
     with ThreadPoolExecutor(2) as pool:
         working = [pool.submit(work, number) for number in range(2)]
-        done = 0
+        vacuums = 0
         try:
-            while done < 8 or sum(written) <= 20:
-                assert not any(one.done() for one in working), [one.exception() for one in working if one.done()]
+            while vacuums < 8 or sum(written) <= 20:
+                assert not any(future.done() for future in working), [future.exception() for future in working if future.done()]
                 try:
                     store.vacuum()
-                    done += 1
+                    vacuums += 1
                 except StoreUnavailable as error:
                     assert "another process reads" in str(error)
         finally:
             stop.set()
-        for one in working:
-            one.result()
+        for future in working:
+            future.result()
 
     assert len(dump(store)["events"]) == sum(written)
     assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 @pytest.mark.parametrize("times", [1, 3, 100])
-def test_what_somebody_writes_between_copy_and_back_stays(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
+def test_rows_written_during_a_vacuum_are_kept(store: SqliteStore, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     write(store, "acme", 0)
     connect, written = store.connect, 1
 
-    def late(uri: str, cache_mib: int) -> object:
+    def write_then_connect(uri: str, cache_mib: int) -> object:
         nonlocal written
         if "rewritten.db" in uri and written <= times:
-            with SqliteStore(store.path, cache_mib=8) as other:
-                write(other, "acme", written)
+            with SqliteStore(store.path, cache_mib=8) as other_store:
+                write(other_store, "acme", written)
             written += 1
         return connect(uri, cache_mib)
 
-    monkeypatch.setattr(store, "connect", late)
+    monkeypatch.setattr(store, "connect", write_then_connect)
     if times < 10:
         store.vacuum()
     else:
@@ -106,7 +104,7 @@ def test_what_somebody_writes_between_copy_and_back_stays(
     assert not os.path.exists(store.staging_folder)
 
 
-def test_one_that_is_killed_leaves_what_was_and_its_copy_goes_with_the_next(store: SqliteStore) -> None:
+def test_a_killed_vacuum_changes_nothing_and_the_next_removes_its_copy(store: SqliteStore) -> None:
     write(store, "acme", 0)
     before = dump(store)
     environment = os.environ | {"FAILPOINT": "between_copy_and_back"}
@@ -119,13 +117,13 @@ def test_one_that_is_killed_leaves_what_was_and_its_copy_goes_with_the_next(stor
     assert not os.path.exists(store.staging_folder)
 
 
-def test_a_large_file_takes_little_memory(store: SqliteStore) -> None:
+def test_a_vacuum_of_a_large_file_uses_little_memory(store: SqliteStore) -> None:
     store.execute("CREATE TABLE large (a)")
     for _ in range(40):
         store.execute("INSERT INTO large VALUES (zeroblob(?))", (4 * MIB,))
     store.execute("INSERT INTO large SELECT zeroblob(2000) FROM large, large AS other LIMIT 1000")
 
-    told = subprocess.run([sys.executable, "-c", PEAK, store.path], check=True, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", PEAK, store.path], check=True, capture_output=True, text=True)
 
     assert os.path.getsize(store.path) > 160 * MIB
-    assert int(told.stdout) < 60
+    assert int(process.stdout) < 60
