@@ -1,4 +1,4 @@
-"""The store: many writers, readers that hold nobody up, a full disk, and tables that anybody may open."""
+"""The SQLite store serves many writers and readers at once."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def test_the_sqlite_in_use_cannot_corrupt_a_wal(store: SqliteStore) -> None:
     assert store.warnings() == []
 
 
-def test_four_writers_meet_no_error(tmp_path: Path) -> None:
+def test_four_writers_at_once_get_no_error(tmp_path: Path) -> None:
     path = str(tmp_path / "tables.db")
     program = (
         "import sys; from projector import open_store; from projector.projection import project; "
@@ -44,7 +44,7 @@ def test_four_writers_meet_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_nothing_is_written_to_a_file_that_nobody_would_open(store: SqliteStore, how: str) -> None:
+def test_nothing_is_written_to_a_file_that_was_removed_or_replaced(store: SqliteStore, how: str) -> None:
     Path(store.path).unlink()
     if how == "replaced":
         Path(store.path).touch()
@@ -53,7 +53,7 @@ def test_nothing_is_written_to_a_file_that_nobody_would_open(store: SqliteStore,
         store.apply([project("acme", 0, [record(1)], 1)])
 
 
-def test_a_file_that_is_no_database_can_be_followed_by_one(store: SqliteStore) -> None:
+def test_a_file_that_is_no_database_can_be_replaced_by_a_database(store: SqliteStore) -> None:
     path = Path(store.path)
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
@@ -75,14 +75,14 @@ def test_a_file_that_is_no_database_can_be_followed_by_one(store: SqliteStore) -
     assert len(dump(store)["events"]) == 1
 
 
-def test_a_file_that_is_up_to_date_is_opened_while_another_writes(store: SqliteStore) -> None:
+def test_a_file_is_opened_while_another_connection_writes(store: SqliteStore) -> None:
     with stopwatch() as watch:
         with store.transaction(), SqliteStore(store.path, busy_seconds=5.0) as other:
             assert other.tables().checkpoints() == {}
         assert watch.seconds < 4
 
 
-def test_a_row_that_no_constraint_takes_is_set_aside_alone(store: SqliteStore) -> None:
+def test_a_row_that_a_constraint_refuses_goes_to_quarantine_alone(store: SqliteStore) -> None:
     with store.transaction():
         store._connection.execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON events WHEN new.session_id = 'bad' BEGIN SELECT raise(ABORT, 'not this'); END"
@@ -96,9 +96,12 @@ def test_a_row_that_no_constraint_takes_is_set_aside_alone(store: SqliteStore) -
     assert [(row[1], row[4], row[5]) for row in tables["quarantine"]] == [(2, "invalid", "IntegrityError: not this")]
 
 
-def test_anybody_may_open_the_file_while_it_is_written(store: SqliteStore) -> None:
-    """With the system's own SQLite, in a process of its own: two SQLite libraries in one process undo each other's locks."""
-    look = (
+def test_any_reader_may_open_the_file_during_a_write(store: SqliteStore) -> None:
+    """Reads with the SQLite of the system, in another process.
+
+    Two SQLite libraries in the same process release each other's locks.
+    """
+    code = (
         "import sqlite3, sys; db = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True); "
         "print(db.execute('SELECT event_type, timestamp_utc FROM events ORDER BY position').fetchall())"
     )
@@ -106,12 +109,12 @@ def test_anybody_may_open_the_file_while_it_is_written(store: SqliteStore) -> No
 
     with store.transaction():
         store.tables().apply(project("acme", 1, [record(2, n=2, session_id="S2")], 2))
-        dedup_keys = subprocess.run([sys.executable, "-c", look, store.path], capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run([sys.executable, "-c", code, store.path], capture_output=True, text=True, check=True).stdout
 
-    assert dedup_keys == "[('page_view', '2026-01-01T10:00:00.000000Z')]\n"
+    assert printed == "[('page_view', '2026-01-01T10:00:00.000000Z')]\n"
 
 
-def test_a_writer_waits_for_its_turn_and_says_when_it_never_comes(store: SqliteStore) -> None:
+def test_a_writer_waits_for_the_lock_and_raises_after_a_time_limit(store: SqliteStore) -> None:
     store._busy_seconds = 0.2
     blocker = pysqlite3.connect(store.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -123,7 +126,7 @@ def test_a_writer_waits_for_its_turn_and_says_when_it_never_comes(store: SqliteS
     assert store.apply([project("acme", 0, [record(1)], 1)]) == [True]
 
 
-def test_a_read_that_takes_too_long_is_ended(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_that_takes_too_long_is_interrupted(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("projector.store.sqlite.connection.READ_SECONDS", 0.05)
     started = time.monotonic()
 
@@ -135,14 +138,14 @@ def test_a_read_that_takes_too_long_is_ended(store: SqliteStore, monkeypatch: py
     assert time.monotonic() - started < 5
 
 
-def test_what_a_projector_that_keeps_pace_writes_is_synced_a_few_megabytes_at_a_time(store: SqliteStore) -> None:
+def test_the_wal_of_a_projector_without_lag_stays_at_a_few_megabytes(store: SqliteStore) -> None:
     for position in range(600):
         store.apply([project("acme", position, [record(position + 1, n=position, session_id=f"S{position}")], position + 1)])
 
     assert os.path.getsize(f"{store.path}-wal") < 6 * 1024 * 1024
 
 
-def test_an_idle_store_gives_the_wal_back(store: SqliteStore) -> None:
+def test_an_idle_store_truncates_the_wal(store: SqliteStore) -> None:
     for i in range(50):
         store.apply([project("acme", i, [record(i + 1, n=i, session_id=str(i), text="x" * 5_000)], i + 1)])
     wal = f"{store.path}-wal"
@@ -153,7 +156,7 @@ def test_an_idle_store_gives_the_wal_back(store: SqliteStore) -> None:
     assert os.path.getsize(wal) == 0
 
 
-def test_a_reader_that_stays_does_not_keep_the_wal_from_being_given_back_later(store: SqliteStore) -> None:
+def test_the_wal_is_truncated_after_a_long_read(store: SqliteStore) -> None:
     with store.reading() as connection:
         connection.execute("SELECT count(*) FROM events").fetchone()
         store.apply([project("acme", 0, [record(1, text="x" * 5_000)], 1)])
@@ -165,7 +168,7 @@ def test_a_reader_that_stays_does_not_keep_the_wal_from_being_given_back_later(s
     assert os.path.getsize(f"{store.path}-wal") == 0
 
 
-def test_the_cache_of_a_new_file_takes_the_memory_that_it_was_given(tmp_path: Path) -> None:
+def test_the_cache_of_a_new_file_uses_the_memory_that_is_set(tmp_path: Path) -> None:
     program = (
         "import re, sys; from projector.store.sqlite import SqliteStore\n"
         "def resident(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
@@ -178,27 +181,29 @@ def test_the_cache_of_a_new_file_takes_the_memory_that_it_was_given(tmp_path: Pa
         "    print((resident() - before) // 1024)\n"
     )
 
-    said = subprocess.run([sys.executable, "-c", program, str(tmp_path / "new.db")], capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "new.db")], capture_output=True, text=True, check=True
+    )
 
-    assert 12 <= int(said.stdout) <= 22  # MiB; the file has 56
+    assert 12 <= int(process.stdout) <= 22  # MiB; the file has 56
 
 
-def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> None:
+def test_processes_may_create_the_same_database_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new/tables.db"
     program = "import sys; from projector import open_store\nwith open_store(sys.argv[1]) as store: print(store.tables_id)"
-    started = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(5)
     ]
 
-    answers = [process.communicate() for process in started]
+    outputs = [process.communicate() for process in processes]
 
-    assert [error for _, error in answers] == [b""] * 5
-    assert len({identity for identity, _ in answers}) == 1
+    assert [error for _, error in outputs] == [b""] * 5
+    assert len({identity for identity, _ in outputs}) == 1
     with SqliteStore(path_of(url)) as store:
         assert dump(store)["events"] == []
 
 
-def test_threads_that_read_and_end_leave_no_file_open(store: SqliteStore) -> None:
+def test_threads_that_end_leave_no_file_open(store: SqliteStore) -> None:
     def read() -> None:
         with store.reading() as connection:
             connection.execute("SELECT count(*) FROM events").fetchone()
