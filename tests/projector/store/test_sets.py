@@ -1,4 +1,4 @@
-"""Sets of tables: a shadow set is filled beside the live one and takes its place; the previous one can come back."""
+"""A shadow set replaces the live set; the previous set can come back."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ LOG = [record(i, session_id=f"S{i % 2}", event_id=f"e{i}") for i in range(1, 7)]
 
 
 def fill_shadow(store: Store, through: int) -> None:
-    """Make a shadow set of the log up to a position."""
+    """Fill a shadow set from the log up to a position."""
     store.create_shadow(records=through)
     store.write(SHADOW, Chunk([project("acme", 0, LOG[:through], through)]))
     store.index_shadow()
 
 
-def test_a_shadow_set_is_seen_by_no_reader_until_it_is_promoted(tables: Store) -> None:
+def test_no_reader_sees_a_shadow_set_before_it_is_promoted(tables: Store) -> None:
     apply(tables, LOG[:2])
 
     fill_shadow(tables, 4)
@@ -29,10 +29,10 @@ def test_a_shadow_set_is_seen_by_no_reader_until_it_is_promoted(tables: Store) -
     assert positions(tables) == [1, 2]
     assert tables.has_set(SHADOW) and not tables.has_set(PREVIOUS)
     assert tables.checkpoint("acme", SHADOW).position == 4
-    assert {tenant: at.position for tenant, at in tables.checkpoints(SHADOW).items()} == {"acme": 4}
+    assert {tenant: checkpoint.position for tenant, checkpoint in tables.checkpoints(SHADOW).items()} == {"acme": 4}
 
 
-def test_a_swap_brings_the_set_up_to_date_and_puts_it_in_place(tables: Store) -> None:
+def test_a_swap_applies_the_last_records_and_promotes_the_set(tables: Store) -> None:
     apply(tables, LOG[:3])
     fill_shadow(tables, 2)
 
@@ -49,7 +49,7 @@ def test_a_swap_brings_the_set_up_to_date_and_puts_it_in_place(tables: Store) ->
     assert tables.checkpoint("acme", PREVIOUS).position == 3
 
 
-def test_a_swap_that_fails_leaves_all_as_it_was(tables: Store) -> None:
+def test_a_swap_that_fails_changes_nothing(tables: Store) -> None:
     apply(tables, LOG[:3])
     fill_shadow(tables, 2)
 
@@ -63,7 +63,7 @@ def test_a_swap_that_fails_leaves_all_as_it_was(tables: Store) -> None:
     assert not tables.has_set(PREVIOUS)
 
 
-def test_the_previous_set_comes_back_and_can_be_left_again(tables: Store) -> None:
+def test_the_previous_set_can_be_promoted_again_and_again(tables: Store) -> None:
     apply(tables, LOG[:2])
     before = contents(tables)
     fill_shadow(tables, 4)
@@ -77,7 +77,7 @@ def test_the_previous_set_comes_back_and_can_be_left_again(tables: Store) -> Non
     assert contents(tables) == before
 
 
-def test_rebuilds_one_after_another_keep_one_previous_set(tables: Store) -> None:
+def test_repeated_rebuilds_keep_a_single_previous_set(tables: Store) -> None:
     for through in (2, 4, 6):
         fill_shadow(tables, through)
         promote(tables)
@@ -88,12 +88,12 @@ def test_rebuilds_one_after_another_keep_one_previous_set(tables: Store) -> None
 
 
 def promote(store: Store) -> None:
-    """Make the shadow set the live one."""
+    """Make the shadow set the live set."""
     with store.swapping(SHADOW) as swap:
         swap.promote()
 
 
-def test_single_tenants_are_replaced_among_the_others(tables: Store) -> None:
+def test_a_single_tenant_is_replaced_in_the_live_set(tables: Store) -> None:
     apply(tables, LOG[:2])
     apply(tables, [record(1, session_id="of beta")], "beta")
     beta = contents(tables, "beta")
@@ -107,7 +107,7 @@ def test_single_tenants_are_replaced_among_the_others(tables: Store) -> None:
     assert not tables.has_set(PREVIOUS)
 
 
-def test_a_new_shadow_set_takes_the_place_of_one_that_was_interrupted(tables: Store) -> None:
+def test_a_new_shadow_set_replaces_an_interrupted_shadow_set(tables: Store) -> None:
     fill_shadow(tables, 4)
 
     tables.create_shadow()
@@ -117,28 +117,28 @@ def test_a_new_shadow_set_takes_the_place_of_one_that_was_interrupted(tables: St
     assert not tables.has_set(SHADOW)
 
 
-def test_the_right_to_rebuild_is_given_once(tables: Store, open_database: Open) -> None:
-    with tables.rebuilding(), open_database() as same:
-        with pytest.raises(RebuildRunning), same.rebuilding():
+def test_a_second_rebuild_at_the_same_time_is_refused(tables: Store, open_database: Open) -> None:
+    with tables.rebuilding(), open_database() as same_database:
+        with pytest.raises(RebuildRunning), same_database.rebuilding():
             pass
     with tables.rebuilding():
         pass
 
 
-def test_a_set_keeps_the_session_gap_with_which_it_was_made(tables: Store, open_database: Open) -> None:
+def test_a_set_keeps_its_session_gap(tables: Store, open_database: Open) -> None:
     gap = tables.session_gap_us()
-    with open_database(session_gap_us=gap * 2) as same:
-        assert (same.session_gap_us(), same.new_set_session_gap_us) == (gap, gap * 2)
-        same.create_shadow()
-        assert same.session_gap_us(SHADOW) == gap * 2
-        same.create_shadow(session_gap_us=7)
-        assert same.session_gap_us(SHADOW) == 7
-        promote(same)
-        assert (same.session_gap_us(), same.session_gap_us(PREVIOUS)) == (7, gap)
+    with open_database(session_gap_us=gap * 2) as same_database:
+        assert (same_database.session_gap_us(), same_database.new_set_session_gap_us) == (gap, gap * 2)
+        same_database.create_shadow()
+        assert same_database.session_gap_us(SHADOW) == gap * 2
+        same_database.create_shadow(session_gap_us=7)
+        assert same_database.session_gap_us(SHADOW) == 7
+        promote(same_database)
+        assert (same_database.session_gap_us(), same_database.session_gap_us(PREVIOUS)) == (7, gap)
 
 
 @pytest.mark.parametrize("change", [lambda store: None, promote], ids=["live", "previous"])
-def test_the_projection_version_is_that_of_each_set(tables: Store, engine: Engine, change: Callable[[Store], None]) -> None:
+def test_each_set_has_its_own_projection_version(tables: Store, engine: Engine, change: Callable[[Store], None]) -> None:
     engine.make_old(tables, 2)
     tables.create_shadow()
     tables.check_version(SHADOW)
