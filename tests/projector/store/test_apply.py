@@ -1,4 +1,4 @@
-"""Any split into batches, and any repetition of deliveries, give the same tables."""
+"""Any batches and any repeated deliveries give the same tables."""
 
 import random
 from collections import Counter
@@ -24,16 +24,18 @@ SESSION_COLUMNS = (
 
 
 def deliveries(log: list[Record], chance: random.Random, tenant: str) -> Iterator[Batch]:
-    """Batches as projectors that crash, hang and overlap apply them: cut anywhere, stale batches again and again, and in between
-    the next batch in its place, so that it ends."""
-    begins = 0
-    while begins < len(log):
+    """The batches of projectors that crash, hang and overlap.
+
+    Batches are cut anywhere, stale batches are repeated, and the next batch always follows, so that the log is applied.
+    """
+    after = 0
+    while after < len(log):
         for _ in range(chance.randint(0, 2)):
-            if begins:
-                yield cut(log, chance.randrange(begins), chance, tenant)
-        batch = cut(log, begins, chance, tenant)
+            if after:
+                yield cut(log, chance.randrange(after), chance, tenant)
+        batch = cut(log, after, chance, tenant)
         yield batch
-        begins = batch.through
+        after = batch.through
 
 
 def cut(log: list[Record], after: int, chance: random.Random, tenant: str) -> Batch:
@@ -115,21 +117,23 @@ def test_every_position_is_in_one_table_or_counted(tables: Store, new_tenant: Ca
     holds()
 
 
-def test_what_is_in_quarantine_is_what_no_later_control_record_names(
+def test_quarantine_holds_the_records_that_no_later_control_record_names(
     tables: Store, other_tables: Store, new_tenant: Callable[[], str]
 ) -> None:
-    """By a second fold: that of the log without its control records, whose positions are then taken away."""
+    """Compares with the fold of the log without its control records."""
 
     @settings(deadline=None, max_examples=60)
     @given(log=logs())
     def holds(log: list[Record]) -> None:
         tenant = new_tenant()
-        placed = project(tenant, 0, log, len(log)).control_records
-        without = [Record(entry.position, entry.received_at_us, 0, b"") if entry.version == 2 else entry for entry in log]
+        control_records = project(tenant, 0, log, len(log)).control_records
+        log_without_control_records = [
+            Record(entry.position, entry.received_at_us, 0, b"") if entry.version == 2 else entry for entry in log
+        ]
         tables.apply([project(tenant, 0, log, len(log))])
-        other_tables.apply([project(tenant, 0, without, len(log))])
+        other_tables.apply([project(tenant, 0, log_without_control_records, len(log))])
 
-        removed = {position for control in placed for position in (control.position, *control.control_record.positions)}
+        removed = {position for entry in control_records for position in (entry.position, *entry.control_record.positions)}
         assert positions(tables, "quarantine", tenant) == [
             position for position in positions(other_tables, "quarantine", tenant) if position not in removed
         ]
@@ -167,7 +171,7 @@ def test_a_malformed_control_record_goes_to_quarantine_and_does_nothing(tables: 
     assert (tables.checkpoint("acme").dropped, tables.checkpoint("acme").erased) == (0, 0)
 
 
-def test_a_control_record_drops_what_is_in_quarantine_and_counts_it_and_itself(tables: Store) -> None:
+def test_a_drop_removes_records_from_quarantine_and_counts_them_and_itself(tables: Store) -> None:
     bodies = [b"no event", b"nor this"]
     log = [Record(1, 1, 1, bodies[0]), record(2), Record(3, 3, 1, bodies[1]), control_record(4, 1, 2), control_record(5, 1, 3)]
 
@@ -190,7 +194,7 @@ def test_a_record_that_cannot_become_a_row_is_in_quarantine_with_its_bytes_and_t
     ]
 
 
-def test_a_later_event_of_the_same_name_with_other_content_is_a_conflict(tables: Store) -> None:
+def test_a_later_event_with_the_same_identity_and_other_content_is_a_conflict(tables: Store) -> None:
     apply(tables, [record(1, event_id="a", n=1), record(2, event_id="a", n=2, session_id="new"), record(3, session_id="new")])
 
     assert positions(tables) == [1, 3]
@@ -199,7 +203,7 @@ def test_a_later_event_of_the_same_name_with_other_content_is_a_conflict(tables:
     assert [(row["first_position"], row["session_id"]) for row in sessions] == [(1, "S1"), (3, "new")]
 
 
-def test_the_same_event_again_is_a_late_duplicate(tables: Store) -> None:
+def test_a_repeated_event_is_a_late_duplicate(tables: Store) -> None:
     apply(tables, [record(1, event_id="a", n=1), record(2, event_id="a", n=1)])
 
     assert positions(tables) == [1]
@@ -253,16 +257,16 @@ def test_a_batch_that_does_not_begin_at_the_checkpoint_writes_nothing(tables: St
     assert contents(tables) == before
 
 
-def test_a_batch_that_is_not_written_does_not_hold_up_other_tenants(tables: Store) -> None:
+def test_a_batch_that_is_not_written_does_not_delay_other_tenants(tables: Store) -> None:
     apply(tables, [record(1)])
 
     stale, fresh = project("acme", 0, [record(1)], 1), project("beta", 0, [record(1)], 1)
 
     assert tables.apply([stale, fresh]) == [False, True]
-    assert {tenant: at.position for tenant, at in tables.checkpoints().items()} == {"acme": 1, "beta": 1}
+    assert {tenant: checkpoint.position for tenant, checkpoint in tables.checkpoints().items()} == {"acme": 1, "beta": 1}
 
 
-def test_tables_of_another_projection_version_are_left_alone(tables: Store, engine: Engine) -> None:
+def test_tables_of_another_projection_version_are_not_changed(tables: Store, engine: Engine) -> None:
     engine.make_old(tables, 99)
 
     with pytest.raises(OtherProjection, match="99"):
@@ -271,7 +275,7 @@ def test_tables_of_another_projection_version_are_left_alone(tables: Store, engi
     assert positions(tables) == []
 
 
-def test_rows_are_there_when_the_database_is_opened_again(open_database: Open) -> None:
+def test_rows_are_kept_when_the_database_is_opened_again(open_database: Open) -> None:
     with open_database() as store:
         apply(store, [record(1)])
         tables_id = store.tables_id
