@@ -1,4 +1,7 @@
-"""Fixtures of the suite of the Store protocol, which runs on every engine in tests/support/engines.py."""
+"""Fixtures of the suite of the Store protocol.
+
+It runs on every engine in tests/support/engines.py.
+"""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -12,13 +15,16 @@ from tests.support.engines import ENGINES, Engine, Open
 
 @pytest.fixture(params=sorted(ENGINES))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
-    """Where the databases of a test are made."""
+    """An engine that makes its databases in the folder of the test."""
     return ENGINES[request.param](tmp_path)
 
 
 @pytest.fixture
 def open_database(engine: Engine) -> Open:
-    """Opens a database of the engine, by name; the same name is the same database."""
+    """Opens a database of the engine by name.
+
+    The same name opens the same database.
+    """
     return engine.open
 
 
@@ -31,13 +37,13 @@ def tables(open_database: Open) -> Iterator[Store]:
 
 @pytest.fixture
 def other_tables(open_database: Open) -> Iterator[Store]:
-    """A second empty store, of a database of its own."""
+    """A second empty store, on another database."""
     with open_database("other") as store:
         yield store
 
 
 @pytest.fixture
 def new_tenant() -> Callable[[], str]:
-    """Names of tenants that no example had before."""
+    """Returns a tenant that no earlier example used."""
     numbers = count()
     return lambda: f"tenant-{next(numbers)}"

@@ -1,4 +1,4 @@
-"""A deleted tenant is in no table and no set, and no batch brings it back until it is created again."""
+"""A deleted tenant has no row until it is created again."""
 
 from projector.projection import NO_CHECKPOINT, project
 from projector.store import PREVIOUS, SHADOW, ApiKey, Store, TenantLimits
@@ -13,7 +13,7 @@ SESSIONLESS = (
 LOG = [record(1, session_id="S1", user_id="u1"), Record(2, 2, 1, SESSIONLESS), Record(3, 3, 1, b"bad")]
 
 
-def test_everything_of_the_tenant_goes_and_nothing_of_others(tables: Store) -> None:
+def test_a_deletion_removes_all_rows_of_the_tenant_and_of_no_other_tenant(tables: Store) -> None:
     for tenant in ("acme", "beta"):
         apply(tables, LOG, tenant)
         tables.api_keys.add(ApiKey(tenant, f"ps_{tenant}", tenant.encode(), "write", "", 1))
@@ -32,7 +32,7 @@ def test_everything_of_the_tenant_goes_and_nothing_of_others(tables: Store) -> N
     assert tables.config_version() != version
 
 
-def test_it_goes_from_the_previous_set_too(tables: Store) -> None:
+def test_a_deletion_removes_the_rows_of_the_previous_set_too(tables: Store) -> None:
     apply(tables, LOG)
     tables.create_shadow()
     tables.write(SHADOW, Chunk([project("acme", 0, LOG, 3)]))
@@ -64,6 +64,6 @@ def test_no_batch_of_a_deleted_tenant_is_written_until_it_is_created_again(table
     assert tables.states(["acme"])["acme"].checkpoint.position == 3
 
 
-def test_a_tenant_that_is_unknown_can_be_deleted(tables: Store) -> None:
+def test_an_unknown_tenant_can_be_deleted(tables: Store) -> None:
     assert sum(tables.delete_tenant("acme").values()) == 0
     assert tables.deleted_among(["acme"]) == {"acme"}

@@ -1,4 +1,4 @@
-"""An erasure removes records of a person from every table and set, and keeps later copies of them out."""
+"""An erasure removes a subject's records and keeps later copies out."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ SALT = "5a" * 16
 
 
 def erase(position: int, erased: list[Record], *others: int) -> Record:
-    """A control record that erases records, and other positions by no name."""
+    """A control record that erases records, and positions without a name."""
     names = []
     for entry in erased:
         row = row_of("acme", entry)
@@ -53,7 +53,7 @@ def test_rows_and_quarantined_records_are_removed_and_counted(tables: Store) -> 
     assert (checkpoint.late_duplicates, checkpoint.dropped, checkpoint.erased) == (0, 1, 4)
 
 
-def test_sessions_are_made_again_from_the_rows_that_are_left(tables: Store) -> None:
+def test_sessions_are_derived_again_from_the_remaining_rows(tables: Store) -> None:
     apply(tables, [*LOG, erase(6, [LOG[0], LOG[2]])])
 
     [session] = contents(tables)["event_sessions"]
@@ -62,7 +62,7 @@ def test_sessions_are_made_again_from_the_rows_that_are_left(tables: Store) -> N
     assert [event["session_position"] for event in contents(tables)["events"]] == [2]
 
 
-def test_to_erase_twice_does_nothing_more(tables: Store) -> None:
+def test_a_repeated_erasure_changes_nothing(tables: Store) -> None:
     apply(tables, [*LOG, erase(6, [LOG[1]])])
     before = contents(tables)
 
@@ -76,7 +76,7 @@ def test_to_erase_twice_does_nothing_more(tables: Store) -> None:
 
 
 @pytest.mark.parametrize("in_one_batch", [True, False])
-def test_what_comes_later_by_the_name_of_an_erased_event_stays_out(tables: Store, in_one_batch: bool) -> None:
+def test_a_later_event_with_the_identity_of_an_erased_event_stays_out(tables: Store, in_one_batch: bool) -> None:
     erasure = erase(6, [LOG[1]])
     again = Record(7, 7, 1, LOG[1].body)
 
@@ -90,20 +90,20 @@ def test_what_comes_later_by_the_name_of_an_erased_event_stays_out(tables: Store
     assert tables.checkpoint("acme").erased == 2
 
 
-def test_a_log_that_was_cleaned_before_gives_the_same_tables(tables: Store, other_tables: Store) -> None:
+def test_a_log_that_was_already_rewritten_gives_the_same_tables(tables: Store, other_tables: Store) -> None:
     erasure = erase(6, [LOG[1], LOG[2]])
-    cleaned = [
+    rewritten = [
         Record(entry.position, entry.received_at_us, 2, b'{"action":"erased"}') if entry.position in (2, 3) else entry
         for entry in LOG
     ]
 
     apply(tables, [*LOG, erasure])
-    apply(other_tables, [*cleaned, erasure])
+    apply(other_tables, [*rewritten, erasure])
 
     assert contents(other_tables) == contents(tables)
 
 
-def test_staged_rows_are_erased_as_rows_in_memory_are(tables: Store, other_tables: Store, tmp_path: object) -> None:
+def test_staged_rows_are_erased_like_rows_in_memory(tables: Store, other_tables: Store, tmp_path: object) -> None:
     log = [*LOG, erase(6, [LOG[1]]), Record(7, 7, 1, LOG[1].body), record(8, session_id="S3", n=8)]
     apply(tables, log)
 
@@ -133,6 +133,6 @@ def test_the_previous_tables_lose_what_the_live_tables_erase(tables: Store, when
 
 
 def swap(store: Store, name: SetName) -> None:
-    """Make a set the live one."""
+    """Make a set the live set."""
     with store.swapping(name) as swapping:
         swapping.promote()

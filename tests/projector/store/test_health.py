@@ -1,4 +1,4 @@
-"""A store says whether it can be read, and what a person should know of it."""
+"""A store says whether it can be read, and has warnings for operators."""
 
 from projector.store import Store
 from tests.support.records import record
@@ -13,7 +13,7 @@ def test_an_open_store_can_be_read_and_is_still_the_same_database(tables: Store)
     assert tables.location
 
 
-def test_a_store_that_is_opened_again_goes_on(tables: Store) -> None:
+def test_a_reopened_store_can_be_written(tables: Store) -> None:
     apply(tables, [record(1)])
     tables.reopen()
     tables.maintain()

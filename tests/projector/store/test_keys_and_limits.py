@@ -1,11 +1,11 @@
-"""Keys and limits are kept beside the tables, and every change of them has a new version."""
+"""Keys and limits are kept, and every change gives a new version."""
 
 from projector.store import SHADOW, ApiKey, Store, TenantLimits
 from tests.support.engines import Open
 
 
 def key_of(tenant: str, number: int) -> ApiKey:
-    """A key, the number of which says when it was created."""
+    """A key that was created at the time `number`."""
     return ApiKey(tenant, f"ps_{tenant}_{number}", bytes([number]) * 32, "write", "the shop", number)
 
 
@@ -17,7 +17,7 @@ def test_keys_are_listed_by_tenant_oldest_first(tables: Store) -> None:
     assert tables.api_keys.load() == [keys[2], keys[1], keys[0]]
 
 
-def test_a_revoked_key_is_gone(tables: Store) -> None:
+def test_a_revoked_key_is_removed(tables: Store) -> None:
     tables.api_keys.add(key_of("acme", 1))
 
     assert tables.api_keys.revoke("ps_acme_1")
@@ -25,7 +25,7 @@ def test_a_revoked_key_is_gone(tables: Store) -> None:
     assert tables.api_keys.load() == []
 
 
-def test_a_later_use_stays(tables: Store) -> None:
+def test_the_latest_use_of_a_key_is_kept(tables: Store) -> None:
     tables.api_keys.add(key_of("acme", 1))
 
     for moment_us in (5, 7, 6):
@@ -47,18 +47,18 @@ def test_limits_are_kept_and_removed(tables: Store) -> None:
 
 
 def test_every_change_has_a_new_version_that_other_processes_see(tables: Store, open_database: Open) -> None:
-    with open_database() as same:
-        versions = [same.config_version()]
+    with open_database() as same_database:
+        versions = [same_database.config_version()]
         tables.api_keys.add(key_of("acme", 1))
-        versions.append(same.config_version())
+        versions.append(same_database.config_version())
         tables.tenant_limits.keep(TenantLimits("acme", events_per_second=1))
-        versions.append(same.config_version())
+        versions.append(same_database.config_version())
         tables.api_keys.revoke("ps_acme_1")
-        versions.append(same.config_version())
+        versions.append(same_database.config_version())
         tables.api_keys.note_uses({})
 
         assert len(set(versions)) == 4
-        assert same.config_version() == versions[-1]
+        assert same_database.config_version() == versions[-1]
 
 
 def test_two_databases_with_the_same_keys_have_different_versions(tables: Store, other_tables: Store) -> None:
@@ -68,7 +68,7 @@ def test_two_databases_with_the_same_keys_have_different_versions(tables: Store,
     assert tables.config_version() != other_tables.config_version()
 
 
-def test_no_swap_touches_keys_and_limits(tables: Store) -> None:
+def test_a_swap_does_not_change_keys_and_limits(tables: Store) -> None:
     tables.api_keys.add(key_of("acme", 1))
     tables.tenant_limits.keep(TenantLimits("acme", events_per_second=1))
     tables.create_shadow()

@@ -1,4 +1,4 @@
-"""Records in quarantine are listed in pages, counted, found, and followed to what became of them."""
+"""Records in quarantine are listed, counted and found."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def filled(tables: Store) -> Store:
     return tables
 
 
-def test_entries_come_by_tenant_and_position_without_their_bodies(filled: Store) -> None:
+def test_entries_are_listed_by_tenant_and_position_without_bodies(filled: Store) -> None:
     entries = list(filled.quarantine.entries(Selection()))
 
     assert [(entry.tenant_id, entry.position) for entry in entries] == [
@@ -34,7 +34,7 @@ def test_entries_come_by_tenant_and_position_without_their_bodies(filled: Store)
     )
 
 
-def test_a_selection_narrows_what_is_meant(filled: Store) -> None:
+def test_a_selection_filters_by_tenant_reason_and_position(filled: Store) -> None:
     quarantine = filled.quarantine
 
     assert quarantine.count(Selection()) == BAD + 2
@@ -43,7 +43,7 @@ def test_a_selection_narrows_what_is_meant(filled: Store) -> None:
     assert list(quarantine.positions(Selection("acme", [7, 3, BAD + 1]))) == [[3, 7]]
 
 
-def test_bodies_come_in_pages(filled: Store) -> None:
+def test_bodies_are_read_in_pages(filled: Store) -> None:
     pages = list(filled.quarantine.pages(Selection("acme")))
 
     assert len(pages) > 2
@@ -57,7 +57,7 @@ def test_a_record_is_found_by_its_position(filled: Store) -> None:
     assert filled.quarantine.find("acme", BAD + 1) is None
 
 
-def test_outcomes_say_what_stands_at_positions_now(filled: Store) -> None:
+def test_outcomes_count_rows_and_quarantine_at_positions(filled: Store) -> None:
     outcomes = filled.quarantine.outcomes("acme", [1, 2, BAD + 1, BAD + 2, BAD + 3])
 
     assert outcomes == Outcomes(rows=1, quarantined=3, neither=1)

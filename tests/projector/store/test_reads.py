@@ -1,4 +1,4 @@
-"""Readers get pages of rows, receipts, counts and snapshots, each from one moment."""
+"""Reads give pages, receipts, counts and snapshots of one moment."""
 
 import json
 from typing import Any
@@ -22,15 +22,15 @@ LOG = [
 
 @pytest.fixture
 def filled(tables: Store) -> Store:
-    """The log of one tenant, and one event of another."""
+    """The log of a tenant, and an event of another tenant."""
     apply(tables, LOG)
     apply(tables, [record(1, session_id="S1", event_id="of beta")], "beta")
     return tables
 
 
-def events(store: Store, place: tuple[int, int] | None = None, limit: int = 10, **filters: Any) -> list[int]:
+def events(store: Store, after: tuple[int, int] | None = None, limit: int = 10, **filters: Any) -> list[int]:
     """The positions of a page of events."""
-    return [row["position"] for row in store.queries.events("acme", Filters(**filters), place, limit)]
+    return [row["position"] for row in store.queries.events("acme", Filters(**filters), after, limit)]
 
 
 def sessions(store: Store, **filters: Any) -> list[str]:
@@ -38,35 +38,35 @@ def sessions(store: Store, **filters: Any) -> list[str]:
     return [row["session_id"] for row in store.queries.sessions("acme", Filters(**filters), None, 10)]
 
 
-def test_events_come_newest_first_and_by_filter(filled: Store) -> None:
+def test_events_are_filtered_and_newest_first(filled: Store) -> None:
     assert events(filled) == [3, 1, 2]
     assert events(filled, session_id="S1") == [3, 1]
     assert events(filled, event_type="click") == [3, 2]
-    assert events(filled, since_us=at("10:00:00"), until_us=at("11:00:00")) == [1]
+    assert events(filled, since_us=time_us("10:00:00"), until_us=time_us("11:00:00")) == [1]
     assert events(filled, session_id="unknown") == []
 
 
-def test_a_page_of_events_goes_on_after_a_place(filled: Store) -> None:
+def test_the_next_page_of_events_begins_after_the_last_event(filled: Store) -> None:
     [first] = filled.queries.events("acme", Filters(), None, 1)
 
     assert events(filled, (first["timestamp_us"], first["position"])) == [1, 2]
 
 
 def test_an_event_is_read_as_it_was_sent(filled: Store) -> None:
-    [row] = filled.queries.events("acme", Filters(since_us=at("10:00:00"), until_us=at("10:00:01")), None, 10)
+    [row] = filled.queries.events("acme", Filters(since_us=time_us("10:00:00"), until_us=time_us("10:00:01")), None, 10)
 
     assert (row["event_id"], row["session"], row["timestamp_utc"]) == ("e1", "S1", "2026-01-01T10:00:00.000000Z")
     assert json.loads(bytes(row["properties"])) == {"user_id": "u1"}
 
 
-def test_sessions_come_with_the_newest_event_first_and_by_filter(filled: Store) -> None:
+def test_sessions_are_filtered_and_ordered_by_their_newest_event(filled: Store) -> None:
     assert sessions(filled) == ["S1", "S2"]
     assert sessions(filled, user_id="u1") == ["S1"]
     assert sessions(filled, event_type="view") == ["S1"]
     assert sessions(filled, session_id="S2") == ["S2"]
 
 
-def test_a_session_comes_with_a_page_of_its_events(filled: Store) -> None:
+def test_a_session_is_read_with_a_page_of_its_events(filled: Store) -> None:
     session, rows = filled.queries.session("acme", Filters(session_id="S1"), None, 1)
 
     assert session is not None and session["event_count"] == 2
@@ -77,7 +77,7 @@ def test_a_session_comes_with_a_page_of_its_events(filled: Store) -> None:
 @pytest.mark.parametrize(
     ("position", "status"), [(1, "projected"), (4, "quarantined"), (5, "late_duplicate"), (6, "queued"), (7, "queued")]
 )
-def test_a_receipt_says_what_became_of_a_position(filled: Store, position: int, status: str) -> None:
+def test_a_receipt_has_the_status_of_its_position(filled: Store, position: int, status: str) -> None:
     receipt = filled.queries.receipt("acme", position)
 
     assert (receipt["status"], receipt["position"]) == (status, position)
@@ -95,13 +95,13 @@ def test_an_event_is_found_by_its_identity(filled: Store) -> None:
 def test_counts_are_of_every_tenant(filled: Store) -> None:
     counts = filled.queries.counts(["acme", "unknown"])
 
-    assert {tenant: at.position for tenant, at in counts.checkpoints.items()} == {"acme": 5, "beta": 1}
+    assert {tenant: checkpoint.position for tenant, checkpoint in counts.checkpoints.items()} == {"acme": 5, "beta": 1}
     assert (counts.quarantined, counts.deleted) == ({"acme": 1}, [])
     assert filled.queries.session_counts() == {"acme": 2, "beta": 1}
     assert filled.queries.session_counts(["beta"]) == {"beta": 1}
 
 
-def test_a_snapshot_does_not_change_while_writers_go_on(filled: Store) -> None:
+def test_a_snapshot_does_not_change_while_batches_are_applied(filled: Store) -> None:
     with filled.snapshot() as before:
         assert before.checkpoint("acme").position == 5
         filled.apply([project("acme", 5, [record(6, event_id="e6")], 6)])
@@ -113,7 +113,7 @@ def test_a_snapshot_does_not_change_while_writers_go_on(filled: Store) -> None:
         assert after.count("events", "acme") == 4
 
 
-def test_rows_from_a_position_on_include_the_sessions_that_have_an_event_there(filled: Store) -> None:
+def test_rows_from_a_position_include_every_session_with_an_event_there(filled: Store) -> None:
     with filled.snapshot() as live:
         assert [row["session_id"] for row in live.rows("event_sessions", "acme", begin=3)] == ["S1"]
         row = live.row("event_sessions", "acme", 2)
@@ -128,7 +128,7 @@ def test_the_first_position_received_at_a_time_is_found(filled: Store) -> None:
         assert live.first_received("acme", 2**60) is None
 
 
-def at(time: str) -> int:
-    """A time of the day of these events, in microseconds."""
+def time_us(time: str) -> int:
+    """A time of 2026-01-01, in microseconds."""
     hours, minutes, seconds = map(int, time.split(":"))
     return 1_767_225_600_000_000 + ((hours * 60 + minutes) * 60 + seconds) * 1_000_000
