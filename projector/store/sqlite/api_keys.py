@@ -6,11 +6,10 @@ Only the hashes of keys are kept.
 from collections.abc import Mapping
 
 import msgspec
+from sqlite_utils import Database
 
 from projector.store.sqlite.connection import SqliteFile
 from projector.store.structs import ApiKey
-
-_COLUMNS = ", ".join(ApiKey.__struct_fields__)
 
 
 class SqliteApiKeys:
@@ -21,9 +20,8 @@ class SqliteApiKeys:
 
     def add(self, key: ApiKey) -> None:
         """Keep a new key."""
-        marks = ", ".join("?" * len(ApiKey.__struct_fields__))
         with self._file.transaction():
-            self._file.execute(f"INSERT INTO api_keys ({_COLUMNS}) VALUES ({marks})", msgspec.structs.astuple(key))
+            self._file.table("api_keys").insert(msgspec.structs.asdict(key))
             change_config_version(self._file)
 
     def revoke(self, key_id: str) -> bool:
@@ -48,8 +46,8 @@ class SqliteApiKeys:
     def load(self) -> list[ApiKey]:
         """All keys, by tenant, oldest first."""
         with self._file.reading() as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY tenant_id, created_at_us").fetchall()
-        return [ApiKey(*row) for row in rows]
+            rows = Database(connection).table("api_keys").rows_where(order_by="tenant_id, created_at_us")
+            return [ApiKey(**row) for row in rows]
 
 
 def change_config_version(file: SqliteFile) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import pysqlite3
+from sqlite_utils import Database
+from sqlite_utils.db import Table
 
 from projector.store.errors import StoreReplaced, StoreUnavailable
 from streams.runtime import failpoint
@@ -178,6 +180,10 @@ class SqliteFile:
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Execute a statement within the caller's transaction; its cursor."""
         return self._connection.execute(statement, values)
+
+    def table(self, name: str) -> Table:
+        """A table, to write to within the caller's transaction what is not on a hot path."""
+        return Database(self._connection).table(name)
 
     def restore_from(self, source: Any, *, pages: int, progress: Callable[..., None]) -> None:
         """Copy another database over this one, `pages` at a time.

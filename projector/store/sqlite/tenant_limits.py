@@ -1,12 +1,11 @@
 """The limits of single tenants in SQLite; no rebuild touches them."""
 
 import msgspec
+from sqlite_utils import Database
 
 from projector.store.sqlite.api_keys import change_config_version
 from projector.store.sqlite.connection import SqliteFile
 from projector.store.structs import TenantLimits
-
-_COLUMNS = ", ".join(TenantLimits.__struct_fields__)
 
 
 class SqliteTenantLimits:
@@ -18,14 +17,14 @@ class SqliteTenantLimits:
     def keep(self, limits: TenantLimits) -> None:
         """Keep a tenant's own limits; limits that are all None are removed."""
         with self._file.transaction():
-            self._file.execute("DELETE FROM tenant_limits WHERE tenant_id = ?", (limits.tenant_id,))
+            table = self._file.table("tenant_limits")
+            table.delete_where("tenant_id = ?", [limits.tenant_id])
             if limits != TenantLimits(limits.tenant_id):
-                values = msgspec.structs.astuple(limits)
-                self._file.execute(f"INSERT INTO tenant_limits ({_COLUMNS}) VALUES (?, ?, ?, ?)", values)
+                table.insert(msgspec.structs.asdict(limits))
             change_config_version(self._file)
 
     def load(self) -> dict[str, TenantLimits]:
         """The own limits, by tenant."""
         with self._file.reading() as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM tenant_limits ORDER BY tenant_id").fetchall()
-        return {row[0]: TenantLimits(*row) for row in rows}
+            rows = Database(connection).table("tenant_limits").rows_where(order_by="tenant_id")
+            return {row["tenant_id"]: TenantLimits(**row) for row in rows}
