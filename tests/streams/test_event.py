@@ -30,7 +30,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
 
 
 def stored(tables: SqliteStore, tenant: str, bodies: list[bytes]) -> list[dict[str, Any]]:
-    """The rows that bodies become, after a way through the tables; a tenant is used once."""
+    """Apply bodies as records of a new tenant; returns their rows."""
     records = [Record(i, 1_700_000_000_000_000, 1, body) for i, body in enumerate(bodies, 1)]
     assert tables.apply([project(tenant, 0, records, len(records))]) == [True]
     with tables.reading() as connection:
@@ -42,7 +42,7 @@ def stored(tables: SqliteStore, tenant: str, bodies: list[bytes]) -> list[dict[s
 # -- parsing -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_has_its_own_members_and_properties() -> None:
+def test_an_event_has_members_and_properties() -> None:
     parsed = event(session_id="S9", event_id="e1", page="/a", nested={"b": [1, None]})
 
     assert (parsed.session_id, parsed.event_type, parsed.event_id) == ("S9", "page_view", "e1")
@@ -51,7 +51,7 @@ def test_an_event_has_its_own_members_and_properties() -> None:
     assert json.loads(parsed.properties) == {"page": "/a", "nested": {"b": [1, None]}}
 
 
-def test_what_is_stored_is_our_serialisation_with_sorted_keys() -> None:
+def test_a_stored_body_is_json_with_sorted_keys() -> None:
     parsed = parse_event(b' {"timestamp":"2026-01-01T10:00:00Z", "b": 1.50, "session_id":"S1","a":"\\u0041", "event_type":"t"}\n')
 
     assert json.loads(parsed.body) == {
@@ -84,7 +84,7 @@ def test_a_missing_member_is_refused_and_named(field: str) -> None:
     assert (refused.value.field, refused.value.reason) == (field, "is missing")
 
 
-def test_a_name_that_is_too_long_is_refused_with_the_limit_and_the_value() -> None:
+def test_an_id_that_is_too_long_is_refused_with_its_limit_and_length() -> None:
     with pytest.raises(Rejected) as refused:
         event(session_id="é" * 129)
 
@@ -105,7 +105,7 @@ def test_an_event_id_of_null_is_a_missing_event_id() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"null", b"[]", b'"x"', b"1", b"{", b"{}x", b"\xef\xbb\xbf" + body(), body() + body()])
-def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(Rejected):
         parse_event(raw)
 
@@ -207,7 +207,7 @@ def test_any_text_is_a_moment_or_refused(text: str) -> None:
     assert -62_135_596_800_000_000 <= moment <= 253_402_300_799_999_999
 
 
-# -- names ---------------------------------------------------------------------------------------------------------------
+# -- identities ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_hash_is_the_md5_of_the_plain_concatenation() -> None:
@@ -221,36 +221,42 @@ def test_the_hash_is_the_md5_of_the_plain_concatenation() -> None:
     assert hash_parts == "4.9"
 
 
-def test_the_hash_of_an_event_with_an_id_is_that_of_the_tenant_and_the_id() -> None:
+def test_the_hash_of_an_event_with_an_id_is_the_md5_of_tenant_and_id() -> None:
     assert event_identity("acme", event(event_id="e-1")) == (hashlib.md5(b"acmee-1").hexdigest(), "id")
 
 
 def test_one_concatenation_with_two_hash_parts_is_two_identities() -> None:
-    first, other = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
+    first, second = event(session_id="S1", event_type="2x"), event(session_id="S12", event_type="x")
 
-    assert event_identity("acme", first)[0] == event_identity("acme", other)[0]
-    assert event_identity("acme", first)[1] != event_identity("acme", other)[1]
-
-
-def test_the_same_event_has_the_same_digest_however_it_was_written() -> None:
-    tidy = parse_event(NAMED + b',"a":1,"b":"A"}')
-    other = parse_event(b'{"b":"\\u0041",  "a":1,' + NAMED[1:] + b"}")
-
-    assert digest_of(tidy.body) == digest_of(other.body)
-    assert digest_of(tidy.body) != digest_of(parse_event(NAMED + b',"a":2,"b":"A"}').body)
+    assert event_identity("acme", first)[0] == event_identity("acme", second)[0]
+    assert event_identity("acme", first)[1] != event_identity("acme", second)[1]
 
 
-few = st.text(alphabet="12", min_size=1, max_size=3)
+def test_the_digest_of_an_event_does_not_depend_on_its_spelling() -> None:
+    first = parse_event(NAMED + b',"a":1,"b":"A"}')
+    second = parse_event(b'{"b":"\\u0041",  "a":1,' + NAMED[1:] + b"}")
+
+    assert digest_of(first.body) == digest_of(second.body)
+    assert digest_of(first.body) != digest_of(parse_event(NAMED + b',"a":2,"b":"A"}').body)
+
+
+short_texts = st.text(alphabet="12", min_size=1, max_size=3)
 moments = st.sampled_from(["2026-01-01T10:00:00Z", "2026-01-01T10:00:00.1Z", "2026-01-01T10:00:00+00:00"])
 colliding = st.one_of(
-    st.builds(lambda session, kind, at: event(session_id=session, event_type=kind, timestamp=at), few, few, moments),
-    st.builds(lambda parts, at: event(event_id="".join(parts) + at), st.lists(few, min_size=1, max_size=2), moments),
+    st.builds(
+        lambda session, kind, at: event(session_id=session, event_type=kind, timestamp=at), short_texts, short_texts, moments
+    ),
+    st.builds(lambda parts, at: event(event_id="".join(parts) + at), st.lists(short_texts, min_size=1, max_size=2), moments),
 )
 tenants = st.sampled_from(["a", "a1", "a12", "a2"])
 
 
-def what_it_is(tenant: str, one: Event) -> tuple[str | None, ...]:
-    return (tenant, one.event_id) if one.event_id else (tenant, one.session_id, one.event_type, one.timestamp)
+def expected_identity(tenant: str, sent_event: Event) -> tuple[str | None, ...]:
+    return (
+        (tenant, sent_event.event_id)
+        if sent_event.event_id
+        else (tenant, sent_event.session_id, sent_event.event_type, sent_event.timestamp)
+    )
 
 
 @given(st.lists(st.tuples(tenants, colliding), min_size=2, max_size=30))
@@ -259,41 +265,41 @@ def what_it_is(tenant: str, one: Event) -> tuple[str | None, ...]:
 @example([("a", event(session_id="1", event_type="2")), ("a", event(event_id="122026-01-01T10:00:00Z"))])
 def test_different_events_never_share_an_identity(sent: list[tuple[str, Event]]) -> None:
     events_of: dict[tuple[str, str, str], set[tuple[str | None, ...]]] = {}
-    for tenant, first in sent:
-        events_of.setdefault((tenant, *event_identity(tenant, first)), set()).add(what_it_is(tenant, first))
+    for tenant, sent_event in sent:
+        events_of.setdefault((tenant, *event_identity(tenant, sent_event)), set()).add(expected_identity(tenant, sent_event))
 
     assert all(len(events) == 1 for events in events_of.values())
-    assert len(events_of) == len({what_it_is(tenant, first) for tenant, first in sent})
+    assert len(events_of) == len({expected_identity(tenant, sent_event) for tenant, sent_event in sent})
 
 
-# -- what a table cannot hold --------------------------------------------------------------------------------------------
+# -- values and tables ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_a_table_cannot_hold_is_refused_with_a_reason(what: str) -> None:
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_value_that_a_table_cannot_hold_is_refused_with_a_reason(kind: str) -> None:
     with pytest.raises(Rejected) as refused:
-        parse_event(with_member(REFUSED[what]))
+        parse_event(with_member(REFUSED[kind]))
 
     assert refused.value.reason
 
 
 @pytest.mark.parametrize("field", ["session_id", "event_type", "event_id"])
 @pytest.mark.parametrize("value", [rb'"\u0000"', rb'"\ud800"', b'"\xff"', b'"\x00"'], ids=repr)
-def test_a_name_that_a_table_cannot_hold_is_refused(field: str, value: bytes) -> None:
+def test_an_id_that_a_table_cannot_hold_is_refused(field: str, value: bytes) -> None:
     members = {"session_id": b'"S"', "event_type": b'"t"', "timestamp": b'"2026-01-01T10:00:00Z"', field: value}
 
     with pytest.raises(Rejected):
         parse_event(b"{" + b",".join(b'"%s":%s' % (key.encode(), text) for key, text in members.items()) + b"}")
 
 
-def test_a_member_that_stands_twice_is_refused_and_named() -> None:
+def test_a_repeated_member_is_refused_and_named() -> None:
     with pytest.raises(Rejected) as refused:
         parse_event(NAMED + b',"session_id":"S2"}')
 
     assert refused.value.field == "session_id"
 
 
-def test_the_last_of_thousands_of_keys_that_stands_twice_is_found_at_once() -> None:
+def test_a_repeated_member_among_thousands_is_found_at_once() -> None:
     keys = [f"k{i:04}" for i in range(5_000)]
     raw = with_member(b"1," + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]).encode())
     started = time.thread_time()
@@ -306,13 +312,13 @@ def test_the_last_of_thousands_of_keys_that_stands_twice_is_found_at_once() -> N
     assert time.thread_time() - started < 0.7
 
 
-@pytest.mark.parametrize("what", ACCEPTED)
-def test_what_is_accepted_comes_back_from_the_tables_as_it_was(what: str, tables: SqliteStore) -> None:
-    parsed = parse_event(with_member(ACCEPTED[what]))
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_an_accepted_value_is_read_from_the_tables_unchanged(kind: str, tables: SqliteStore) -> None:
+    parsed = parse_event(with_member(ACCEPTED[kind]))
 
-    [row] = stored(tables, f"accepted-{list(ACCEPTED).index(what)}", [parsed.body])
+    [row] = stored(tables, f"accepted-{list(ACCEPTED).index(kind)}", [parsed.body])
 
-    assert json.loads(row["properties"]) == {"x": json.loads(ACCEPTED[what])}
+    assert json.loads(row["properties"]) == {"x": json.loads(ACCEPTED[kind])}
     assert (row["session_id"], row["timestamp_us"]) == (parsed.session_id, parsed.timestamp_us)
     assert parse_body(parsed.body) == parsed
 
@@ -366,7 +372,7 @@ def test_a_damaged_event_becomes_an_event_or_is_refused(data: st.DataObject) -> 
     assert parse_body(parsed.body) == parsed
 
 
-def test_every_accepted_event_has_a_place_in_the_tables(tables: SqliteStore) -> None:
+def test_every_accepted_event_becomes_a_row(tables: SqliteStore) -> None:
     tenants_used = iter(range(10_000))
 
     @given(st.lists(st.tuples(own, st.dictionaries(st.text(max_size=3), anything, max_size=3)), min_size=1, max_size=4))
@@ -387,7 +393,7 @@ def test_every_accepted_event_has_a_place_in_the_tables(tables: SqliteStore) -> 
     check()
 
 
-def test_a_value_that_is_no_event_can_be_decoded_alone() -> None:
+def test_json_that_is_no_event_can_be_decoded() -> None:
     assert decode_json(b"[1, 2]") == [1, 2]
     with pytest.raises(Rejected):
         decode_json(b"[" * 100_000)
