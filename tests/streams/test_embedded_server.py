@@ -58,14 +58,14 @@ class Serving:
             )
 
     def server_id(self) -> int:
-        """The process id of the server that answers now, 0 when none does."""
+        """The process id of the server that answers, or 0."""
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
             self.client.ping()  # refused while the server loads its file
             return int(self.client.info("server")["process_id"])
         return 0
 
     def up(self) -> int:
-        """The process id of the server, when it answers."""
+        """Wait until the server answers; returns its process id."""
         wait(lambda: self.server_id() or self.process.poll() is not None)
         assert self.process.poll() is None, self.printed.read_text()
         return self.server_id()
@@ -77,7 +77,7 @@ class Serving:
 
 @pytest.fixture
 def serve(folder: Path) -> Iterator[Callable[..., Serving]]:
-    """Starts `serve`; what still runs at the end is killed."""
+    """Starts `serve`; the fixture kills every process that still runs."""
     started: list[Serving] = []
 
     def start(**options: str) -> Serving:
@@ -102,7 +102,7 @@ def wait(holds: Callable[[], object], seconds: float = SECONDS) -> None:
 
 
 def lives(process_id: int) -> bool:
-    """Whether a process is there and is no zombie."""
+    """Whether a process runs and is no zombie."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -110,19 +110,19 @@ def lives(process_id: int) -> bool:
 
 
 def servers_of(folder: Path) -> list[int]:
-    """Every process that has the lock of the data directory open and is a server."""
-    matches = []
+    """The process ids of all servers in the data directory."""
+    servers = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if "server" in (process / "comm").read_text() and Path(os.readlink(process / "cwd")) == folder / "data":
-                matches.append(int(process.name))
-    return matches
+                servers.append(int(process.name))
+    return servers
 
 
 # -- one server ----------------------------------------------------------------------------------------------------------
 
 
-def test_serve_starts_a_server_that_keeps_what_was_accepted(serve: Callable[..., Serving]) -> None:
+def test_serve_starts_a_server_with_durable_settings(serve: Callable[..., Serving]) -> None:
     serving = serve()
     serving.up()
 
@@ -142,12 +142,12 @@ def test_the_durability_decides_when_an_event_is_on_disk(durability: str, expect
     assert arguments[arguments.index("--appendfsync") + 1] == expected[1]
 
 
-def test_a_server_is_found() -> None:
+def test_a_server_program_is_found() -> None:
     assert os.access(find_server(), os.X_OK)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_and_nothing_is_lost(serve: Callable[..., Serving], folder: Path, number: int) -> None:
+def test_a_signal_ends_serve_and_its_server_without_loss(serve: Callable[..., Serving], folder: Path, number: int) -> None:
     serving = serve()
     server = serving.up()
     serving.client.set("kept", "yes")
@@ -175,7 +175,9 @@ def test_a_server_that_was_killed_is_started_again(serve: Callable[..., Serving]
     assert "ended with status -9" in serving.printed.read_text()
 
 
-def test_serve_killed_and_started_again_has_one_server_and_lost_nothing(serve: Callable[..., Serving], folder: Path) -> None:
+def test_serve_that_was_killed_and_started_again_has_one_server_and_lost_nothing(
+    serve: Callable[..., Serving], folder: Path
+) -> None:
     serving = serve()
     orphan = serving.up()
     for i in range(100):
@@ -215,11 +217,11 @@ def test_a_second_serve_on_one_directory_is_refused_with_a_sentence(serve: Calla
     assert serving.client.get("kept") == b"yes"
 
 
-def test_serve_waits_for_a_server_that_is_ending(serve: Callable[..., Serving], folder: Path) -> None:
+def test_serve_waits_for_the_end_of_an_earlier_server(serve: Callable[..., Serving], folder: Path) -> None:
     serving = serve()
     server = serving.up()
     os.kill(server, signal.SIGSTOP)
-    serving.end(signal.SIGKILL)  # the server is told to end, and cannot yet
+    serving.end(signal.SIGKILL)  # the server gets a signal to end, but is stopped
 
     again = serve()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -257,7 +259,7 @@ def test_a_data_directory_that_is_a_file_is_reported_in_a_sentence(serve: Callab
     assert "Traceback" not in serving.printed.read_text()
 
 
-def test_a_server_that_does_not_answer_is_ended_all_the_same(serve: Callable[..., Serving]) -> None:
+def test_a_server_that_does_not_answer_is_ended_too(serve: Callable[..., Serving]) -> None:
     serving = serve()
     server = serving.up()
     os.kill(server, signal.SIGSTOP)
@@ -294,16 +296,16 @@ def test_a_damaged_file_is_named_with_the_command_that_repairs_it(serve: Callabl
     assert file.stat().st_size == size + 64, "nothing is repaired unasked"
     sentence = refused.printed.read_text().splitlines()[-1]
     assert str(file) in sentence and "Traceback" not in refused.printed.read_text()
-    matches = re.search(r"`(.*)`", sentence)
-    assert matches is not None
-    repaired = subprocess.run(["sh", "-c", matches[1]], input="y\n", capture_output=True, text=True, timeout=SECONDS)
+    repair = re.search(r"`(.*)`", sentence)
+    assert repair is not None
+    repaired = subprocess.run(["sh", "-c", repair[1]], input="y\n", capture_output=True, text=True, timeout=SECONDS)
     assert repaired.returncode == 0, repaired
     again = serve(DATA_DIR=str(data))
     wait(lambda: "Ready" in again.printed.read_text())
     assert client.get("kept") == b"yes"
 
 
-def test_a_file_with_a_cut_end_loads(serve: Callable[..., Serving], folder: Path) -> None:
+def test_a_file_with_a_cut_end_is_loaded(serve: Callable[..., Serving], folder: Path) -> None:
     serving = serve()
     serving.up()
     serving.client.set("kept", "yes")
