@@ -1,4 +1,4 @@
-"""Status shows totals, then the tenants that are asked for."""
+"""Status shows totals, then the requested tenants."""
 
 import json
 import re
@@ -29,7 +29,7 @@ async def tenants(server: Server, log: Log, store: SqliteStore, worker: Worker) 
     server.client.delete(keys_of("gamma").log)
 
 
-def shown(server: Server, store: SqliteStore, *options: str) -> tuple[str, list[str]]:
+def totals_and_tenants(server: Server, store: SqliteStore, *options: str) -> tuple[str, list[str]]:
     """The line of totals, and the tenants of the first table."""
     ended = command(server, store, "status", *options)
     assert ended.returncode == 0, ended.stderr
@@ -41,7 +41,7 @@ def shown(server: Server, store: SqliteStore, *options: str) -> tuple[str, list[
 @one_server
 @pytest.mark.usefixtures("tenants")
 async def test_totals_come_first(server: Server, store: SqliteStore) -> None:
-    first, names = shown(server, store)
+    first, names = totals_and_tenants(server, store)
 
     assert first == "3 tenants: 19 records, 22 rows, lag of 2 records in 1 tenants, 0 quarantined, 1 tenants stuck"
     assert names == ["acme", "beta", "gamma"]
@@ -64,21 +64,21 @@ async def test_totals_come_first(server: Server, store: SqliteStore) -> None:
     ],
     ids=" ".join,
 )
-async def test_tenants_are_picked_sorted_and_limited(
+async def test_tenants_are_filtered_sorted_and_limited(
     server: Server, store: SqliteStore, options: list[str], names: list[str]
 ) -> None:
-    assert shown(server, store, *options)[1] == names
+    assert totals_and_tenants(server, store, *options)[1] == names
 
 
 @one_server
 @pytest.mark.usefixtures("tenants")
-async def test_what_is_not_shown_is_counted_and_json_is_complete(server: Server, store: SqliteStore) -> None:
+async def test_tenants_beyond_the_limit_are_counted_and_json_is_complete(server: Server, store: SqliteStore) -> None:
     limited = command(server, store, "status", "--limit", "1").stdout
-    every = json.loads(command(server, store, "status", "--limit", "1", "--json").stdout)
+    as_json = json.loads(command(server, store, "status", "--limit", "1", "--json").stdout)
     stuck = json.loads(command(server, store, "status", "--stuck", "--json").stdout)
 
     assert limited.splitlines()[-1] == "and 2 more: --limit 3"
-    assert [(entry["tenant"], entry["records"], entry["rows"], entry["sessions"]) for entry in every] == [
+    assert [(entry["tenant"], entry["records"], entry["rows"], entry["sessions"]) for entry in as_json] == [
         ("acme", 12, 12, 3), ("beta", 7, 5, 3), ("gamma", 0, 5, 3),
     ]  # fmt: skip
     assert [entry["tenant"] for entry in stuck] == ["gamma"] and "ends at position 0" in stuck[0]["stuck"]
@@ -86,8 +86,8 @@ async def test_what_is_not_shown_is_counted_and_json_is_complete(server: Server,
 
 @one_server
 @pytest.mark.usefixtures("tenants")
-async def test_totals_are_of_the_chosen_tenants(server: Server, store: SqliteStore) -> None:
-    first, _ = shown(server, store, "--tenant", "beta")
+async def test_totals_count_the_named_tenants_only(server: Server, store: SqliteStore) -> None:
+    first, _ = totals_and_tenants(server, store, "--tenant", "beta")
 
     assert first == "1 tenants: 7 records, 5 rows, lag of 2 records in 1 tenants, 0 quarantined, 0 tenants stuck"
 
@@ -101,9 +101,7 @@ async def test_an_unknown_tenant_is_named(server: Server, store: SqliteStore) ->
 
 @one_server
 @pytest.mark.usefixtures("tenants")
-async def test_sessions_are_counted_only_when_they_are_wanted(
-    log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_sessions_are_counted_only_on_request(log: Log, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("sessions are counted")
 
@@ -118,7 +116,7 @@ async def test_sessions_are_counted_only_when_they_are_wanted(
 
 
 @one_server
-async def test_a_tenant_that_no_projector_leases_says_so(log: Log, store: SqliteStore, server: Server, tmp_path: Path) -> None:
+async def test_a_tenant_that_no_projector_leases_is_stuck(log: Log, store: SqliteStore, server: Server, tmp_path: Path) -> None:
     old = {"event": "{}", "received_at_us": 1, "version": 1}
     server.client.xadd(keys_of("acme").log, old, id="1-0")
     server.client.sadd(keys_of("acme").tenants, "acme")
