@@ -37,11 +37,8 @@ CANARY = "canary7f3a"
 SECRET = f"{CANARY} and more than thirty-two bytes"
 
 
-def in_terminal(command: list[str], until: Callable[[str], bool], *, folder: Path, **settings: Any) -> str:
-    """What a command prints to a terminal, until a condition holds.
-
-    Then the command is ended.
-    """
+def output_in_terminal(command: list[str], until: Callable[[str], bool], *, folder: Path, **settings: Any) -> str:
+    """Run a command in a terminal until `until(output)` holds."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(command, cwd=folder, env=environment(**settings), stdout=follower, stderr=follower)
     os.close(follower)
@@ -65,28 +62,28 @@ def are_json(output: str) -> list[bool]:
     return [line.strip().startswith("{") for line in output.splitlines() if line.strip()]
 
 
-# -- which format ------------------------------------------------------------------------------------------------------
+# -- the format of lines ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("given", "terminal", "text"),
+    ("log_format", "terminal", "text"),
     [
         *(("auto", True, True), ("auto", False, False), ("", True, True), ("", False, False), ("xml", False, False)),
         *(("json", True, False), ("json", False, False), ("text", True, True), ("text", False, True)),
     ],
 )
-def test_a_terminal_gets_text_unless_the_setting_says_otherwise(given: str, terminal: bool, text: bool) -> None:
-    assert is_text(given, terminal) == text
+def test_a_terminal_gets_text_unless_the_setting_says_otherwise(log_format: str, terminal: bool, text: bool) -> None:
+    assert is_text(log_format, terminal) == text
 
 
-@pytest.mark.parametrize(("given", "json_lines"), [({}, False), ({"LOG_FORMAT": "json"}, True)], ids=["auto", "json"])
+@pytest.mark.parametrize(("variables", "json_lines"), [({}, False), ({"LOG_FORMAT": "json"}, True)], ids=["auto", "json"])
 def test_in_a_terminal_lines_are_text_unless_json_is_set(
-    server: Server, tmp_path: Path, given: dict[str, str], json_lines: bool
+    server: Server, tmp_path: Path, variables: dict[str, str], json_lines: bool
 ) -> None:
     command = [sys.executable, "-m", "projector", "run"]
-    settings = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)} | given
+    settings = {"REDIS_URL": server.url, "DATA_DIR": str(tmp_path)} | variables
 
-    output = in_terminal(command, lambda output: " applies " in output, folder=tmp_path, **settings)
+    output = output_in_terminal(command, lambda output: " applies " in output, folder=tmp_path, **settings)
 
     assert " applies " in output
     assert set(are_json(output)) == {json_lines}
@@ -101,7 +98,7 @@ def test_the_format_of_the_env_file_is_used(server: Server, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("command", ["api", "projector status", "streams settings"])
-def test_a_wrong_format_ends_a_command_with_one_plain_sentence(tmp_path: Path, command: str) -> None:
+def test_an_unknown_format_ends_a_command_with_one_sentence(tmp_path: Path, command: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", *command.split()],
         cwd=tmp_path, env=environment(LOG_FORMAT="xml"), capture_output=True, text=True, timeout=20,
@@ -124,16 +121,20 @@ def test_an_invalid_line_of_the_env_file_is_reported_once(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("terminal", "given", "used"),
+    ("terminal", "log_format", "used"),
     [(True, None, "text"), (True, "json", "json"), (False, None, "None"), (False, "text", "text")],
 )
-def test_the_processes_of_a_run_write_text_to_a_terminal(tmp_path: Path, terminal: bool, given: str | None, used: str) -> None:
+def test_the_processes_of_penstock_run_write_text_to_a_terminal(
+    tmp_path: Path, terminal: bool, log_format: str | None, used: str
+) -> None:
     code = "from api.commands.run_all import environment_of_processes as e; print(f'LOG_FORMAT is {e().get(\"LOG_FORMAT\")}.')"
     command = [sys.executable, "-c", code]
-    settings = {"LOG_FORMAT": given} if given else {}
+    settings = {"LOG_FORMAT": log_format} if log_format else {}
 
     if terminal:
-        output = in_terminal(command, lambda output: "LOG_FORMAT is" in output and "\n" in output, folder=tmp_path, **settings)
+        output = output_in_terminal(
+            command, lambda output: "LOG_FORMAT is" in output and "\n" in output, folder=tmp_path, **settings
+        )
     else:
         output = subprocess.run(
             command, cwd=tmp_path, env=environment(**settings), capture_output=True, text=True, timeout=20, check=True
@@ -158,7 +159,7 @@ def test_make_run_is_penstock_run(tmp_path: Path) -> None:
     assert ended.stdout == "penstock run\n"
 
 
-# -- what is in a line -------------------------------------------------------------------------------------------------
+# -- the content of a line ----------------------------------------------------------------------------------------------
 
 
 def record(message: str, *arguments: Any, failed: BaseException | None = None) -> logging.LogRecord:
@@ -167,10 +168,10 @@ def record(message: str, *arguments: Any, failed: BaseException | None = None) -
 
 
 def test_a_line_has_time_logger_message_and_level() -> None:
-    line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "gone")))
+    line = json.loads(formatter(as_text=False).format(record("%s: stopped:\n%s", "acme", "lost")))
 
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"level": "warning", "logger": "projector", "event": "acme: stopped:\ngone"}
+    assert line == {"level": "warning", "logger": "projector", "event": "acme: stopped:\nlost"}
 
 
 @pytest.mark.parametrize("as_text", [False, True], ids=["json", "text"])
@@ -217,7 +218,7 @@ def test_a_long_line_is_searched_quickly() -> None:
     assert time.thread_time() - started < 5
 
 
-def test_an_address_without_a_password_is_logged_as_it_is() -> None:
+def test_an_address_without_a_password_is_logged_unchanged() -> None:
     for url in ("redis://localhost:6379/0", "unix:///run/server.sock?db=1", "sqlite:////data/penstock.db"):
         assert without_passwords(f"applies {url} as user@host") == f"applies {url} as user@host"
 
@@ -234,7 +235,7 @@ def test_a_process_that_cannot_use_an_address_hides_its_password(tmp_path: Path,
     assert "Traceback" not in output
 
 
-# -- nothing that a client sent ----------------------------------------------------------------------------------------
+# -- content from clients -----------------------------------------------------------------------------------------------
 
 
 def hostile(key: str, token: str) -> list[dict[str, Any]]:
@@ -242,7 +243,7 @@ def hostile(key: str, token: str) -> list[dict[str, Any]]:
 
     Each is the arguments of `httpx.request`.
     """
-    good = {"Authorization": f"Bearer {key}"}
+    authorized = {"Authorization": f"Bearer {key}"}
     bodies = [
         b"",
         f'{{"session_id": "{CANARY}'.encode(),
@@ -254,13 +255,19 @@ def hostile(key: str, token: str) -> list[dict[str, Any]]:
         body(session_id=CANARY, n="x" * 70_000),
     ]
     bodies += [body(session_id=CANARY), body(session_id=CANARY, more=CANARY), b"[" * 5_000 + CANARY.encode()]
-    posts: list[dict[str, Any]] = [{"method": "POST", "content": content, "headers": good} for content in bodies]
+    posts: list[dict[str, Any]] = [{"method": "POST", "content": content, "headers": authorized} for content in bodies]
     posts.append(
-        {"method": "POST", "content": gzip.compress(body(session_id=CANARY))[:-9], "headers": good | {"Content-Encoding": "gzip"}}
+        {
+            "method": "POST",
+            "content": gzip.compress(body(session_id=CANARY))[:-9],
+            "headers": authorized | {"Content-Encoding": "gzip"},
+        }
     )
-    posts.append({"method": "POST", "content": b"x", "headers": good | {"Content-Encoding": CANARY, "Content-Type": CANARY}})
-    posts.append({"method": "POST", "content": b"x", "headers": good | {"X-Tenant-ID": CANARY}})
-    credentials_ = [
+    posts.append(
+        {"method": "POST", "content": b"x", "headers": authorized | {"Content-Encoding": CANARY, "Content-Type": CANARY}}
+    )
+    posts.append({"method": "POST", "content": b"x", "headers": authorized | {"X-Tenant-ID": CANARY}})
+    bad_credentials = [
         f"Bearer {CANARY}",
         f"Bearer ps_w_{CANARY}",
         f"Bearer a.{CANARY}.b",
@@ -268,7 +275,7 @@ def hostile(key: str, token: str) -> list[dict[str, Any]]:
         f"Digest {CANARY}",
         f"Basic {CANARY}!",
     ]
-    reads: list[dict[str, Any]] = [{"method": "GET", "headers": {"Authorization": credential}} for credential in credentials_]
+    reads: list[dict[str, Any]] = [{"method": "GET", "headers": {"Authorization": credential}} for credential in bad_credentials]
     reads.append({"method": "GET", "headers": {"X-Write-Key": CANARY.encode() + b"\xe9"}})
     reads += [{"method": "GET", "params": {name: CANARY}, "headers": {"Authorization": f"Bearer {token}"}}
               for name in ("cursor", "limit", "since", "session_id", "event_type", "after", CANARY)]  # fmt: skip
@@ -279,7 +286,7 @@ RAW = [f"GET /{CANARY}", f"{CANARY} / HTTP/1.1\r\n\r\n", f"GET / HTTP/1.1\r\nAut
        f"GET /?{CANARY} HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: {CANARY}\r\n\r\n", f"GET / HTTP/1.1\r\nX: {CANARY * 5_000}\r\n\r\n"]  # fmt: skip
 
 
-def test_nothing_that_a_client_sent_gets_into_a_log(server: Server, tmp_path: Path) -> None:
+def test_no_log_holds_anything_that_a_client_sent(server: Server, tmp_path: Path) -> None:
     key = new_key("admin")
     with SqliteStore(load_settings({"DATA_DIR": str(tmp_path)}).tables_url.removeprefix("sqlite:///"), cache_mib=8) as store:
         store.api_keys.add(ApiKey("acme", key[:KEY_ID_LENGTH], hash_of(key), "admin", CANARY, 0))
