@@ -1,7 +1,4 @@
-"""A command ends with the sentence of an error.
-
-What may be tried again safely is tried again.
-"""
+"""A command ends with the sentence of an error; Retryable is retried."""
 
 import asyncio
 from typing import NoReturn
@@ -49,7 +46,7 @@ def ended_by(error: BaseException) -> tuple[int, str]:
     return (1, code) if isinstance(code, str) else (int(code or 0), "")
 
 
-def test_an_error_without_a_message_says_the_first_paragraph_of_its_docstring() -> None:
+def test_the_default_message_of_an_error_is_the_first_paragraph_of_its_docstring() -> None:
     assert str(TooLate()) == "The file was removed meanwhile."
     assert str(TooLate("removed at noon")) == "removed at noon"
     assert str(TenantDeleted()).startswith("The tenant was deleted: nothing is taken for it until it is created again")
@@ -80,7 +77,7 @@ def test_a_command_ends_with_one_sentence(error: BaseException, ending: tuple[in
     assert ended_by(error) == ending
 
 
-def test_a_bug_and_a_closed_pipe_are_not_made_a_sentence_of() -> None:
+def test_a_bug_and_a_closed_pipe_are_raised_unchanged() -> None:
     for error in (Unexpected("a bug"), BrokenPipeError()):
         with pytest.raises(type(error)):
             ended_by(error)
@@ -98,7 +95,7 @@ def test_a_command_ends_with_the_status_that_it_returns(returned: int | None, st
 
 
 @pytest.mark.parametrize("error", [LogUnavailable(), NoServer("unix:///s"), LogFull(), LogBusy(1, 2), ArchiveUnavailable()])
-async def test_what_may_be_tried_again_safely_is_tried_again(error: Retryable) -> None:
+async def test_a_retryable_error_is_retried(error: Retryable) -> None:
     errors = [error, error]
 
     async def act() -> str:
@@ -109,7 +106,7 @@ async def test_what_may_be_tried_again_safely_is_tried_again(error: Retryable) -
     assert await retry(act, seconds=5) == "done"
 
 
-async def test_nothing_else_is_tried_again_and_nothing_for_ever() -> None:
+async def test_other_errors_are_not_retried_and_retries_end() -> None:
     calls = []
 
     async def act(error: PenstockError) -> None:

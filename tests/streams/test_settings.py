@@ -69,7 +69,7 @@ WRONG = [
     ("ACCESS_LOG", "maybe"),
 ]
 
-HALF_CHECKED = [
+UNUSABLE = [
     ("DATABASE_URL", "sqlite:///"),
     ("DATABASE_URL", "sqlite:///:memory:"),
     ("REDIS_URL", "redis://localhost:port"),
@@ -128,26 +128,26 @@ def test_a_wrong_setting_is_refused_in_one_sentence_that_names_it(name: str, val
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "value"), HALF_CHECKED)
+@pytest.mark.parametrize(("name", "value"), UNUSABLE)
 def test_a_setting_that_cannot_work_is_refused_at_the_start(name: str, value: str) -> None:
     with pytest.raises(SettingError, match=name):
         load_settings({name: value})
 
 
 @pytest.mark.parametrize(
-    "given", [{"AUTH": "keys", "METRICS_TOKEN": "too short"}, {"METRICS_TOKEN": "long enough, but AUTH is open"}]
+    "variables", [{"AUTH": "keys", "METRICS_TOKEN": "too short"}, {"METRICS_TOKEN": "long enough, but AUTH is open"}]
 )
-def test_a_token_for_metrics_that_protects_nothing_is_refused_and_not_shown(given: dict[str, str]) -> None:
+def test_a_metrics_token_without_effect_is_refused_and_not_shown(variables: dict[str, str]) -> None:
     with pytest.raises(SettingError, match=r"^Setting METRICS_TOKEN ") as refused:
-        load_settings(given)
+        load_settings(variables)
 
-    assert given["METRICS_TOKEN"] not in str(refused.value)
+    assert variables["METRICS_TOKEN"] not in str(refused.value)
 
 
 def test_every_setting_is_checked() -> None:
     unbounded = {"HOST", "METRICS_TOKEN"} | {
         name for name in Settings.__struct_encode_fields__ if name.startswith("JWT_")
-    }  # by the API
+    }  # checked by the API
 
     assert {name for name, _ in WRONG} | unbounded == set(Settings.__struct_encode_fields__)
 
