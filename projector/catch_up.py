@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 1.0  # for running projectors; when no projector moves the ch
 async def catch_up(log: Log, store: Store, tenant: str, *, seconds: float) -> bool:
     """Wait until the tables have all that a tenant's log has now.
 
-    False when that takes longer.
+    Returns False when that takes longer.
 
     Raises LogTruncated, LogDiffers, DeletedTenantHasLog, Gap.
     """
@@ -43,7 +43,7 @@ async def lagging_tenants(log: Log, store: Store) -> list[str]:
 async def wait_until_applied(log: Log, store: Store, tenant: str, position: int, *, seconds: float) -> bool:
     """Wait until a tenant's tables are at a position.
 
-    False when that takes longer.
+    Returns False when that takes longer.
 
     Running projectors apply the records, or this process where none does. Both at once do no harm: a batch that does not begin
     at the checkpoint is not written.

@@ -60,7 +60,7 @@ class LeasedTenant(msgspec.Struct):
 def advance(leased: Mapping[str, LeasedTenant], batches: Sequence[Batch], written: Sequence[bool]) -> int:
     """Move the checkpoints of tenants whose batches were written.
 
-    How many records those are.
+    Returns how many records those are.
 
     A tenant whose batch was not written was moved by another projector, and is left for the next turn.
     """

@@ -111,7 +111,7 @@ def actor_of(identity: str, neighbours: Neighbours) -> frozenset[str]:
 def linked_to(identity: str, neighbours: Neighbours) -> frozenset[str] | None:
     """An identity with all that are linked to it, or None.
 
-    None when they are too many for an actor.
+    Returns None when they are too many for an actor.
     """
     linked, waiting = {identity}, [identity]
     while waiting:

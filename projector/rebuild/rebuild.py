@@ -102,7 +102,7 @@ async def rollback(log: Log, store: Store, *, progress: Progress | None = None) 
 async def _summaries(log: Log, store: Store, tenants: Sequence[str]) -> list[LogSummary]:
     """The summary of each tenant's log.
 
-    Of the tenants that are named, or of all that the log or the tables know, but of no deleted tenant.
+    They are the named tenants, or all that the log or the tables know, without deleted tenants.
     """
     summaries = {summary.tenant: summary for summary in await log.summaries()}
     for tenant in store.deleted_among(summaries):
@@ -141,7 +141,7 @@ async def _fill(
 ) -> int:
     """Apply to a set of tables what the log holds behind its checkpoints.
 
-    How many records.
+    Returns how many records.
     """
     begins = store.checkpoints(name)
     spans = [Span(summary.tenant, begins.get(summary.tenant, NO_CHECKPOINT).position, summary.last) for summary in summaries]

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 class Since(msgspec.Struct, frozen=True):
     """Where a comparison begins.
 
-    At a position, or at a tenant's first record that was received at a time or later.
+    It is a position, or a tenant's first record that was received at a time or later.
     """
 
     position: int = 0

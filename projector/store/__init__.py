@@ -58,7 +58,7 @@ class Store(Protocol):
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Write batches to the live tables in one transaction.
 
-        For each, whether it began at its tenant's checkpoint and so was written. Raises OtherProjection, StoreReplaced.
+        Returns for each batch whether it began at its tenant's checkpoint and so was written. Raises OtherProjection, StoreReplaced.
         """
 
     def check_version(self, name: SetName = LIVE) -> None:
@@ -153,13 +153,13 @@ class Store(Protocol):
     def delete_tenant(self, tenant: str) -> Mapping[str, int]:
         """Remove a tenant from every set, with its keys and limits.
 
-        How many rows of each table. The caller holds the right to rebuild. Interrupt it at any moment and start it again.
+        Returns how many rows of each table were removed. The caller holds the right to rebuild. Interrupt it at any moment and start it again.
         """
 
     def create_tenant(self, tenant: str) -> bool:
         """Let a tenant that was deleted begin again.
 
-        False when it was not deleted.
+        Returns False when it was not deleted.
         """
 
     def deleted_among(self, tenants: Iterable[str]) -> set[str]:
@@ -220,7 +220,7 @@ def open_scratch(path: str, *, cache_mib: int, session_gap_us: int) -> ScratchSt
 def adopt(path: str, url: str) -> bool:
     """Put a copy where the tables of a DATABASE_URL are.
 
-    False when they are that copy, or have gone on from it.
+    Returns False when they are that copy, or have gone on from it.
 
     Raises TablesNotEmpty, NotACopy, OutputExists when another process makes tables meanwhile.
     """

@@ -115,7 +115,7 @@ class Snapshot(Protocol):
     def rows(self, table: str, tenant: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
         """A tenant's rows of one table, in order of their key.
 
-        Only those of positions from `begin` on, and the sessions that have an event there.
+        With `begin`, only rows of positions from there on, and the sessions that have an event there.
         """
 
     def row(self, table: str, tenant: str, key: int) -> dict[str, Any] | None:
@@ -143,7 +143,7 @@ class Swap(Protocol):
     def apply(self, batch: Batch) -> bool:
         """Write a batch to the set.
 
-        False when it does not begin at the checkpoint.
+        Returns False when it does not begin at the checkpoint.
         """
 
     def promote(self) -> None:

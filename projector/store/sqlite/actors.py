@@ -112,7 +112,7 @@ class SqliteActors:
         )
 
     def unlink(self, links: Counter[Link]) -> None:
-        """Take links back, each so many times."""
+        """Take links back, each as often as its count says."""
         ends = [(self._tenant, *ends, count) for link, count in links.items() for ends in (link, link[::-1])]
         where = "WHERE tenant_id = ?1 AND identity = ?2 AND linked_identity = ?3"
         table = f"identity_links{self._suffix}"

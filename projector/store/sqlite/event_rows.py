@@ -86,7 +86,7 @@ class EventRows:
     def _write_fresh(self, tenant: str, rows: Sequence[EventRow] | StagedRows) -> bool:
         """Write rows and what they add to sessions, if every row is fresh.
 
-        False, with some rows written, if not.
+        Returns False, with some rows written, if not.
         """
         additions = rows.additions if isinstance(rows, StagedRows) else additions_of(rows)
         session_ids = json_list([session.session_id for session in additions.sessions])

@@ -77,7 +77,7 @@ class SqliteStore(SqliteFileStore):
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Write batches to the live tables in one transaction.
 
-        For each, whether it began at its tenant's checkpoint and so was written.
+        Returns for each batch whether it began at its tenant's checkpoint and so was written.
         """
         is_short = sum(batch.through - batch.after for batch in batches) < MANY_RECORDS
         self.checkpoint_at(FEW_WAL_PAGES if is_short else WAL_PAGES)
@@ -263,7 +263,7 @@ class SqliteStore(SqliteFileStore):
     def delete_tenant(self, tenant: str) -> Counter[str]:
         """Remove a tenant from every set, with its keys and limits.
 
-        How many rows of each table.
+        Returns how many rows of each table were removed.
 
         The caller holds the right to rebuild, so no shadow set is being filled. Interrupt it at any moment and start it again.
         """
@@ -274,7 +274,7 @@ class SqliteStore(SqliteFileStore):
     def create_tenant(self, tenant: str) -> bool:
         """Let a tenant that was deleted begin again.
 
-        False when it was not deleted.
+        Returns False when it was not deleted.
         """
         return create_tenant(self, tenant)
 

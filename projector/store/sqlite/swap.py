@@ -28,7 +28,7 @@ class SqliteSwap:
     def apply(self, batch: Batch) -> bool:
         """Write a batch to the set.
 
-        False when it does not begin at the checkpoint.
+        Returns False when it does not begin at the checkpoint.
         """
         return self._tables.apply(batch)
 

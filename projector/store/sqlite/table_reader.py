@@ -52,7 +52,7 @@ class TableReader:
     def rows(self, table: str, tenant: str, *, begin: int = 0) -> Iterator[dict[str, Any]]:
         """A tenant's rows of one table, in order of their key.
 
-        Only those of positions from `begin` on, and the sessions that have an event there.
+        With `begin`, only rows of positions from there on, and the sessions that have an event there.
         """
         key = ", ".join(KEYS[table])
         touched = f"SELECT session_position FROM events{self._suffix} WHERE tenant_id = ?1 AND position >= ?2"
@@ -86,7 +86,7 @@ class TableReader:
     def removal_reason(self, tenant: str, position: int) -> str | None:
         """Why a position is in no table: dropped or erased.
 
-        None when it is neither.
+        Returns None when it is neither.
         """
         row = self._connection.execute(
             f"SELECT reason FROM tombstones{self._suffix} WHERE tenant_id = ? AND position = ?", (tenant, position)

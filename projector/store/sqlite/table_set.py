@@ -30,7 +30,7 @@ class TableSet(TableReader):
     def apply(self, batch: Batch, staged: StagedRows | None = None) -> bool:
         """Write a batch that begins at the checkpoint, and move that.
 
-        False, with nothing written, if it does not, or if its tenant was deleted. With `staged`, its rows are in the file that
+        Returns False, with nothing written, if it does not, or if its tenant was deleted. With `staged`, its rows are in the file that
         is attached as `chunk`.
         """
         before = self.checkpoint(batch.tenant)

@@ -70,7 +70,7 @@ def _remove(file: SqliteFile, table: str, key: str, tenant: str) -> int:
 def create_tenant(file: SqliteFile, tenant: str) -> bool:
     """Let a tenant that was deleted begin again.
 
-    False when it was not deleted.
+    Returns False when it was not deleted.
     """
     with file.transaction():
         statement = "DELETE FROM deleted_tenants WHERE tenant_digest = ?"

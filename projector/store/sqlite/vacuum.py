@@ -48,7 +48,7 @@ def rewrite(file: SqliteFile, path: str) -> None:
 def _copy_and_back(file: SqliteFile, path: str) -> bool:
     """Copy the file and copy it back.
 
-    False, with nothing changed, when another process wrote in between.
+    Returns False, with nothing changed, when another process wrote in between.
     """
     watching = file.connect(read_only(file.path), 1)
     opened = [watching]
