@@ -58,7 +58,8 @@ class Store(Protocol):
     def apply(self, batches: Sequence[Batch]) -> list[bool]:
         """Write batches to the live tables in one transaction.
 
-        Returns for each batch whether it began at its tenant's checkpoint and so was written. Raises OtherProjection, StoreReplaced.
+        Returns for each batch whether it began at its tenant's checkpoint and so was written. Raises OtherProjection,
+        StoreReplaced.
         """
 
     def check_version(self, name: SetName = LIVE) -> None:
@@ -153,7 +154,8 @@ class Store(Protocol):
     def delete_tenant(self, tenant: str) -> Mapping[str, int]:
         """Remove a tenant from every set, with its keys and limits.
 
-        Returns how many rows of each table were removed. The caller holds the right to rebuild. Interrupt it at any moment and start it again.
+        Returns how many rows of each table were removed. The caller holds the right to rebuild. Interrupt it at any
+        moment and start it again.
         """
 
     def create_tenant(self, tenant: str) -> bool:

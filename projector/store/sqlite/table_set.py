@@ -30,8 +30,8 @@ class TableSet(TableReader):
     def apply(self, batch: Batch, staged: StagedRows | None = None) -> bool:
         """Write a batch that begins at the checkpoint, and move that.
 
-        Returns False, with nothing written, if it does not, or if its tenant was deleted. With `staged`, its rows are in the file that
-        is attached as `chunk`.
+        Returns False, with nothing written, if it does not, or if its tenant was deleted. With `staged`, its rows are in the
+        file that is attached as `chunk`.
         """
         before = self.checkpoint(batch.tenant)
         if before.position != batch.after or (before is NO_CHECKPOINT and self.is_deleted(batch.tenant)):
