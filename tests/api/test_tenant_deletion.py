@@ -259,7 +259,7 @@ async def test_a_log_restored_after_the_deletion_stays_out_of_the_tables_and_is_
     [left] = [tenant for tenant in await status(log, store) if tenant.tenant == DELETED]
     await rebuild(log, store)
 
-    assert "was erased" in str(left.stuck)
+    assert "was deleted" in str(left.stuck)
     assert set(store.tables().checkpoints()) == {STAYS}
 
 
