@@ -3,6 +3,18 @@
 It appends events through `streams`, and reads the tables through the store of `projector`.
 """
 
-from api.app import ROUTES, create_app
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from api.app import ROUTES, create_app
 
 __all__ = ["ROUTES", "create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the application when it is asked for: the commands of other packages start without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from api import app
+
+    return getattr(app, name)

@@ -42,9 +42,17 @@ def leaves() -> Iterator[tuple[str, click.Command]]:
 
 def _walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     yield name, command
-    if isinstance(command, click.Group):
-        for child in sorted(command.commands):
-            yield from _walk(f"{name} {child}", command.commands[child])
+    for child_name, child in children_of(command):
+        yield from _walk(f"{name} {child_name}", child)
+
+
+def children_of(command: click.Command) -> list[tuple[str, click.Command]]:
+    """The commands of a group, by name; none of a command."""
+    if not isinstance(command, click.Group):
+        return []
+    context = click.Context(command)
+    children = ((name, command.get_command(context, name)) for name in sorted(command.list_commands(context)))
+    return [(name, child) for name, child in children if child]
 
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
@@ -58,11 +66,11 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     if records := [record for record in records if record]:
         yield lines_of("| option | what it does |", "|---|---|")
         yield lines_of(*(f"| `{cell(option)}` | {cell(text)} |" for option, text in records), "")
-    if isinstance(command, click.Group):
+    if children := children_of(command):
         yield lines_of("| command | what it does |", "|---|---|")
-        for child in sorted(command.commands):
-            summary = cell((command.commands[child].help or "").split("\n\n")[0])
-            yield lines_of(f"| `{name} {child}` | {summary} |")
+        for child_name, child in children:
+            summary = cell((child.help or "").split("\n\n")[0])
+            yield lines_of(f"| `{name} {child_name}` | {summary} |")
         yield "\n"
 
 
