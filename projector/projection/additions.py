@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from projector.projection.rows import EventRow, SessionRow
+from projector.projection.session_rows import by_session, fold_session
 from projector.projection.sessionization import NOTHING_SESSIONLESS, Sessionless, sessionless_of
-from projector.projection.sessions import by_session, fold_session
 
 
 class Additions(msgspec.Struct, frozen=True):

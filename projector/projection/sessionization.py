@@ -11,7 +11,7 @@ import msgspec
 
 from projector.projection.identities import LINKING, Link, links_of, named_in
 from projector.projection.rows import EventRow, SessionRow
-from projector.projection.sessions import least
+from projector.projection.session_rows import least
 
 MARK = "~"  # the first character of a derived session's name
 

@@ -131,7 +131,7 @@ MUTANTS = [
         "checkpoint|acknowledged, but not in the tables",  # one loss, met by the watcher or by the check
         (
             (
-                "projector/rebuild/rebuild.py",
+                "projector/rebuild/swap.py",
                 "                    swap.apply(batch)\n",
                 "                    break\n",
             ),

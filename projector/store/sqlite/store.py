@@ -17,6 +17,7 @@ from projector.store.sqlite.api_keys import SqliteApiKeys
 from projector.store.sqlite.connection import FEW_WAL_PAGES, WAL_PAGES, read_only, store_errors
 from projector.store.sqlite.file_store import SqliteFileStore
 from projector.store.sqlite.migrations import migrations
+from projector.store.sqlite.promotion import SqliteSwap
 from projector.store.sqlite.quarantine import SqliteQuarantine
 from projector.store.sqlite.queries import SqliteQueries
 from projector.store.sqlite.schema import (
@@ -32,7 +33,6 @@ from projector.store.sqlite.schema import (
     rename_set,
     session_gap_of,
 )
-from projector.store.sqlite.swap import SqliteSwap
 from projector.store.sqlite.table_reader import TableReader
 from projector.store.sqlite.table_set import TableSet
 from projector.store.sqlite.tenant_deletion import create_tenant, delete_tenant

@@ -14,7 +14,7 @@ import msgspec
 from projector.projection import Counts, EventRow, PlacedControl
 from projector.projection.actors import Deleted, deleted_links, plan_deletion, touched_by
 from projector.projection.control_effects import Erasure, Named, count_erasure, salted_names
-from projector.projection.sessions import fold_session
+from projector.projection.session_rows import fold_session
 from projector.store.sqlite.actors import SqliteActors
 from projector.store.sqlite.columns import EVENT, SESSION, SESSION_VALUES, json_list
 from projector.store.sqlite.schema import index_sessions
