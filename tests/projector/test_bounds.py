@@ -23,7 +23,7 @@ from tests.support.workers import read, running, same_partition, take, until_app
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_batch_is_read_up_to_its_size_limit(log: Log, store: SqliteStore) -> None:
+async def test_reads_of_many_tenants_are_bounded_in_bytes(log: Log, store: SqliteStore) -> None:
     tenants = [f"tenant-{i}" for i in range(150)]
     for tenant in tenants:
         await log.append(tenant, [event(session_id=f"S{i}", filler="x" * 16_000) for i in range(10)])
