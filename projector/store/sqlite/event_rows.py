@@ -100,10 +100,10 @@ class EventRows:
             plan = plan_additions(additions.sessionless, actors, actors.gap_us)
         if not self._insert(rows, additions, {**moved, **plan.placed}):
             return False
-        sessions = at_positions(additions.sessions, moved)
-        self._connection.executemany(self.add_to_session, map(msgspec.structs.astuple, sessions))
         if plan is not NO_PLAN:
             actors.write(plan)
+        sessions = at_positions(additions.sessions, moved)  # last: a retry of half of the rows would add them twice
+        self._connection.executemany(self.add_to_session, map(msgspec.structs.astuple, sessions))
         return True
 
     def _insert(self, rows: Sequence[EventRow] | StagedRows, additions: Additions, moved: Mapping[int, int]) -> bool:
