@@ -28,6 +28,7 @@ def test_readers_never_see_fewer_rows_while_a_rebuild_is_killed_rolled_back_or_a
 
 def run_faults(*options: str) -> tuple[int, str]:
     """Run the fault test; its status, and its command with its output."""
-    command = [sys.executable, "-m", "tests.faults.rounds", "--seed", SEED, *options]
+    command = [sys.executable, "-m", "tests.faults", "--seed", SEED, *options]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert "round 0 " in run.stdout, f"no round began: {run.stderr}"
     return run.returncode, f"{' '.join(command)}\n{run.stdout}\n{run.stderr}"

@@ -55,7 +55,7 @@ def run_faults(code: Path, faults: str) -> tuple[int, str]:
     command = [
         sys.executable,
         "-m",
-        "tests.faults.rounds",
+        "tests.faults",
         "--rounds",
         str(ROUNDS),
         "--seed",
@@ -67,4 +67,5 @@ def run_faults(code: Path, faults: str) -> tuple[int, str]:
     ]
     environment = os.environ | {"TMPDIR": str(code)}  # where a system that violated an invariant leaves its files
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert "round 0 " in run.stdout, f"no round began: {run.stderr}"
     return run.returncode, run.stdout + run.stderr
