@@ -1,8 +1,10 @@
 """Erase a data subject from a tenant's log.
 
-Control records say which records are erased, then their bytes leave the server and the archive. Positions stay: an erased
-record takes the place of the record, so no reader of the log needs to know. A run may be killed at any moment: the next run
-finds in the log what the control records name and is still there, and goes on.
+First, control records that say which records are erased are appended to the log. Then the bytes of those records are removed
+from the server and the archive. A placeholder keeps the position of each erased record, so that readers find no gap.
+
+A run may be killed at any moment. The next run finds the records that the control records name and that still have their bytes,
+and erases these, too.
 """
 
 import asyncio
@@ -29,9 +31,9 @@ from streams.runtime.failpoints import failpoint
 from streams.runtime.progress import Show
 
 LEASE_SECONDS, PAUSE_SECONDS = 30.0, 0.1
-COPY_RECORDS, COPY_BYTES = 500, 256 * 1024  # a script call, for which other calls wait
+COPY_RECORDS, COPY_BYTES = 500, 256 * 1024  # of one script call, during which other calls wait
 COPY_TRIES = 10
-TABLES_WAIT_SECONDS = 1.0  # when no projector acknowledges anything for so long, none runs
+TABLES_WAIT_SECONDS = 1.0  # if no projector acknowledges a record for this long, none is running
 
 
 class LeaseLost(PenstockError):
@@ -40,15 +42,16 @@ class LeaseLost(PenstockError):
 
 class NoMemoryForRewrite(PenstockError):
     """The server's memory has no room for a second copy of this log.
-    The log stays as it was; run this again with more memory. The tables erase the records meanwhile.
+    The log is unchanged; run this again with more memory. The records are erased from the tables all the same.
     """
 
 
 class Rewritten(msgspec.Struct, frozen=True):
-    """What was rewritten.
+    """How much was rewritten.
 
-    `entries` records on the server, `segments` of the archive, and whether the append-only file was rewritten: None when the
-    server has none or does not allow it.
+    - `entries` is the number of records that were erased on the server.
+    - `segments` is the number of segments of the archive that were rewritten.
+    - `append_only_file` says whether this file was rewritten. It is None when the server has no such file or does not allow it.
     """
 
     entries: int
@@ -57,9 +60,9 @@ class Rewritten(msgspec.Struct, frozen=True):
 
 
 class SubjectErasure:
-    """One run over a tenant's log, under its archive lease.
+    """The erasure of a data subject, under the tenant's archive lease.
 
-    The methods are called in this order: find_records, append_control_records, rewrite, wait_for_tables.
+    Inside `lease`, call the methods in this order: find_records, append_control_records, rewrite, wait_for_tables.
     """
 
     def __init__(self, log: Log, tenant: str, subject: Subject) -> None:
@@ -78,11 +81,11 @@ class SubjectErasure:
     async def lease(self) -> AsyncIterator[None]:
         """Hold the tenant's archive lease.
 
-        Waits for a process that has it. Raises LogFull, LogRefused, LogUnavailable.
+        Waits while another process has it. Raises LogFull, LogRefused, LogUnavailable.
         """
         while not await self._acquire_lease():  # noqa: ASYNC110
             await asyncio.sleep(PAUSE_SECONDS)
-        renewing = asyncio.create_task(self._renew_lease_again_and_again())
+        renewing = asyncio.create_task(self._keep_renewing_lease())
         try:
             yield
         finally:
@@ -106,7 +109,7 @@ class SubjectErasure:
             self._acknowledged = int(reply[0])
         return bool(reply)
 
-    async def _renew_lease_again_and_again(self) -> None:
+    async def _keep_renewing_lease(self) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 10)
             with contextlib.suppress(LogUnavailable, LogFull):
@@ -117,7 +120,7 @@ class SubjectErasure:
     async def find_records(self, show: Show) -> None:
         """Find the records about the subject.
 
-        Also the records that control records name and that are still there. Raises Gap, LogUnavailable.
+        Also finds the records that earlier control records name and that still have their bytes. Raises Gap, LogUnavailable.
         """
         self._through = await self._log.last_position(self._tenant)
         await self._read(0, self.search.match, lambda position: show(position, 2 * self._through))
@@ -136,9 +139,10 @@ class SubjectErasure:
     async def append_control_records(self) -> int:
         """Suppress the identities, then append the control records.
 
-        Returns the last position, 0 when there is none to append. An event of one of the identities that came while the log was
-        read is erased, too; none comes after it. Of many records the newest are named first: a session loses its first event,
-        from which its name comes, only once and last.
+        Returns the position of the last control record, or 0 if none was needed. An event that arrived with such an identity
+        while the log was being read is erased, too; suppression keeps out any later one. The first control record names the
+        newest records. A derived session, which is named by its first event, therefore loses that event last, and is renamed
+        only once.
 
         Raises LogFull, LogRefused, LogUnavailable, TenantDeleted.
         """
@@ -160,12 +164,12 @@ class SubjectErasure:
     async def wait_for_tables(self, position: int) -> bool:
         """Wait until all projectors have applied a position.
 
-        Returns False when none of them advances.
+        Returns False if the projectors stop acknowledging records.
         """
-        acknowledged, deadline = -1, 0.0
+        acknowledged_before, deadline = -1, 0.0
         while self._acknowledged < position:
-            if self._acknowledged != acknowledged:
-                acknowledged, deadline = self._acknowledged, time.monotonic() + TABLES_WAIT_SECONDS
+            if self._acknowledged != acknowledged_before:
+                acknowledged_before, deadline = self._acknowledged, time.monotonic() + TABLES_WAIT_SECONDS
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(PAUSE_SECONDS)
@@ -177,7 +181,7 @@ class SubjectErasure:
     async def rewrite(self, show: Show) -> Rewritten:
         """Remove the bytes of the erased records.
 
-        Rewrites the log, the archive and the append-only file; also removes what a killed run left there. Raises LeaseLost,
+        Rewrites the log, the archive and the append-only file; also removes bytes that an interrupted run left. Raises LeaseLost,
         NoMemoryForRewrite, DamagedArchive, ArchiveMoved, ArchiveUnavailable, LogUnavailable.
         """
         positions = sorted(self.search.to_erase)
@@ -193,8 +197,8 @@ class SubjectErasure:
     async def _rewrite_log(self, positions: Sequence[int], show: Show) -> int:
         """Replace the stream by a copy; return how many entries were erased.
 
-        Also when it has no entry to erase: a server only marks an entry that it trims, and keeps its bytes until the entries
-        beside it are trimmed, too.
+        The stream is copied even if it has no entry to erase. The server only marks an entry that it trims, and keeps the bytes
+        until the neighbouring entries are trimmed, too.
         """
         oldest = await self._log.connection.call("XRANGE", self._keys.log, "-", "+", "COUNT", 1)
         first = int(oldest[0][0].partition(b"-")[0]) if oldest else 1
@@ -208,11 +212,11 @@ class SubjectErasure:
     async def _copy_log(self, positions: Sequence[int], first: int, show: Show) -> bytes:
         """Copy the stream, part by part; return the last answer of rewrite.lua."""
         keys, last = self._keys, await self._log.last_position(self._tenant)
-        copied, reached, through = b"-", first - 1, first - 1
+        copied_id, reached, through = b"-", first - 1, first - 1
         while True:
             through += COPY_RECORDS
-            of_part = positions[bisect_right(positions, reached) : bisect_right(positions, through)]
-            arguments = [self._lease_owner, copied, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *of_part]
+            part_positions = positions[bisect_right(positions, reached) : bisect_right(positions, through)]
+            arguments = [self._lease_owner, copied_id, through, control.ERASED, COPY_RECORDS, COPY_BYTES, *part_positions]
             try:
                 reply = await self._log.connection.run("rewrite", [keys.log, keys.rewrite, keys.archive_lease], arguments)
             except (LogFull, LogRefused) as error:
@@ -222,8 +226,8 @@ class SubjectErasure:
                 raise LeaseLost
             if b"-" not in reply:
                 return bytes(reply)
-            if reply != copied:  # equal where no entry has these positions
-                copied = reply
-                reached = through = int(copied.partition(b"-")[0])
+            if reply != copied_id:  # unchanged if no entry has these positions
+                copied_id = reply
+                reached = through = int(copied_id.partition(b"-")[0])
             show(reached, last)
             failpoint("while_the_log_is_copied")

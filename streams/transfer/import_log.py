@@ -1,7 +1,8 @@
-"""Import an exported log: each record at its position, or nothing.
+"""Import an exported log, with each record at its old position.
 
-A record that the log has is compared with the file, and a batch is written only where the log ends just before it. So an import
-may be interrupted at any moment and started again, and it notices at once when another process writes to the log.
+Records that the log already has are compared with the file. A batch of other records is written only if the log ends just before
+it. An import can therefore be interrupted at any moment and started again, and it notices at once when another process writes to
+the log.
 """
 
 import time
@@ -24,26 +25,27 @@ from streams.transfer.format import BadLine, Header, read_log
 
 
 class LogDiffers(PenstockError):
-    """The log holds another record at a position than the file, or none."""
+    """A record of the log is missing, or differs from the file's."""
 
-    def __init__(self, tenant: str, position: int, held: Record | None, *, meanwhile: bool) -> None:
-        holds = "holds another record than the file" if held else "holds no record"
-        reason = "; another process writes to it" if meanwhile else ""
-        super().__init__(f"the log of {tenant} {holds} at position {position}{reason}")
+    def __init__(self, tenant: str, position: int, log_record: Record | None, *, has_other_writer: bool) -> None:
+        problem = "holds another record than the file" if log_record else "holds no record"
+        reason = "; another process writes to it" if has_other_writer else ""
+        super().__init__(f"the log of {tenant} {problem} at position {position}{reason}")
         self.position = position
 
 
 class LogEndsBefore(PenstockError):
-    """The log ends before the position after which the file goes on."""
+    """The log ends before the position where the file continues."""
 
     def __init__(self, tenant: str, last: int, after: int) -> None:
         super().__init__(f"the log of {tenant} ends at position {last}, and the file goes on after position {after}")
 
 
 class LogImport:
-    """One import.
+    """The import of logs.
 
-    `tenant`, `position`, `written` and `compared` also hold when it ends with an error.
+    `tenant` and `position` say which record came last. `written` and `compared` are numbers of records. All four are valid even
+    if the import ends with an error.
     """
 
     def __init__(self, log: Log, *, dedup_window_seconds: float, wait_seconds: float = 60.0) -> None:
@@ -59,17 +61,17 @@ class LogImport:
     async def run(self, lines: Iterable[bytes], *, tenant: str | None = None, show: Show = lambda position, total: None) -> None:
         """Import the lines of a file.
 
-        They must be of `tenant` where it is given. Raises BadLine (the records before that line are imported), LogDiffers,
-        LogEndsBefore, TenantDeleted, LogUnavailable, LogFull, LogRefused.
+        If `tenant` is given, the file must hold the log of that tenant. Raises BadLine (the records before the bad line are
+        imported), LogDiffers, LogEndsBefore, TenantDeleted, LogUnavailable, LogFull, LogRefused.
         """
         await self.write(read_log(lines), tenant=tenant, show=show)
 
     async def write(
         self, items: Iterator[Header | Record], *, tenant: str | None = None, show: Show = lambda position, total: None
     ) -> None:
-        """Import headers, each followed by its records without a gap.
+        """Import logs: each is a header and then consecutive records.
 
-        Raises what `run` raises.
+        Raises the errors that `run` raises.
         """
         after = through = 0
         for part in _parts(items):
@@ -83,7 +85,7 @@ class LogImport:
     async def _begin(self, header: Header, tenant: str | None) -> None:
         if tenant not in (None, header.tenant):
             reason = f"says that this is the log of {header.tenant}"
-            raise BadLine(1, f"{reason}: its events' identities hold that name, so it cannot become the log of {tenant}")
+            raise BadLine(1, f"{reason}: its events' identities include that name, so it cannot become the log of {tenant}")
         keys_of(header.tenant)
         self._last = await retry(lambda: self._log.last_position(header.tenant), seconds=self._wait_seconds)
         if self._last < header.after:
@@ -91,16 +93,17 @@ class LogImport:
         self.tenant, self.position = header.tenant, header.after
 
     async def _put(self, records: Sequence[Record]) -> None:
-        """See that the log has these records.
+        """Make sure that the log has these records.
 
-        Compares those that it has, writes the others, and suppresses what they suppress.
+        First suppresses the events that their control records suppress. Then compares the records that the log already has, and
+        writes the others.
         """
         await retry(partial(suppress_erased, self._log.connection, self.tenant, records), seconds=self._wait_seconds)
         while records:
-            known = max(0, self._last - records[0].position + 1)
-            if known:
-                await self._compare(records[:known])
-                records = records[known:]
+            overlap = max(0, self._last - records[0].position + 1)
+            if overlap:
+                await self._compare(records[:overlap])
+                records = records[overlap:]
             else:
                 last = await retry(partial(self._append, records), seconds=self._wait_seconds)
                 if last < self._last:
@@ -109,25 +112,28 @@ class LogImport:
                     self._last = self.position = records[-1].position
                     self.written += len(records)
                     return
-                self._last = last  # a call whose reply was lost has written them, or another process
+                self._last = last  # records were written by another process, or by a call whose reply was lost
 
     async def _compare(self, records: Sequence[Record]) -> None:
         places = [(self.tenant, record.position) for record in records]
-        held = await retry(lambda: self._log.find_each(places), seconds=self._wait_seconds)
-        for record, of_log in zip(records, held, strict=True):
-            if record != of_log:
-                raise LogDiffers(self.tenant, record.position, of_log, meanwhile=self.written > 0)
+        log_records = await retry(lambda: self._log.find_each(places), seconds=self._wait_seconds)
+        for record, log_record in zip(records, log_records, strict=True):
+            if record != log_record:
+                raise LogDiffers(self.tenant, record.position, log_record, has_other_writer=self.written > 0)
             self.position = record.position
             self.compared += 1
 
     async def _append(self, records: Sequence[Record]) -> int:
-        """Append records if they come next; return the log's last position before."""
+        """Append records if they come next in the log.
+
+        Returns the last position that the log had before the call.
+        """
         names, arguments = _script_call(self.tenant, records, self._window_us, time.time_ns() // 1000)
         return int(await self._log.connection.run("import_records", names, arguments))
 
 
 def _parts(items: Iterator[Header | Record]) -> Iterator[Header | list[Record]]:
-    """Headers, and the records after each in batches for one script call."""
+    """Each header, then its records in batches for one script call."""
     for is_header, group in groupby(items, key=lambda item: isinstance(item, Header)):
         if is_header:
             yield from cast(Iterator[Header], group)

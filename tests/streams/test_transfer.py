@@ -513,7 +513,7 @@ async def test_a_line_longer_than_any_record_is_refused_without_being_read(log: 
 
 async def test_a_log_cannot_become_the_log_of_another_tenant(log: Log) -> None:
     log_import = import_into(log)
-    with pytest.raises(BadLine, match="the log of acme: its events' identities hold that name"):
+    with pytest.raises(BadLine, match="the log of acme: its events' identities include that name"):
         await log_import.run(LINES, tenant="globex")
     assert await log.last_position("acme") == await log.last_position("globex") == 0
 
