@@ -1,8 +1,10 @@
-"""Backup: the tables, then every log, copied into a folder.
+"""Make a backup: copy the tables, then every log, into a folder.
 
-Everything runs meanwhile. The tables come first, so every log reaches at least as far as they do, and what they lack is read
-again. When the folder holds a backup already, its records of each log are compared with the log, one by one, and new records
-are added. A history that was rewritten, by an erasure for example, must not live on in a backup.
+Penstock keeps running meanwhile. The tables are copied first, so every copied log reaches at least as far as the tables. After a
+restore, projectors apply the records that the tables lack.
+
+If the folder already holds a backup, its records are compared with the logs, one by one, and new records are added. The
+comparison is needed because records that were erased since the last backup must not stay in it.
 """
 
 import asyncio
@@ -20,11 +22,11 @@ from streams.errors import Gap, PenstockError
 from streams.keys import PARTITIONS, deleted_key
 from streams.runtime import Show, failpoint
 
-NOT_KEPT = "archived"  # a field of the usage: after a restore, the records are in another place
+NOT_KEPT = "archived"  # a field of the usage that says where records are: a restore puts them elsewhere
 
 
 class LogLost(PenstockError):
-    """The server has less of a log than the backup that is to be continued."""
+    """The server's log ends before the log in the old backup."""
 
     def __init__(self, tenant: str, last: int, kept: int) -> None:
         log = f"the log of {tenant} ends at position {last}" if last else f"there is no log of {tenant}"
@@ -32,14 +34,14 @@ class LogLost(PenstockError):
 
 
 class LogRewritten(PenstockError):
-    """A log has other records than the backup that is to be continued."""
+    """A log has other records than the old backup."""
 
     def __init__(self, error: RecordsDiffer) -> None:
         super().__init__(f"{error}: it was rewritten, and the old records must not live on. Back up into another folder")
 
 
 class Created(msgspec.Struct, frozen=True):
-    """A backup that was made, and how many records were new in it."""
+    """A complete backup, and how many of its records are new."""
 
     backup: Backup
     added: int
@@ -48,9 +50,10 @@ class Created(msgspec.Struct, frozen=True):
 async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[str], Awaitable[None]], show: Show) -> Created:
     """Make a backup in a folder that is locked.
 
-    `copy_tables` copies the tables to a file that does not exist.
-    Interrupt it at any moment and start it again. Raises LogRewritten, LogLost, Gap, LogUnavailable, DamagedArchive,
-    ArchiveUnavailable, OSError, and what `copy_tables` raises: then the folder is the backup that it was before, or none.
+    `copy_tables` copies the tables to a path where no file exists. A backup may be interrupted at any moment and started again.
+
+    Raises LogRewritten, LogLost, Gap, LogUnavailable, DamagedArchive, ArchiveUnavailable, OSError, and the errors that
+    `copy_tables` raises. After an error, the folder still holds the old backup, if there was one.
     """
     while True:
         deleted = await deleted_tenants(log.connection)
@@ -66,7 +69,7 @@ async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[s
         else:
             if await deleted_tenants(log.connection) == deleted:
                 break
-        os.unlink(folder.next_tables)  # a tenant was deleted meanwhile, and these tables may have it
+        os.unlink(folder.next_tables)  # a tenant was deleted meanwhile, and these tables may still have its rows
     size_bytes, digest = await asyncio.to_thread(digest_of_file, folder.next_tables)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
     backup = Backup(FORMAT, FORMAT_VERSION, version("penstock"), made_at, size_bytes, digest, tenants, deleted)
@@ -80,15 +83,15 @@ async def create_backup(log: Log, folder: BackupFolder, copy_tables: Callable[[s
 async def _copy_logs(log: Log, folder: BackupFolder, deleted: Sequence[DeletedTenant], show: Show) -> tuple[list[KeptLog], int]:
     """Copy every log into the folder.
 
-    Returns the logs that it holds then, and how many records were added.
+    Returns the logs that the folder then holds, and how many records were added.
     """
     summaries = await log.summaries()
     usages = await _usages(log.connection, summaries)
     archive = folder.archive()
-    with_log = {summary.tenant for summary in summaries}
-    for tenant in sorted(set(folder.tenants()) - with_log - set(_deleted_among(folder.tenants(), deleted))):
-        if kept := (await asyncio.to_thread(archive.manifest, tenant)).through:
-            raise LogLost(tenant, 0, kept)
+    tenants_with_log = {summary.tenant for summary in summaries}
+    for tenant in sorted(set(folder.tenants()) - tenants_with_log - set(_deleted_among(folder.tenants(), deleted))):
+        if kept_through := (await asyncio.to_thread(archive.manifest, tenant)).through:
+            raise LogLost(tenant, 0, kept_through)
     total = sum(summary.last for summary in summaries)
     copied = added = 0
 
@@ -99,13 +102,14 @@ async def _copy_logs(log: Log, folder: BackupFolder, deleted: Sequence[DeletedTe
 
     for summary in summaries:
         await asyncio.to_thread(archive.tidy, summary.tenant, age_seconds=0)
-        kept = (await asyncio.to_thread(archive.manifest, summary.tenant)).through
-        if summary.last < kept:
-            raise LogLost(summary.tenant, summary.last, kept)
-        reached, new = await copy_log(log.read(summary.tenant, 0, through=summary.last), archive, summary.tenant, show=count)
+        kept_through = (await asyncio.to_thread(archive.manifest, summary.tenant)).through
+        if summary.last < kept_through:
+            raise LogLost(summary.tenant, summary.last, kept_through)
+        pages = log.read(summary.tenant, 0, through=summary.last)
+        reached, new_records = await copy_log(pages, archive, summary.tenant, show=count)
         if reached < summary.last:
             raise Gap(summary.tenant, reached + 1, summary.last)
-        added += new
+        added += new_records
         failpoint("between_logs")
     return [KeptLog(summary.tenant, summary.last, usages[summary.tenant]) for summary in summaries], added
 
@@ -116,12 +120,12 @@ def _deleted_among(tenants: Sequence[str], deleted: Sequence[DeletedTenant]) -> 
 
 
 async def _usages(connection: Connection, summaries: Sequence[LogSummary]) -> dict[str, dict[str, str]]:
-    """What was counted of each tenant, and what is left of its limits."""
+    """The counts of each tenant, and what is left of its limits."""
     replies = await connection.call_each([("HGETALL", keys_of(summary.tenant).usage) for summary in summaries])
     usages = {}
     for summary, reply in zip(summaries, replies, strict=True):
-        words = [word.decode() for word in reply]
-        fields = zip(words[::2], words[1::2], strict=True)
+        names_and_values = [text.decode() for text in reply]
+        fields = zip(names_and_values[::2], names_and_values[1::2], strict=True)
         usages[summary.tenant] = {field: value for field, value in fields if field != NOT_KEPT}
     return usages
 

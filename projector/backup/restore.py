@@ -1,8 +1,8 @@
-"""Restore: an installation from a backup.
+"""Restore an installation from a backup.
 
-The server has nothing of the backup's logs, or the same records. First everything is checked: every digest of the backup, and
-what the server and the archive have of its logs, which must be the same records. Then the tables are restored, then the logs,
-each record at its position. When it is started again, it continues.
+First, every digest of the backup is checked. Records that the server or the archive already has must be the same as in the
+backup. Then the tables are restored, then the logs, with each record at its position. A restore that was interrupted continues
+when it is started again.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from streams.tiering import HistoryDiffers, recover
 from streams.transfer import FORMAT, FORMAT_VERSION, Header, LogImport
 
 
-class TenantDeletedThere(PenstockError):
+class TenantDeletedOnServer(PenstockError):
     """A tenant of the backup was deleted on the server:
-    it must not come back by itself."""
+    only a person may create it again."""
 
     def __init__(self, tenant: str) -> None:
         super().__init__(f"{tenant} was deleted on this server; `penstock api tenant create {tenant}` lets it begin again")
@@ -37,10 +37,10 @@ class WrittenMeanwhile(PenstockError):
         super().__init__(f"{error}; another process writes to it")
 
 
-class Existing(msgspec.Struct, frozen=True):
-    """The last positions of a log: on the server, in the archive.
+class ExistingLog(msgspec.Struct, frozen=True):
+    """The last positions of a log on the server and in the archive.
 
-    0 stands for no log.
+    A position is 0 if the log is not there.
     """
 
     last: int
@@ -50,7 +50,7 @@ class Existing(msgspec.Struct, frozen=True):
 class BackupRestore:
     """The restore of one backup.
 
-    Call its methods in this order: check, compare, restore.
+    Call the methods in this order: check, compare, restore.
     """
 
     def __init__(self, log: Log, folder: BackupFolder, *, dedup_window_seconds: float, wait_seconds: float = 60.0) -> None:
@@ -61,7 +61,7 @@ class BackupRestore:
         self._window_seconds = dedup_window_seconds
         self._wait_seconds = wait_seconds
         self._tables = ""
-        self._existing: dict[str, Existing] = {}
+        self._existing: dict[str, ExistingLog] = {}
 
     async def check(self, backup: Backup, show: Show) -> None:
         """Check every file of the backup. Raises DamagedBackup."""
@@ -79,16 +79,16 @@ class BackupRestore:
     async def compare(self, backup: Backup, show: Show) -> None:
         """Compare the backup with the logs that exist.
 
-        Raises RecordsDiffer, TenantDeletedThere, Gap, DamagedArchive, ArchiveUnavailable, LogUnavailable.
+        Raises RecordsDiffer, TenantDeletedOnServer, Gap, DamagedArchive, ArchiveUnavailable, LogUnavailable.
         """
         last_positions = {summary.tenant: summary.last for summary in await self._log.summaries()}
         deleted = {entry.digest for entry in await deleted_tenants(self._log.connection)}
         compared = 0
         for kept in backup.tenants:
             if keys_of(kept.tenant).digest in deleted:
-                raise TenantDeletedThere(kept.tenant)
+                raise TenantDeletedOnServer(kept.tenant)
             archived = (await asyncio.to_thread(self._archive.manifest, kept.tenant)).through if self._archive else 0
-            existing = self._existing[kept.tenant] = Existing(last_positions.get(kept.tenant, 0), archived)
+            existing = self._existing[kept.tenant] = ExistingLog(last_positions.get(kept.tenant, 0), archived)
             comparison = Comparison(kept.tenant, self._backup_archive)
             if existing.last:
                 pages = self._log.read(kept.tenant, 0, through=min(existing.last, kept.last))
@@ -102,10 +102,10 @@ class BackupRestore:
                 show(compared, backup.records)
 
     async def restore(self, backup: Backup, adopt_tables: Callable[[str], Awaitable[None]], show: Show) -> int:
-        """Restore everything; how many records were written.
+        """Restore the backup; return how many records were written.
 
-        That is the tables, the logs, the counts and the list of deleted tenants. Raises what `adopt_tables` raises, LogDiffers,
-        WrittenMeanwhile, ArchiveMoved, ArchiveUnavailable, LogUnavailable, LogFull, TenantDeleted.
+        Restores the tables, the logs, the counts and the list of deleted tenants. Raises LogDiffers, WrittenMeanwhile,
+        ArchiveMoved, ArchiveUnavailable, LogUnavailable, LogFull, TenantDeleted, and the errors that `adopt_tables` raises.
         """
         await adopt_tables(self._tables)
         failpoint("after_tables_before_logs")
@@ -123,10 +123,10 @@ class BackupRestore:
         return written
 
     async def _restore_log(self, kept: KeptLog) -> int:
-        """Restore a log; how many records were written.
+        """Restore a log; return how many records were written.
 
-        It goes into the archive, with its newest record and the deduplication keys on the server. Where there is no archive, or
-        the server has the beginning of the log, all of it goes to the server.
+        The records go into the archive; the server gets the newest record and the deduplication keys. If there is no archive, or
+        if the server already has the beginning of the log, all records go to the server.
         """
         existing = self._existing[kept.tenant]
         if not kept.last:
@@ -146,13 +146,13 @@ class BackupRestore:
         return 0
 
     def _items(self, tenant: str, after: int, through: int) -> Iterator[Header | Record]:
-        """The records of the backup after a position, as an export has them."""
+        """A header and records of the backup, as in an export."""
         yield Header(FORMAT, FORMAT_VERSION, tenant, after, through)
         for page in self._backup_archive.read(tenant, after):
             yield from (record for record in page if record.position <= through)
 
     async def _restore_usage(self, kept: KeptLog) -> None:
-        """Restore the counts, except those that exist already."""
+        """Restore the counts that the server does not have yet."""
         keys = keys_of(kept.tenant)
         counts = [("HSETNX", keys.usage, field, value) for field, value in kept.usage.items()]
         await self._log.connection.call_each([("SADD", keys.tenants, kept.tenant), *counts])

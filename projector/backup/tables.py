@@ -1,4 +1,4 @@
-"""The tables of a backup: copied to a file, and put back."""
+"""Copy the tables to a file for a backup, and put them back."""
 
 import asyncio
 
@@ -11,14 +11,14 @@ PAUSE_SECONDS = 0.1
 
 
 class NoFile(PenstockError):
-    """These tables are not in a file, and cannot be copied as one."""
+    """These tables are not in a file, so no file can be copied."""
 
 
 async def copy_tables(settings: Settings, file: str, show: Show) -> int:
-    """Copy the tables to a new file; its size in bytes.
+    """Copy the tables to a new file; return its size in bytes.
 
-    Everything runs meanwhile. `show` gets how many bytes are copied. Raises NoFile, RebuildRunning, OutputExists,
-    StoreUnavailable.
+    Penstock keeps running meanwhile. `show` gets the number of copied bytes and an estimate of the total. Raises NoFile,
+    OutputExists, StoreUnavailable, and RebuildRunning if a rebuild or an erasure still runs after WAIT_SECONDS.
     """
     gap_seconds = settings.session_gap_seconds
     with open_store(settings.tables_url, cache_mib=settings.sqlite_cache_mib, session_gap_seconds=gap_seconds) as store:
@@ -44,9 +44,9 @@ async def _copy(store: Store, file: str, show: Show) -> int:
 
 
 async def adopt_tables(settings: Settings, file: str) -> bool:
-    """Put a copy where the tables are, unless they are that copy.
+    """Put a copy of the tables in their place.
 
-    Returns False when the tables are that copy already, or a later state of it. Raises TablesNotEmpty, NotACopy, OutputExists,
-    StoreUnavailable.
+    Returns False, and changes nothing, if the tables already are that copy or a later state of it. Raises TablesNotEmpty,
+    NotACopy, OutputExists, StoreUnavailable.
     """
     return await asyncio.to_thread(adopt, file, settings.tables_url)
