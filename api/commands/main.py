@@ -1,4 +1,4 @@
-"""The group `penstock api`, which is `python -m api` too."""
+"""The command group `penstock api`, also `python -m api`."""
 
 import click
 
@@ -11,9 +11,9 @@ from streams.runtime import configure_logging
 @click.group("api", invoke_without_command=True)
 @click.pass_context
 def main(context: click.Context) -> None:
-    """The HTTP API, its keys, and what tenants may send.
+    """Serve the HTTP API; manage keys and tenants.
 
-    Without a command it serves. Settings come from the environment, then from .env.
+    Without a command, this serves the API. Settings come from the environment, then from .env.
     """
     configure_logging()
     if context.invoked_subcommand is None:

@@ -13,15 +13,15 @@ from api.http.protocol import protocol_of
 from streams.runtime import SettingError, Settings, command_settings, exit_with_sentence
 
 SECURITY_HEADERS = [("x-content-type-options", "nosniff"), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
-DRAIN_SECONDS = 4  # `penstock run` kills after five
+DRAIN_SECONDS = 4  # `penstock run` kills this process after five
 
 
 @click.command()
 def run() -> None:
     """Serve the HTTP API.
 
-    HOST and PORT say where it listens, REDIS_URL and DATABASE_URL which log and tables it uses, AUTH who may use it. Several of
-    these processes may serve the same log and tables.
+    HOST and PORT say where the API listens. REDIS_URL names its log, DATABASE_URL its tables. AUTH says who may use it. Several
+    processes may serve the same log and tables.
     """
     with exit_with_sentence():
         settings = command_settings()
@@ -39,14 +39,14 @@ def refuse_open_to_all(settings: Settings) -> None:
         raise SettingError(
             "AUTH",
             f"is open and HOST is {settings.host!r}: every program that reaches this address could write and read as any "
-            "tenant. Set AUTH=keys, or ALLOW_OPEN_ACCESS=1 if that is meant.",
+            "tenant. Set AUTH=keys, or ALLOW_OPEN_ACCESS=1 if that is intended.",
         )
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address.
+    """Whether only this machine can reach an address.
 
-    A name other than localhost may stand for any address.
+    False for a name other than localhost, which may stand for any address.
     """
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -55,11 +55,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def serve(app: Starlette, settings: Settings) -> None:
-    """Serve an application as Penstock's is served, until SIGTERM or SIGINT."""
+    """Serve an application until SIGTERM or SIGINT.
+
+    The server has the limits and headers of Penstock's API.
+    """
     _raise_file_limit()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # requests are many small objects that hold no cycles
+    gc.set_threshold(50_000, 20, 100)  # a request makes many small objects without reference cycles
     uvicorn.run(
         app,
         host=settings.host,
@@ -82,9 +85,9 @@ def serve(app: Starlette, settings: Settings) -> None:
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit of open files to what this user may have.
+    """Raise the limit on open files to the most that is allowed.
 
-    A connection is a file, and the usual soft limit of 1,024 is soon reached.
+    Each connection is an open file, and the usual soft limit of 1,024 is soon reached.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

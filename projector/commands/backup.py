@@ -20,9 +20,9 @@ from streams.runtime import Progress, Settings
 def backup(directory: str) -> None:
     """Copy the tables and every log to DIR.
 
-    Everything runs meanwhile. DIR gets the tables with keys and limits, every log, and the list of deleted tenants. When DIR
-    holds a backup already, only new records are added; the records that it has are compared with the logs, and the backup is
-    refused where they differ. DIR stays the old backup until the new one is complete. Interrupt it at any moment.
+    Penstock keeps running meanwhile. DIR gets the tables with keys and limits, every log, and the list of deleted tenants. If DIR
+    already holds a backup, its records are compared with the logs, and only new records are added. The backup is refused if the
+    records differ. DIR remains the old backup until the new one is complete, so this command may be interrupted at any moment.
     """
     run_command(lambda settings: _backup(settings, directory))
 
@@ -46,12 +46,12 @@ async def _backup(settings: Settings, directory: str) -> None:
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 def restore(directory: str) -> None:
-    """Restore the backup in DIR, to an empty server and DATA_DIR.
+    """Restore the backup in DIR to an empty server and DATA_DIR.
 
-    Run it before the API accepts anything. All of DIR is checked first. Then what is there is compared: logs of the same tenants
-    must have the same records, and tables must have no rows but those of DIR. Records go to ARCHIVE_URL, or to the server if
-    that is `none`. Deduplication keys are set again for what is left of DEDUP_WINDOW_SECONDS. Interrupt it at any moment and
-    start it again.
+    Run this before the API accepts requests. All of DIR is checked first. Then DIR is compared with existing data: a log of the
+    same tenant must have the same records, and tables must have no other rows than those of DIR. Records go to ARCHIVE_URL, or
+    to the server if ARCHIVE_URL is `none`. Deduplication keys are set again for the rest of DEDUP_WINDOW_SECONDS. This command
+    may be interrupted at any moment and started again.
     """
     run_command(lambda settings: _restore(settings, directory))
 
@@ -65,11 +65,11 @@ async def _restore(settings: Settings, directory: str) -> None:
         print(adopted_words(await adopt_tables(settings, path)), file=sys.stderr)
 
     async with open_log(settings) as log:
-        process = BackupRestore(log, folder, dedup_window_seconds=settings.dedup_window_seconds)
+        backup_restore = BackupRestore(log, folder, dedup_window_seconds=settings.dedup_window_seconds)
         with Progress() as bars:
-            await process.check(backup, bars.stage("checking the backup"))
-            await process.compare(backup, bars.stage("comparing what is there"))
-            written = await process.restore(backup, adopt, bars.stage("restoring"))
+            await backup_restore.check(backup, bars.stage("checking the backup"))
+            await backup_restore.compare(backup, bars.stage("comparing existing records"))
+            written = await backup_restore.restore(backup, adopt, bars.stage("restoring"))
     seconds = time.monotonic() - started
-    words = f"{len(backup.tenants)} tenants, {backup.records} records, {backup.records - written} of them there already"
-    print(f"restored: the backup of {backup.made_at}, {words}, in {seconds:.1f} s")
+    counts = f"{len(backup.tenants)} tenants, {backup.records} records, {backup.records - written} of them already there"
+    print(f"restored: the backup of {backup.made_at}, {counts}, in {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""The group `penstock projector`, which is `python -m projector` too."""
+"""The command group `penstock projector`, also `python -m projector`."""
 
 import click
 
@@ -16,7 +16,7 @@ from streams.runtime import configure_logging
 
 @click.group("projector")
 def main() -> None:
-    """The tables: apply the log, rebuild, compare, back up.
+    """Apply the log to the tables; rebuild, verify, back up.
 
     Settings come from the environment, then from .env.
     """

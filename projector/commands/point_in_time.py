@@ -10,17 +10,21 @@ from streams.runtime import Progress, Settings
 
 @click.command("at")
 @click.argument("time", type=Moment(), required=False)
-@click.option("--position", type=click.IntRange(min=1), help="Up to this position, of the one --tenant, instead of a time.")
+@click.option(
+    "--position", type=click.IntRange(min=1), help="Stop after this position, instead of at a TIME; needs one --tenant."
+)
 @click.option("--tenant", "tenants", multiple=True, help="Only this tenant; may be repeated.")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="The SQLite file to make; it must not exist yet.")
 @click.option("--accept-loss", is_flag=True, help="As in rebuild: go on although the log misses records.")
 def at_command(time: int | None, position: int | None, tenants: tuple[str, ...], out: str, accept_loss: bool) -> None:
     """Make a database of the tables as they were at TIME.
 
-    TIME is like 2026-11-20T12:00Z. The database has the same tables and indexes, and any program that reads SQLite can read it.
-    Everything runs meanwhile. Each tenant's log ends before its first record that was received at TIME or later. Times of
-    receipt come from the clocks of the API processes, and need not rise from record to record: no record of that time or later
-    is in the tables, nor is an earlier record that comes after the first such record.
+    TIME looks like 2026-11-20T12:00Z. The database has the same tables and indexes, and any program that reads SQLite can read
+    it. Penstock keeps running meanwhile.
+
+    Each tenant's log is applied up to, but not including, its first record that was received at TIME or later. Times of receipt
+    come from the clocks of the API processes, so a later record in the log can have an earlier time. Such a record is left out,
+    too.
     """
     if (time is None) == (position is None) or (position is not None and len(tenants) != 1):
         raise click.UsageError("give a TIME, or --position and one --tenant")

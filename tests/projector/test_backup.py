@@ -185,7 +185,7 @@ async def test_a_backup_made_during_writes_is_restored_to_its_last_record(
     installation.settings["ARCHIVE_URL"] = archive
     output = installation.command("projector", "restore", backup)
 
-    assert f"4 tenants, {sum(last_positions.values())} records, 0 of them there already" in output
+    assert f"4 tenants, {sum(last_positions.values())} records, 0 of them already there" in output
     assert rows_of(installation.tables) == rows
     assert await records_of(installation) == records
     assert installation.command("streams", "verify") == "every log is whole\n"
@@ -380,7 +380,7 @@ async def test_a_killed_restore_is_finished_by_the_next(
     assert (await records_of(installation), rows_of(installation.tables)) == (records, rows)
     assert len(installation.server.client.keys("*:dedup:*")) == 40
     assert installation.command("streams", "verify") == "every log is whole\n"
-    assert "40 records, 40 of them there already" in installation.command("projector", "restore", backup)
+    assert "40 records, 40 of them already there" in installation.command("projector", "restore", backup)
 
 
 @one_server
