@@ -1,8 +1,8 @@
-"""Foreign formats: requests of other products' clients, made into events.
+"""Foreign formats: events from the clients of other products.
 
-Each format is one pure module; `api.ingest.foreign` calls it. A format opens a request, which gives its messages and the key in
-it; makes an event of each message; and knows the answer that its clients expect. Everything after that is the same as for native
-events.
+Each format is one module of pure functions, which `api.ingest.foreign` calls. A format finds the messages and the key in a
+request, makes an event of each message, and makes the answer that its clients expect. From there on, the events are treated like
+native ones.
 """
 
 from api.formats.format import Answer, ForeignRequest, Format, OpenedRequest, Unreadable

@@ -1,6 +1,6 @@
 """Request bodies of older protocols. Pure.
 
-The body is JSON; or a field `data`, in a form or in the query, holds JSON or the base64 of it.
+The body is JSON, or a field `data` of a form or of the query holds JSON, as text or in base64.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ from api.formats.base64_text import decode_base64
 from api.formats.format import ForeignRequest, Unreadable
 from api.formats.messages import NOT_JSON
 
-FIELD_LIMIT = 200  # of a form; the formats use a few
+FIELD_LIMIT = 200  # fields of a form; the formats need only a few
 LINE_LIMIT = 10_000
 
-# The characters that JSON consists of. Their escapes are undone first, and at once for a whole form, because parse_qsl is slow.
-# No character here is a hexadecimal digit or separates fields, so no other escape begins or ends at one of them.
+# The percent-escapes of characters that are frequent in JSON. They are decoded first, in a whole form at once, because parse_qsl
+# is slow. None of these characters is a hexadecimal digit or has a meaning in a form, so decoding them changes nothing around
+# them.
 _JSON_ESCAPES = [
     (case(f"%{ord(character):02x}").encode(), character.encode()) for character in '"{}[]:, ' for case in (str.upper, str.lower)
 ]
@@ -25,7 +26,10 @@ _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """The JSON of a request, the fields beside it, and its kind."""
+    """The JSON of a request, and the other fields that were sent.
+
+    `is_form` says whether the JSON was in a field `data`.
+    """
 
     json: bytes
     fields: Mapping[str, str]
@@ -45,9 +49,10 @@ def payload_in(request: ForeignRequest) -> Payload:
 
 
 def fields_of(form: bytes, *, errors: str = "strict") -> dict[str, str]:
-    """The fields of a query or form; of a repeated field, the last.
+    """The fields of a query or form.
 
-    `errors` is what happens to escapes that are not UTF-8, as for bytes.decode. Raises Unreadable.
+    The last value of a repeated field counts. `errors` says what happens to escapes that are not UTF-8, as in bytes.decode.
+    Raises Unreadable.
     """
     for escaped, character in _JSON_ESCAPES:
         form = form.replace(escaped, character)
@@ -58,7 +63,7 @@ def fields_of(form: bytes, *, errors: str = "strict") -> dict[str, str]:
 
 
 def json_in(data: str) -> bytes:
-    """The JSON in a field: its text, or base64. Raises Unreadable."""
+    """The JSON in a field, as text or base64. Raises Unreadable."""
     data = data.strip()
     if data[:1] in ("{", "["):
         return data.encode()
@@ -81,7 +86,7 @@ def messages_in(json: bytes) -> list[bytes]:
     if b"\n" in json and not _is_json(json):
         lines = json.split(b"\n", LINE_LIMIT)
         if len(lines) > LINE_LIMIT:
-            raise Unreadable(f"a request may have {LINE_LIMIT} lines")
+            raise Unreadable(f"a request may have at most {LINE_LIMIT} lines")
         return [line for line in map(bytes.strip, lines) if line]
     return [json]
 

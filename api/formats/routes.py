@@ -14,8 +14,8 @@ class ForeignRoute(msgspec.Struct, frozen=True):
 
     - `choose` gives the format of a request, or raises Unreadable.
     - `summary` says which clients send to this path.
-    - `parameters` are the types of the path parameters. A parameter named `key` is a key and is masked in logs.
-    - `success` is the status of a success, and `media_types` are those that its answer may have.
+    - `parameters` gives the type of each path parameter. A parameter named `key` holds a key, which is masked in logs.
+    - `success` is the status of a successful answer, `media_types` are the media types that it may have.
     """
 
     name: str
@@ -52,7 +52,7 @@ FOREIGN_ROUTES = [
     ),
     ForeignRoute("posthogE", POST, "/e", posthog.choose, "Events of PostHog's browser SDK."),
     ForeignRoute("posthogCapture", POST, "/capture", posthog.choose, "Events of PostHog's older SDKs."),
-    ForeignRoute("posthogEvents", POST, "/i/v0/e", posthog.choose, "Events of PostHog's SDKs, under their newer path."),
+    ForeignRoute("posthogEvents", POST, "/i/v0/e", posthog.choose, "Events of PostHog's SDKs that use the newer path."),
     ForeignRoute("amplitude", POST, "/2/httpapi", amplitude.choose, "Events of Amplitude's SDKs."),
     ForeignRoute(
         "mixpanelTrack", BOTH, "/track", lambda _: mixpanel.EVENTS, "Events of Mixpanel's SDKs.", media_types=TEXT_OR_JSON
@@ -74,10 +74,31 @@ FOREIGN_ROUTES = [
         media_types=TEXT_OR_JSON,
     ),
     ForeignRoute(
-        "mixpanelImport", POST, "/import", lambda _: mixpanel.IMPORT, "Past events, for Mixpanel.", media_types=TEXT_OR_JSON
+        "mixpanelImport",
+        POST,
+        "/import",
+        lambda _: mixpanel.IMPORT,
+        "Past events, as imported into Mixpanel.",
+        media_types=TEXT_OR_JSON,
     ),
     ForeignRoute("snowplow", POST, TP2, lambda _: snowplow.BATCH, "Events of Snowplow's trackers.", media_types=TEXT),
-    ForeignRoute("snowplowKey", POST, "/{key}" + TP2, lambda _: snowplow.BATCH, "The same, with a key.", KEY, media_types=TEXT),
+    ForeignRoute(
+        "snowplowKey",
+        POST,
+        "/{key}" + TP2,
+        lambda _: snowplow.BATCH,
+        "Events of Snowplow's trackers, with a key in the path.",
+        KEY,
+        media_types=TEXT,
+    ),
     ForeignRoute("snowplowPixel", GET, "/i", lambda _: snowplow.PIXELS, "An event of Snowplow's trackers.", media_types=GIF),
-    ForeignRoute("snowplowPixelKey", GET, "/{key}/i", lambda _: snowplow.PIXELS, "The same, with a key.", KEY, media_types=GIF),
+    ForeignRoute(
+        "snowplowPixelKey",
+        GET,
+        "/{key}/i",
+        lambda _: snowplow.PIXELS,
+        "An event of Snowplow's trackers, with a key in the path.",
+        KEY,
+        media_types=GIF,
+    ),
 ]
