@@ -1,4 +1,4 @@
-"""Ids in foreign formats: of events and of actors. Pure."""
+"""Ids of events and actors in foreign formats. Pure."""
 
 import hashlib
 from typing import Any
@@ -11,14 +11,14 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 def text_or_none(value: Any) -> str | None:
-    """A text that is not empty, else None."""
+    """A value if it is text and not empty, else None."""
     return value if type(value) is str and value else None
 
 
 def id_or_none(field: str, value: Any) -> str | None:
-    """An id as text; None for null and the empty text.
+    """An id as text; None for null and for empty text.
 
-    SDKs may send it as a number. Raises Rejected for any other type.
+    An SDK may send an id as a whole number. Raises Rejected for other types.
     """
     if value is None or value == "":
         return None
@@ -28,15 +28,15 @@ def id_or_none(field: str, value: Any) -> str | None:
 
 
 def id_or_empty(value: Any) -> str:
-    """An id as text; empty for anything but text and numbers."""
+    """An id as text; empty if it is neither text nor a number."""
     if type(value) is str:
         return value
     return str(value) if type(value) in (int, float) else ""
 
 
 def content_id(*content: Any) -> str:
-    """An event_id made of content, for an event that has none.
+    """An event_id for an event without one, computed from content.
 
-    The content includes the actor, and nothing that differs in a resend.
+    The content must include the actor, and nothing that differs in a resend.
     """
     return f"content:{hashlib.sha256(_encode(content)).hexdigest()[:32]}"

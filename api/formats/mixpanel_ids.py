@@ -1,12 +1,12 @@
-"""Ids in Mixpanel's messages: users, devices, links between them. Pure.
+"""Ids of users and devices in Mixpanel's messages. Pure.
 
-Each function takes the ids that it reads out of the members, and returns them under the names that Penstock uses: user_id,
-anonymous_id (a device), previous_id (an earlier id of the same actor).
+A function that gets a message's members removes the ids that it reads. All functions return ids under Penstock's names: user_id,
+anonymous_id (of a device), previous_id (an earlier id of the same actor).
 """
 
 from typing import Any
 
-DEVICE = "$device:"  # before a distinct_id that is a device's
+DEVICE = "$device:"  # prefix of a distinct_id that names a device
 
 
 def ids_of_event(event_type: Any, properties: dict[str, Any]) -> dict[str, str]:
@@ -18,8 +18,8 @@ def ids_of_event(event_type: Any, properties: dict[str, Any]) -> dict[str, str]:
         return actor_id(kept_id) | previous_id(merged_id)
     ids = user_and_device(properties)
     if event_type == "$identify":
-        anonymous = properties.pop("$anon_id", None) or properties.pop("$anon_distinct_id", None)
-        ids = ids | actor_id(properties.pop("$identified_id", None)) | previous_id(anonymous)
+        anonymous_id = properties.pop("$anon_id", None) or properties.pop("$anon_distinct_id", None)
+        ids = ids | actor_id(properties.pop("$identified_id", None)) | previous_id(anonymous_id)
     return with_distinct_id(ids, properties, "distinct_id")
 
 
@@ -29,26 +29,26 @@ def ids_of_profile(message: dict[str, Any]) -> dict[str, str]:
 
 
 def user_and_device(members: dict[str, Any]) -> dict[str, str]:
-    """The ids that are named as a user's or a device's."""
+    """The ids in the members $user_id and $device_id."""
     return actor_id(members.pop("$user_id", None)) | device_id(members.pop("$device_id", None))
 
 
 def with_distinct_id(ids: dict[str, str], members: dict[str, Any], name: str) -> dict[str, str]:
-    """The ids, and the distinct id if it agrees with them.
+    """The ids, completed by the distinct id.
 
     A distinct id that contradicts the other ids stays in the members.
     """
-    distinct = members.pop(name, None)
-    if distinct != ids.get("anonymous_id"):
-        distinct_ids = actor_id(distinct)
+    distinct_id = members.pop(name, None)
+    if distinct_id != ids.get("anonymous_id"):
+        distinct_ids = actor_id(distinct_id)
         if not distinct_ids.items() <= (distinct_ids | ids).items():
-            members[name] = distinct
+            members[name] = distinct_id
         ids = distinct_ids | ids
     return ids
 
 
 def actor_id(value: Any) -> dict[str, str]:
-    """A distinct id as a user's, or as a device's if it says so.
+    """A user_id, or an anonymous_id if the value names a device.
 
     A missing or empty value gives no id.
     """
@@ -58,12 +58,12 @@ def actor_id(value: Any) -> dict[str, str]:
 
 
 def device_id(value: Any) -> dict[str, str]:
-    """The id of a device."""
+    """An anonymous_id: the id of a device without its prefix."""
     return {} if value in (None, "") else {"anonymous_id": str(value).removeprefix(DEVICE)}
 
 
 def previous_id(value: Any) -> dict[str, str]:
-    """An earlier id: a device's if it says so, else of unknown kind."""
+    """A previous_id, or an anonymous_id if the value is a device's."""
     if type(value) is str and value.startswith(DEVICE):
         return device_id(value)
     return {} if value in (None, "") else {"previous_id": str(value)}
