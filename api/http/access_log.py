@@ -1,6 +1,6 @@
 """The access log: a line for each failure, or for every request.
 
-By default only failures are logged, and of those a few a second for each status. With ACCESS_LOG=1 every request is logged.
+By default only failures are logged, up to ten lines a second for each status. With ACCESS_LOG=1 every request is logged.
 Keys in paths are masked; queries and bodies are never logged.
 """
 
@@ -15,24 +15,25 @@ from starlette.types import Scope
 
 log_of_requests = logging.getLogger("api.requests")
 
-LINES_PER_SECOND = 10  # for failures of one status: when the log's server is down, thousands of requests fail
+LINES_PER_SECOND = 10  # for each status; when the log's server is down, thousands of requests fail
 PATH_LIMIT_CHARACTERS = 1_000
 MASK = "***"
 
-_looks_like_a_key = re.compile(r"ps_[a-z]_|eyJ").search  # how our keys, and all tokens, begin
+_looks_like_a_key = re.compile(r"ps_[a-z]_|eyJ").search  # how Penstock's keys and JSON Web Tokens begin
 
 
 class LogLineBudget(msgspec.Struct, frozen=True):
-    """Lines logged this second, and lines skipped since the last one."""
+    """Lines logged in a second, and lines skipped since the last."""
 
     second: int = 0
     lines: int = 0
     skipped: int = 0
 
     def spend(self, second: int) -> tuple["LogLineBudget", int | None]:
-        """The budget after a failure, and how many lines were skipped before it.
+        """The budget after a failure, and how many lines were skipped.
 
-        The second value is None when this failure's own line must be skipped.
+        The second value counts the lines skipped before this failure. It is None when the line of this failure must be skipped,
+        too.
         """
         if self.second != second:
             return LogLineBudget(second, 1), self.skipped
@@ -42,7 +43,7 @@ class LogLineBudget(msgspec.Struct, frozen=True):
 
 
 class AccessLog:
-    """Writes the line of a request; decides whether it gets a line."""
+    """Decides whether a request gets a line, and writes it."""
 
     def __init__(self, *, every_request: bool) -> None:
         self.every_request = every_request
@@ -70,9 +71,10 @@ class AccessLog:
 
 
 def masked_path(raw_path: bytes, key: str | None) -> str:
-    """A path with keys masked: some SDKs can send a key nowhere else.
+    """A path with its keys masked.
 
-    `key` is the path parameter that the route calls a key. Where no route matched, a key is recognised by how it begins.
+    Some SDKs can send a key only in the path. `key` is the value of the path parameter `key`, if the route has one. A segment
+    that looks like a key is masked, too, because no route may have matched.
     """
     segments = raw_path.decode("latin-1").split("/")
     return "/".join(MASK if segment and _is_key(unquote(segment), key) else segment for segment in segments)
@@ -90,7 +92,7 @@ _decode = msgspec.json.Decoder(_Problem).decode
 
 
 def _problem_code(body: bytes) -> str | None:
-    """The code of a problem; None when the answer is no problem."""
+    """The code in a problem document; None for any other body."""
     try:
         return _decode(body).code
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, with the limits that it lacks.
 
-They are a deadline for receiving a request, a limit on its headers, and a limit on the connections of an address. Without them an
-idle or slow client keeps its connection for as long as it likes, and a few thousand such connections lock out everybody else.
+The limits are a deadline for receiving a request, a size limit for its headers, and a number of connections per address. Without
+them, an idle or slow client keeps its connection for as long as it likes, and a few thousand such connections lock out all other
+clients.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ HEADER_LIMIT_BYTES = 32 * 1024
 LINGER_SECONDS = 1.0  # how long the rest of a refused request is read
 LINGER_BYTES = 1024 * 1024
 HEAD, LENGTH, END = b"HTTP/1.1 ", b"\r\ncontent-length: ", b"\r\n\r\n"  # parts of an answer's head
-CHUNK_OVERHEAD = 8  # bytes on the wire for a byte of body, at most: with chunks of one byte
+CHUNK_OVERHEAD = 8  # the most bytes on the wire for each byte of body, when each chunk holds one byte
 
 
 def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
@@ -39,8 +40,8 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
 class SingleWriteTransport:
     """A transport that writes an answer's head and body together.
 
-    It keeps the head, if that holds a Content-Length, until the body follows: one write, and usually one packet. A second write
-    costs as much as parsing an event, and some clients take the end of a packet for the end of an answer.
+    A head that has a Content-Length is kept until the body follows. Both then go out in one write, and usually in one packet. A
+    second write costs as much as parsing an event, and some clients mistake the end of a packet for the end of the answer.
     """
 
     __slots__ = ("_head", "_transport")
@@ -62,20 +63,21 @@ class SingleWriteTransport:
         self._transport.write(data)
 
     def flush(self) -> None:
-        """Write the kept head: no body follows."""
+        """Write the kept head when no body follows."""
         if self._head:
             self.write(b"")
 
     def close(self) -> None:
-        """Write the kept head, and close."""
+        """Write the kept head, then close the connection."""
         self.flush()
         self._transport.close()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection with its deadline.
+    """A client's connection, with limits.
 
-    The deadline is set when the connection opens and at each request's first byte; it is cancelled when the request is complete.
+    The deadline starts when the connection opens, and again at the first byte of each request. It is cancelled when the request
+    is complete.
     """
 
     request_timeout_seconds: ClassVar[float]
@@ -99,11 +101,11 @@ class BoundedProtocol(HttpToolsProtocol):
             limit, value = self.max_connections_per_address, self.connections_of[self._address]
             self._refuse(503, "too-many-connections", "this address has too many connections", limit=limit, value=value)
         else:
-            self._arm()
+            self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop counting the connection."""
-        self._disarm()
+        self._cancel_deadline()
         self.connections_of[self._address] -= 1
         if not self.connections_of[self._address]:
             del self.connections_of[self._address]
@@ -130,7 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = self._raw_bytes = self._body_bytes = 0
         self._in_body = False
         self._requests += 1
-        self._arm()
+        self._start_deadline()
 
     def on_url(self, url: bytes) -> None:
         """Receive a part of the request's target."""
@@ -140,16 +142,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Receive a header.
 
-        After a chunked body it is a trailer, which is ignored: a trailer may not say who sends a request (RFC 9110, 6.5.1).
+        A header after a chunked body is a trailer. It is ignored, because a trailer must not say who sends a request
+        (RFC 9110, 6.5.1).
         """
         if not self._in_body:
             super().on_header(name, value)
         self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """End the headers; a request that was refused meanwhile stops here."""
+        """End the headers. A request that is already refused stops here."""
         self._in_body = True
-        upgrade = self.parser.should_upgrade()  # the parser then reads no body and drops the rest
+        upgrade = self.parser.should_upgrade()  # if so, the parser drops everything after the headers
         if upgrade and self._has_body():
             self._refuse(400, "upgrade-unsupported", "a request with a body cannot ask for another protocol")
         if self._refused:
@@ -165,13 +168,13 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the request: from here on, time is spent by this server."""
-        self._disarm()
+        """End the request, and with it the client's deadline."""
+        self._cancel_deadline()
         if self.cycle is not None and not self._refused:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """End the answer. An answer without a body is only written here."""
+        """End the answer, and write it now if it has no body."""
         self.transport.flush()
         super().on_response_complete()
 
@@ -190,24 +193,24 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def shutdown(self) -> None:
-        """Stop: a request that is not complete yet is not waited for."""
+        """Stop, without waiting for a request that is incomplete."""
         if self._deadline is not None and self._requests:
             self.transport.close()
         else:
             super().shutdown()
 
     def _is_proxy(self) -> bool:
-        """Whether this address is a trusted proxy, which many clients share.
+        """Whether the connection comes from a trusted proxy.
 
-        Only checked for an address that is over its limit of connections.
+        Many clients share a proxy. Only checked when an address has too many connections.
         """
         return bool(self._address) and any(ip_address(self._address) in network for network in self.proxies)
 
-    def _arm(self) -> None:
-        self._disarm()
+    def _start_deadline(self) -> None:
+        self._cancel_deadline()
         self._deadline = self.loop.call_later(self.request_timeout_seconds, self._expire)
 
-    def _disarm(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -223,7 +226,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in self.headers)
 
     def _is_answered_early(self) -> bool:
-        """Whether the answer began while the request's body still arrives.
+        """Whether the answer began before the body was complete.
 
         Such a request was refused because of its headers alone.
         """
@@ -240,7 +243,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_unanswered():  # the earlier request gets its answer first, then the connection ends
             self.cycle.keep_alive = False
             return
-        if self._is_answered_early():  # the client would take a second answer for that of its next request
+        if self._is_answered_early():  # the client would mistake a second answer for the answer to its next request
             self.transport.close()
             return
         body = problem_bytes(status, code, detail, **extra)
@@ -254,9 +257,9 @@ class BoundedProtocol(HttpToolsProtocol):
             (HEADER, request_id_of(self.headers).encode()),
         ]
         self.transport.write(STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body)
-        if status in (400, 431):  # the client still sends: closing now would reset the connection before it reads
+        if status in (400, 431):  # the client is still sending; closing now would reset the connection before it reads
             self.transport.write_eof()
-            self._disarm()
+            self._cancel_deadline()
             self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.close)
         else:
             self.transport.close()
