@@ -59,7 +59,7 @@ MUTANTS = [
         "sessions that count",
         (
             ("projector/store/sqlite/event_rows.py", f"        if not {INSERT}:\n            return False\n", f"        inserted = {INSERT}\n"),
-            ("projector/store/sqlite/event_rows.py", "            actors.write(plan)\n        return True\n", "            actors.write(plan)\n        return inserted\n"),
+            ("projector/store/sqlite/event_rows.py", f"        {ADD_SESSIONS}\n        return True\n", f"        {ADD_SESSIONS}\n        return inserted\n"),
         ),
     ),
     Mutant(
