@@ -87,7 +87,7 @@ MUTANTS = [
         "a control record is carried out and not counted itself",
         "drop-dies-at-between_control_record_and_apply",
         "dropped",
-        (("projector/store/sqlite/tombstones.py", "        counts.dropped += 1\n", ""),),
+        (("projector/store/sqlite/tombstones.py", "counts.dropped += 1\n", "counts.dropped += 0\n"),),
     ),
     Mutant(
         "a rebuild ignores control records",
