@@ -24,7 +24,8 @@ from streams.runtime import sync, written_whole
 
 FORMAT, FORMAT_VERSION = "penstock-backup", 1
 NAME, TABLES, NEXT_TABLES, LOG = "backup.json", "tables.db", "tables.next.db", "log"
-PART = ".part"
+SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite keeps them beside a database that it writes
+PARTS = (".part", *(f".part{ending}" for ending in SIDE_FILES))
 READ_BYTES = 1024 * 1024
 
 
@@ -152,11 +153,11 @@ class BackupFolder:
         """Finish or remove what a killed backup left."""
         names = os.listdir(self.path)
         known = {NAME, TABLES, NEXT_TABLES, LOG, "lost+found"}
-        others = [name for name in sorted(names) if name not in known and not name.endswith(PART)]
+        others = [name for name in sorted(names) if name not in known and not name.endswith(PARTS)]
         if others:
             raise NoBackup(f"{self.path} holds other files, such as {others[0]}; a backup needs a folder of its own")
         for name in names:
-            if name.endswith(PART):
+            if name.endswith(PARTS):
                 os.unlink(Path(self.path, name))
         if NEXT_TABLES in names:
             if NAME in names and self.tables(self.read()) == self.next_tables:

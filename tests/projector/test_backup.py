@@ -365,6 +365,23 @@ async def test_a_backup_killed_before_its_tables_are_renamed_is_complete(
 
 
 @one_server
+async def test_what_a_killed_copy_left_is_removed(installation: Installation, log: Log, worker: Worker, backup: Path) -> None:
+    await append_and_apply(log, worker, 20, "a")
+    backup.mkdir()
+    copy = installation.folder / "copy.db"
+    for unfinished in (backup / "tables.next.db.part", installation.folder / "copy.db.part"):
+        for ending in ("", "-journal", "-wal", "-shm"):
+            Path(f"{unfinished}{ending}").write_bytes(b"half")
+
+    installation.command("projector", "backup", backup)
+    installation.command("projector", "copy", copy)
+
+    assert sorted(os.listdir(backup)) == ["backup.json", "log", "tables.db"]
+    assert list(installation.folder.glob("copy.db*")) == [copy]
+    assert rows_of(copy) == rows_of(backup / "tables.db") == rows_of(installation.tables)
+
+
+@one_server
 @pytest.mark.parametrize("point", RESTORE_POINTS)
 async def test_a_killed_restore_is_finished_by_the_next(
     installation: Installation, log: Log, worker: Worker, backup: Path, point: str

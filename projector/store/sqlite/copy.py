@@ -12,6 +12,8 @@ from projector.store.sqlite.connection import SqliteFile, store_errors
 from projector.store.sqlite.vacuum import copy_to
 from streams.runtime import sync
 
+SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite keeps them beside a database
+
 
 def copy(file: SqliteFile, path: str) -> int:
     """Copy the tables to a new file; its size in bytes.
@@ -24,16 +26,25 @@ def copy(file: SqliteFile, path: str) -> int:
         raise OutputExists(path)
     part = part_of(path)
     with store_errors():
-        Path(part).unlink(missing_ok=True)
+        _remove(part)
         try:
             copy_to(file, part)
             sync(part)
             publish(part, path)
         finally:
-            Path(part).unlink(missing_ok=True)
+            _remove(part)
         return os.path.getsize(path)
 
 
 def part_of(path: str) -> str:
     """Where a copy grows until it is complete."""
     return f"{path}.part"
+
+
+def _remove(part: str) -> None:
+    """Remove an unfinished copy and its side files.
+
+    A process that was killed leaves them.
+    """
+    for ending in ("", *SIDE_FILES):
+        Path(f"{part}{ending}").unlink(missing_ok=True)
