@@ -1,6 +1,8 @@
 """Copy the tables to a file for a backup, and put them back."""
 
 import asyncio
+import contextlib
+import threading
 
 from projector.store import FileStore, RebuildRunning, Store, adopt, open_store
 from streams.errors import PenstockError
@@ -17,8 +19,9 @@ class NoFile(PenstockError):
 async def copy_tables(settings: Settings, file: str, show: Show) -> int:
     """Copy the tables to a new file; return its size in bytes.
 
-    Penstock keeps running meanwhile. `show` gets the number of copied bytes and an estimate of the total. Raises NoFile,
-    OutputExists, StoreUnavailable, and RebuildRunning if a rebuild or an erasure still runs after WAIT_SECONDS.
+    Penstock keeps running meanwhile. `show` gets the number of copied bytes and an estimate of the total. Cancel it at any
+    moment. Raises NoFile, OutputExists, StoreUnavailable, and RebuildRunning if a rebuild or an erasure still runs after
+    WAIT_SECONDS.
     """
     gap_seconds = settings.session_gap_seconds
     with open_store(settings.tables_url, cache_mib=settings.sqlite_cache_mib, session_gap_seconds=gap_seconds) as store:
@@ -35,12 +38,24 @@ async def copy_tables(settings: Settings, file: str, show: Show) -> int:
 
 
 async def _copy(store: Store, file: str, show: Show) -> int:
+    """Copy in a thread, which has ended when this returns or raises.
+
+    The caller closes the store, and its connections with it. A cancelled copy stops and leaves no file.
+    """
     if not isinstance(store, FileStore):
         raise NoFile(f"these tables are not in a file: {store.location}")
-    copying = asyncio.create_task(asyncio.to_thread(store.copy, file))
-    while not (await asyncio.wait([copying], timeout=PAUSE_SECONDS))[0]:
-        show(*store.copied_bytes(file))
-    return await copying
+    stop = threading.Event()
+    copying = asyncio.get_running_loop().run_in_executor(None, store.copy, file, stop.is_set)
+    try:
+        while not (await asyncio.wait([copying], timeout=PAUSE_SECONDS))[0]:
+            show(*store.copied_bytes(file))
+    finally:
+        stop.set()
+        while not copying.done():
+            with contextlib.suppress(asyncio.CancelledError):  # of a second Ctrl-C; what led here is raised
+                await asyncio.wait([copying])
+        copying.exception()  # or asyncio logs that it was not read
+    return copying.result()
 
 
 async def adopt_tables(settings: Settings, file: str) -> bool:

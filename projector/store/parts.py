@@ -3,7 +3,7 @@
 Methods take and return structs.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from projector.projection import Batch, Checkpoint, EventRow, KnownEvent, QuarantineRow
@@ -163,10 +163,10 @@ class FileStore(Protocol):
     def wal_bytes(self) -> int:
         """The size of the write-ahead log."""
 
-    def copy(self, path: str) -> int:
+    def copy(self, path: str, is_stopped: Callable[[], bool]) -> int:
         """Copy the tables to a new file; its size in bytes.
 
-        The caller holds the right to rebuild. Raises OutputExists.
+        The caller holds the right to rebuild. Raises OutputExists, and StoreUnavailable once `is_stopped` returns True.
         """
 
     def copied_bytes(self, path: str) -> tuple[int, int]:

@@ -6,9 +6,11 @@ It is made while everything runs, and a restore from it alone gives the installa
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -361,6 +363,50 @@ async def test_a_backup_killed_before_its_tables_are_renamed_is_complete(
 
     assert rows_of(installation.tables) == rows
     installation.command("projector", "backup", backup)
+    assert sorted(os.listdir(backup)) == ["backup.json", "log", "tables.db"]
+
+
+def enlarge(tables: Path) -> None:
+    """Add 200 MB to a database, so that a copy takes a while."""
+    rows = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50_000)"
+    connection = pysqlite3.connect(tables)
+    try:
+        connection.execute("CREATE TABLE ballast (x)")
+        connection.execute(f"INSERT INTO ballast {rows} SELECT zeroblob(4000) FROM n")
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def interrupt(copying: subprocess.Popen[str], part: Path, *signals: int) -> int:
+    """Send signals to a command while it copies the tables; its exit status."""
+    wait_until(lambda: part.exists() and part.stat().st_size, "the tables are copied")
+    sent_at = time.monotonic()
+    for number in signals:
+        copying.send_signal(number)
+        time.sleep(0.003)
+    _, errors = copying.communicate(timeout=60)
+    assert time.monotonic() - sent_at < 5, "the command ended late"
+    assert "Traceback" not in errors and "copied" not in errors
+    return copying.returncode
+
+
+@one_server
+async def test_a_copy_of_the_tables_is_interrupted_at_any_moment(
+    installation: Installation, log: Log, worker: Worker, backup: Path
+) -> None:
+    await append_and_apply(log, worker, 20, "a")
+    enlarge(installation.tables)
+    part, copy = backup / "tables.next.db.part", installation.folder / "copy.db"
+
+    assert interrupt(installation.start("projector", "backup", backup), part, signal.SIGINT) == 130
+    assert os.listdir(backup) == []
+    assert interrupt(installation.start("projector", "copy", copy), Path(f"{copy}.part"), signal.SIGINT, signal.SIGINT) == 130
+    assert not list(installation.folder.glob("copy.db*"))
+    assert interrupt(installation.start("projector", "backup", backup), part, signal.SIGTERM) == -signal.SIGTERM
+    assert part.exists()
+    installation.command("projector", "backup", backup)
+
     assert sorted(os.listdir(backup)) == ["backup.json", "log", "tables.db"]
 
 

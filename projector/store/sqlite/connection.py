@@ -89,6 +89,15 @@ class SqliteFile:
 
     def connect(self, uri: str, cache_mib: int) -> Any:
         """Open a connection; it is closed with the file, if not before."""
+        connection = self.connect_alone(uri, cache_mib)
+        self._opened.add(connection)
+        return connection
+
+    def connect_alone(self, uri: str, cache_mib: int) -> Any:
+        """Open a connection that stays open when the file is closed.
+
+        For a thread that may outlive the file: the process crashes when a connection is closed while another thread uses it.
+        """
         connection = pysqlite3.connect(
             uri,
             uri=True,
@@ -100,7 +109,6 @@ class SqliteFile:
         )
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # first: the cache of a new file is counted in pages of this size
         connection.execute(f"PRAGMA cache_size = {-cache_mib * 1024}")
-        self._opened.add(connection)
         return connection
 
     def _prepare(self) -> None:

@@ -4,6 +4,7 @@ Everything goes on meanwhile. The copy holds nothing of what was deleted.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from projector.store.errors import OutputExists
@@ -15,12 +16,13 @@ from streams.runtime import sync
 SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite keeps them beside a database
 
 
-def copy(file: SqliteFile, path: str) -> int:
+def copy(file: SqliteFile, path: str, is_stopped: Callable[[], bool]) -> int:
     """Copy the tables to a new file; its size in bytes.
 
     The file appears when it is complete, or not at all.
 
-    Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, StoreUnavailable.
+    Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, and StoreUnavailable, also once
+    `is_stopped` returns True.
     """
     if os.path.lexists(path):
         raise OutputExists(path)
@@ -28,7 +30,7 @@ def copy(file: SqliteFile, path: str) -> int:
     with store_errors():
         _remove(part)
         try:
-            copy_to(file, part)
+            copy_to(file, part, is_stopped)
             sync(part)
             publish(part, path)
         finally:

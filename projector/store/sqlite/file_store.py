@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 
 import pysqlite3
 
@@ -44,14 +45,15 @@ class SqliteFileStore(SqliteFile):
         except FileNotFoundError:
             return 0
 
-    def copy(self, path: str) -> int:
+    def copy(self, path: str, is_stopped: Callable[[], bool]) -> int:
         """Copy the tables to a new file; its size in bytes.
 
         The file appears when it is complete, or not at all.
 
-        Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, StoreUnavailable.
+        Projectors and readers go on; the caller holds the right to rebuild. Raises OutputExists, and StoreUnavailable, also once
+        `is_stopped` returns True: the thread that copies calls it often.
         """
-        return copy(self, path)
+        return copy(self, path, is_stopped)
 
     def copied_bytes(self, path: str) -> tuple[int, int]:
         """How far a copy to a path is: bytes written, bytes in all.

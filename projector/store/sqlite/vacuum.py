@@ -1,5 +1,7 @@
 """A SQLite file rewritten, so that no page holds deleted rows."""
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,22 @@ from streams.runtime import failpoint
 TRIES = 10
 STEPS = 100  # of copying back: before each, a look whether another process has written
 COPY_CACHE_MIB = 16
+COPY_INSTRUCTIONS = 200  # of SQLite, about 60 rows: how often a copy looks whether it is stopped
 
 
 class _WrittenMeanwhile(Exception):
     """Another process wrote to the file after it was copied."""
 
 
-def copy_to(file: SqliteFile, path: str) -> None:
+def copy_to(file: SqliteFile, path: str, is_stopped: Callable[[], bool] | None = None) -> None:
     """Write the database as it is now to a new file.
 
-    What was deleted is not in it.
+    What was deleted is not in it. Raises StoreUnavailable once `is_stopped` returns True.
     """
     with store_errors():
-        connection = file.connect(read_only(file.path), COPY_CACHE_MIB)
-        try:
+        with closing(file.connect_alone(read_only(file.path), COPY_CACHE_MIB)) as connection:
+            connection.set_progress_handler(is_stopped, COPY_INSTRUCTIONS)
             connection.execute("VACUUM INTO ?", (path,))
-        finally:
-            file.close_connection(connection)
 
 
 def rewrite(file: SqliteFile, path: str) -> None:
