@@ -15,7 +15,7 @@ from streams.batches import batches
 from streams.connection import Connection, Reply, error_of
 from streams.errors import LogBusy, LogUnavailable
 from streams.event import Event, content_digest, event_identity
-from streams.keys import READY_CHANNEL, keys_of, ready_prefix
+from streams.keys import keys_of, queue_arguments
 from streams.limits import LIMIT_NAMES, NO_LIMITS, Limits
 from streams.throttle import Throttle
 
@@ -197,11 +197,7 @@ class Appender:
         keys = keys_of(tenant)
         names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, keys.suppressed]
         arguments: list[Any] = [
-            tenant,
-            keys.digest,
-            ready_prefix(keys.partition),
-            keys.partition,
-            READY_CHANNEL,
+            *queue_arguments(tenant),
             time.time_ns() // 1000,
             self._window_ms,
             sum([append.rejected for append in call]),

@@ -12,7 +12,7 @@ import msgspec
 from streams.connection import Connection
 from streams.errors import PenstockError
 from streams.event import Record
-from streams.keys import READY_CHANNEL, keys_of, ready_prefix
+from streams.keys import keys_of, queue_arguments
 from streams.validation import Rejected
 
 VERSION = 2  # of the record
@@ -112,15 +112,7 @@ async def append(connection: Connection, tenant: str, control_record: ControlRec
     """
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.deleted]
-    arguments = [
-        tenant,
-        keys.digest,
-        ready_prefix(keys.partition),
-        keys.partition,
-        READY_CHANNEL,
-        time.time_ns() // 1000,
-        _encode(control_record),
-    ]
+    arguments = [*queue_arguments(tenant), time.time_ns() // 1000, _encode(control_record)]
     position = int(await connection.run("control", names, arguments))
     if not position:
         raise LogMissing(tenant)

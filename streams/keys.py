@@ -74,6 +74,12 @@ def keys_of(tenant: str) -> TenantKeys:
     )
 
 
+def queue_arguments(tenant: str) -> tuple[str, str, str, int, str]:
+    """The first arguments of each script that puts a tenant into the ready queues."""
+    keys = keys_of(tenant)
+    return tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL
+
+
 def log_prefix(partition: int) -> str:
     """The key of a log, without the tenant."""
     return f"{{{partition}}}:log:"

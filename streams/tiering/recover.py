@@ -16,7 +16,7 @@ from streams.dedup_keys import dedup_keys_of
 from streams.erasure.suppression import suppress_erased
 from streams.errors import PenstockError
 from streams.event import Record
-from streams.keys import READY_CHANNEL, keys_of, ready_prefix
+from streams.keys import keys_of, queue_arguments
 from streams.log import Log
 
 
@@ -61,6 +61,5 @@ async def _run_script(log: Log, tenant: str, newest: Record, dedup_keys: Sequenc
     """Run recover.lua; return the log's last position."""
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.usage, keys.deleted, *dedup_keys]
-    of_tenant = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL]
     of_newest = [newest.position, newest.received_at_us, newest.version, newest.body]
-    return int(await log.connection.run("recover", names, [*of_tenant, *of_newest, *dedup_arguments]))
+    return int(await log.connection.run("recover", names, [*queue_arguments(tenant), *of_newest, *dedup_arguments]))

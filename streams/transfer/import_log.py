@@ -17,7 +17,7 @@ from streams.dedup_keys import dedup_keys_of
 from streams.erasure.suppression import suppress_erased
 from streams.errors import PenstockError
 from streams.event import Record
-from streams.keys import READY_CHANNEL, keys_of, ready_prefix
+from streams.keys import keys_of, queue_arguments
 from streams.log import Log
 from streams.runtime.progress import Show
 from streams.runtime.retry import retry
@@ -148,7 +148,7 @@ def _script_call(tenant: str, records: Sequence[Record], window_us: int, now_us:
     keys = keys_of(tenant)
     names = [keys.log, keys.tenants, keys.groups, keys.deleted]
     first = records[0].position
-    arguments: list[Any] = [tenant, keys.digest, ready_prefix(keys.partition), keys.partition, READY_CHANNEL, first, len(records)]
+    arguments: list[Any] = [*queue_arguments(tenant), first, len(records)]
     for record in records:
         arguments += (record.received_at_us, record.version, record.body)
     dedup_keys, dedup_arguments = dedup_keys_of(tenant, records, window_us, now_us)
