@@ -12,7 +12,7 @@ __all__ = ["ROUTES", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the application when it is asked for: the commands of other packages start without it."""
+    """Load the application on first use: other packages' commands do without it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from api import app

@@ -13,7 +13,10 @@ PLACES = {
 
 
 class _LoadedOnUse(click.Group):
-    """A group that imports a command when it is used: `penstock streams` starts without the API."""
+    """A group that imports a command on first use.
+
+    So `penstock streams` starts without the API.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(PLACES)

@@ -132,19 +132,19 @@ async def _refuse_losses(
 async def _fill(
     log: Log, store: Store, name: SetName, summaries: Sequence[LogSummary], accept_loss: bool, progress: Progress | None
 ) -> int:
-    """Apply to a set of tables what the log holds behind its checkpoints.
+    """Apply to a set of tables what the log holds after its checkpoints.
 
     Returns how many records.
     """
     begins = store.checkpoints(name)
     spans = [Span(summary.tenant, begins.get(summary.tenant, NO_CHECKPOINT).position, summary.last) for summary in summaries]
     total = sum(max(0, span.through - span.after) for span in spans)
-    done = 0
+    applied = 0
     async for chunk in replay(log, spans, store.staging_folder, accept_loss=accept_loss):
         store.write(name, chunk)
         failpoint("during_rebuild")
-        done += chunk.records
+        applied += chunk.records
         if progress:
-            progress(done, total)
+            progress(applied, total)
         await asyncio.sleep(BREATH_SECONDS)
-    return done
+    return applied

@@ -1,4 +1,7 @@
-"""The swap: a set that has all that readers have seen becomes the live set, in one short transaction."""
+"""The swap: a set becomes the live set, in one short transaction.
+
+First it gets all that readers have seen.
+"""
 
 import asyncio
 import time

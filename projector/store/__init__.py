@@ -222,7 +222,7 @@ def open_scratch(path: str, *, cache_mib: int, session_gap_us: int) -> ScratchSt
 def adopt(path: str, url: str) -> bool:
     """Put a copy where the tables of a DATABASE_URL are.
 
-    Returns False when they are that copy, or have gone on from it.
+    Returns False when they are that copy, or continue it.
 
     Raises TablesNotEmpty, NotACopy, OutputExists when another process makes tables meanwhile.
     """

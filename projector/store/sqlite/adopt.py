@@ -25,7 +25,7 @@ CACHE_MIB = 8
 def adopt(path: str, tables_path: str) -> bool:
     """Put a copy where the tables are, and leave the copy.
 
-    Returns False when the tables are that copy, or have gone on from it.
+    Returns False when the tables are that copy, or continue it.
 
     Raises TablesNotEmpty for other tables that have rows, NotACopy, OutputExists when another process makes tables meanwhile,
     StoreUnavailable.
