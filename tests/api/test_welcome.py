@@ -56,7 +56,7 @@ def test_the_commands_send_an_event_and_read_it_back(server: Server, tmp_path: P
             return done.stdout
 
         key = answer(f"{make_keys}; echo $KEY").strip() if make_keys else ""
-        sent = answer(send, key)
+        sent = wait_until(lambda: text if " 401 " not in (text := answer(send, key)) else "", "the key is known")
         wait_until(lambda: '"S123"' in answer(read, key), "the event is read back")
 
     assert bool(key) == (auth == "keys")

@@ -57,7 +57,7 @@ class Installation:
         """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-m", *map(str, arguments)], cwd=self.folder.parent, env=environment(**self.settings | variables),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=take_ctrl_c,
         )  # fmt: skip
 
     def command(self, *arguments: Any, status: int = 0, **variables: Any) -> str:
@@ -376,6 +376,11 @@ def enlarge(tables: Path) -> None:
         connection.commit()
     finally:
         connection.close()
+
+
+def take_ctrl_c() -> None:
+    """In the child: a shell starts what runs in the background with SIGINT ignored, and the tests with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def interrupt(copying: subprocess.Popen[str], part: Path, *signals: int) -> int:
